@@ -1,0 +1,36 @@
+"""The one index convention of the project.
+
+Time is the first axis. `obs[t]` is what the agent saw before it took `action[t]`; `reward[t]` and
+`terminated[t]` are what the environment answered to `action[t]`, together with `obs[t + 1]`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """B sequences of H transitions.
+
+    Attributes:
+        obs: observations, (H + 1, B, O).
+        action: actions in [-1, 1], (H, B, A).
+        reward: rewards, (H, B, 1).
+        terminated: 1.0 where the task itself ended with this step (never for a time limit), (H, B, 1).
+    """
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+
+    @property
+    def horizon(self) -> int:
+        return self.action.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Copy to `device`; asynchronous where the memory is pinned."""
+        return Batch(*(x.to(device, non_blocking=True) for x in self))

@@ -1,0 +1,258 @@
+"""Every hyperparameter of TD-MPC2, declared once.
+
+Frozen dataclasses hold the published defaults; `MODEL_SIZES` and `PRESETS` override them, and
+`agent_config` resolves size, preset and user overrides (`{"update.lr": 1e-3}`) into one `AgentConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from tdmpc_ray.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of the world model; the sizes of observation and action come from the environment."""
+
+    enc_dim: int = 256  # width of the encoder's hidden layers
+    mlp_dim: int = 512  # width of every other hidden layer
+    latent_dim: int = 512
+    num_enc_layers: int = 2  # hidden layers of the encoder: max(num_enc_layers - 1, 1)
+    num_q: int = 5  # heads of the Q ensemble
+    simnorm_dim: int = 8  # group size of SimNorm
+    num_bins: int = 101  # of the two-hot encoded reward and value
+    vmin: float = -10.0  # first and last bin, in symlog space
+    vmax: float = 10.0
+    dropout: float = 0.01  # first hidden layer of the Q heads
+    log_std_min: float = -10.0  # of the policy prior
+    log_std_max: float = 2.0
+    episodic: bool = False  # predict termination; for tasks that can end before their time limit
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "simnorm_dim")
+        _require(
+            self.latent_dim % self.simnorm_dim == 0,
+            "model.latent_dim must be a multiple of model.simnorm_dim",
+        )
+        _require(self.num_q >= 2, "model.num_q must be at least 2: targets take the minimum of two heads")
+        _require(
+            self.num_bins >= 2 and self.vmin < self.vmax,
+            "model.num_bins must be >= 2 and model.vmin < model.vmax",
+        )
+        _require(0 <= self.dropout < 1, "model.dropout must lie in [0, 1)")
+        _require(self.log_std_min < self.log_std_max, "model.log_std_min must be below model.log_std_max")
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """MPPI (paper, section 3.2 and table 8)."""
+
+    horizon: int = 3
+    num_samples: int = 512  # candidates per iteration, policy trajectories included
+    num_elites: int = 64
+    num_pi_trajs: int = 24  # candidates rolled out by the policy prior
+    iterations: int = 6
+    extra_iterations: int = 2  # added where the action has at least `large_action_dim` dimensions
+    large_action_dim: int = 20
+    temperature: float = 0.5
+    min_std: float = 0.05
+    max_std: float = 2.0
+    enabled: bool = True  # False: act by the policy prior alone
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "horizon", "num_samples", "num_elites", "iterations", "temperature", "min_std"
+        )
+        _require(
+            0 <= self.num_pi_trajs < self.num_samples,
+            "planner.num_pi_trajs must lie in [0, planner.num_samples)",
+        )
+        _require(
+            self.num_elites <= self.num_samples, "planner.num_elites must not exceed planner.num_samples"
+        )
+        _require(self.min_std <= self.max_std, "planner.min_std must not exceed planner.max_std")
+
+    def num_iterations(self, action_dim: int) -> int:
+        """Iterations of one plan for an action of `action_dim` dimensions."""
+        return self.iterations + (self.extra_iterations if action_dim >= self.large_action_dim else 0)
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """One gradient step: losses, optimizers, targets (paper, section 3.1 and table 8)."""
+
+    batch_size: int = 256  # sequences of `planner.horizon` transitions
+    lr: float = 3e-4
+    enc_lr_scale: float = 0.3  # the encoder learns at lr * enc_lr_scale
+    pi_eps: float = 1e-5  # Adam epsilon of the policy prior
+    grad_clip_norm: float = 20.0  # of the world model and of the policy prior, each on its own
+    consistency_coef: float = 20.0
+    reward_coef: float = 0.1
+    value_coef: float = 0.1
+    termination_coef: float = 1.0  # episodic tasks only
+    entropy_coef: float = 1e-4
+    rho: float = 0.5  # weight of step t in every loss: rho ** t
+    tau: float = 0.01  # Polyak rate of the target heads and rate of the running scale
+    discount_denom: float = 5.0
+    discount_min: float = 0.95
+    discount_max: float = 0.995
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self, "batch_size", "lr", "enc_lr_scale", "pi_eps", "grad_clip_norm", "rho", "discount_denom"
+        )
+        _require(0 < self.tau <= 1, "update.tau must lie in (0, 1]")
+        _require(
+            0 <= self.discount_min <= self.discount_max < 1,
+            "update.discount_min and update.discount_max must satisfy 0 <= min <= max < 1",
+        )
+
+    def discount(self, episode_length: int) -> float:
+        """Discount for episodes of `episode_length` agent steps: longer episodes look further ahead."""
+        fraction = episode_length / self.discount_denom
+        return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is collected, kept and learned from."""
+
+    capacity: int = 1_000_000  # transitions in the replay
+    seed_steps: int | None = None  # random agent steps at the start; None: max(1000, 5 * episode_length)
+    utd_ratio: float = 1.0  # gradient updates per agent step
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "capacity", "utd_ratio")
+        _require(self.seed_steps is None or self.seed_steps > 0, "data.seed_steps must be positive")
+
+    def num_seed_steps(self, episode_length: int) -> int:
+        """Random agent steps before the first update, for episodes of `episode_length` agent steps."""
+        return self.seed_steps if self.seed_steps is not None else max(1000, 5 * episode_length)
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Everything about one agent that is not its environment."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain nested dict; `AgentConfig.from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> AgentConfig:
+        return cls(**{name: SECTIONS[name](**dict(values)) for name, values in sections.items()})
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "planner": PlannerConfig,
+    "update": UpdateConfig,
+    "data": DataConfig,
+}
+
+# Paper, table 9; `tiny` is ours, for tests and laptops.
+MODEL_SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"enc_dim": 64, "mlp_dim": 128, "latent_dim": 64, "num_enc_layers": 2, "num_q": 2},
+    "1": {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
+    "5": {"enc_dim": 256, "mlp_dim": 512, "latent_dim": 512, "num_enc_layers": 2, "num_q": 5},
+    "19": {"enc_dim": 1024, "mlp_dim": 1024, "latent_dim": 768, "num_enc_layers": 3, "num_q": 5},
+    "48": {"enc_dim": 1792, "mlp_dim": 1792, "latent_dim": 768, "num_enc_layers": 4, "num_q": 5},
+    "317": {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    # For CPUs: a quarter of the planning work and half the batch; everything else as published.
+    "light": {
+        "planner.num_samples": 128,
+        "planner.num_elites": 16,
+        "planner.num_pi_trajs": 8,
+        "planner.iterations": 4,
+        "update.batch_size": 128,
+    },
+}
+
+
+def agent_config(
+    model_size: str | int = "5", preset: str = "paper", overrides: Mapping[str, Any] | None = None
+) -> AgentConfig:
+    """Resolve a model size, a preset and overrides, in this order, into a config.
+
+    Args:
+        model_size: a key of `MODEL_SIZES` (`5` and `"5"` are the same).
+        preset: a key of `PRESETS`.
+        overrides: dotted keys to values, such as `{"update.lr": 1e-3, "planner.horizon": 5}`.
+
+    Raises:
+        UserError: unknown size, preset or key (names the nearest), or a value out of its range.
+    """
+    size = str(model_size)
+    if size not in MODEL_SIZES:
+        raise UserError(f"unknown model size '{size}': choose one of: {', '.join(MODEL_SIZES)}")
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    values["model"].update(MODEL_SIZES[size])
+    for key, value in {**PRESETS[preset], **(overrides or {})}.items():
+        section, name = split_key(key)
+        values[section][name] = _coerce(key, value, get_type_hints(SECTIONS[section])[name])
+    return AgentConfig.from_dict(values)
+
+
+def known_keys() -> list[str]:
+    """All dotted keys that overrides may name."""
+    return [f"{name}.{f.name}" for name, section in SECTIONS.items() for f in fields(section)]
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Split `update.lr` into section and field; an unknown key is a UserError that names the nearest."""
+    if key not in known_keys():
+        raise unknown("setting", key, known_keys())
+    section, _, name = key.partition(".")
+    return section, name
+
+
+def _coerce(key: str, value: Any, kind: Any) -> Any:
+    """Accept what YAML, JSON and the command line give for a number; refuse what would change its meaning."""
+    problem = UserError(f"{key}={value!r} is not a valid value: expected {getattr(kind, '__name__', kind)}")
+    if kind is bool or isinstance(value, bool):
+        if kind is not bool or not isinstance(value, bool):
+            raise problem
+        return value
+    if value is None:
+        if type(None) not in getattr(kind, "__args__", ()):
+            raise problem
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise problem from None
+    if not math.isfinite(number):
+        raise problem
+    if kind is float:
+        return number
+    if number != int(number):
+        raise problem
+    return int(number)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    section = type(config).__name__.removesuffix("Config").lower()
+    for name in names:
+        value = getattr(config, name)
+        _require(value > 0, f"{section}.{name} must be positive, not {value}")

@@ -1,0 +1,203 @@
+"""What follows each matrix product, fused on the CPU: norm and activation, and the two-hot expectation.
+
+`kernels.c` is compiled for this machine on first use and cached; where there is no C compiler, or the
+tensors are not float32 on the CPU, the same functions run as plain PyTorch operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_SOURCE = Path(__file__).with_name("kernels.c")
+_FLAGS = [
+    "-O3",
+    "-march=native",
+    "-fopenmp-simd",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+]
+_MAX_DIM = 8192
+_PTR, _INT, _U32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32, ctypes.c_float
+_SIGNATURES = {
+    "norm_act_forward": [_PTR] * 5 + [_INT] * 4 + [_U32, _U32, _F32],
+    "norm_act_backward": [_PTR] * 9 + [_INT] * 4 + [_U32, _U32, _F32],
+    "two_hot_value_forward": [_PTR] * 3 + [_INT] * 2,
+    "two_hot_value_backward": [_PTR] * 4 + [_INT] * 2,
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where they cannot be had (`TDMPC_RAY_KERNELS=0` turns them off)."""
+    if os.environ.get("TDMPC_RAY_KERNELS", "1") == "0":
+        return None
+    compiler = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
+    if compiler is None:
+        logger.info("no C compiler found: the CPU runs plain PyTorch operations, at about half the speed")
+        return None
+    try:
+        lib = ctypes.CDLL(str(_compile(compiler)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        logger.warning("cannot build the CPU kernels (%s): plain PyTorch operations run instead", error)
+        return None
+    for name, types in _SIGNATURES.items():
+        getattr(lib, name).argtypes = types
+        getattr(lib, name).restype = None
+    return lib
+
+
+def _compile(compiler: str) -> Path:
+    """Build the shared object for this kind of machine, once; safe against concurrent builds."""
+    cpu = platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():  # a home folder may be shared by machines of several kinds
+        cpu += next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
+    key = hashlib.sha256("\0".join([_SOURCE.read_text(), compiler, *_FLAGS, cpu]).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tdmpc_ray"
+    path = folder / f"kernels-{key}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = Path(scratch) / "kernels.so"
+            command = [compiler, *_FLAGS, "-o", str(built), str(_SOURCE), "-lm"]
+            subprocess.run(command, check=True, capture_output=True)
+            built.replace(path)
+    return path
+
+
+def _fusable(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.shape[-1] <= _MAX_DIM
+        and not torch.compiler.is_compiling()
+        and library() is not None
+    )
+
+
+_Sizes = tuple[int, int, int, int, int, int, float]  # the trailing arguments of norm_act_*
+
+
+def _norm_act_forward(x: Tensor, weight: Tensor, bias: Tensor, stats: Tensor | None, sizes: _Sizes) -> Tensor:
+    y = torch.empty_like(x)
+    library().norm_act_forward(  # type: ignore[union-attr]
+        x.data_ptr(),
+        weight.data_ptr(),
+        bias.data_ptr(),
+        y.data_ptr(),
+        0 if stats is None else stats.data_ptr(),
+        *sizes,
+    )
+    return y
+
+
+class _NormAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, sizes: _Sizes) -> Tensor:
+        stats = torch.empty(sizes[0], 2)
+        y = _norm_act_forward(x, weight, bias, stats, sizes)
+        ctx.save_for_backward(x, weight, bias, y, stats)
+        ctx.sizes = sizes
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, y, stats = ctx.saved_tensors
+        dy, dx = grads[0].contiguous(), torch.empty_like(x)
+        d_params = (torch.zeros_like(weight), torch.zeros_like(bias)) if ctx.needs_input_grad[1] else None
+        library().norm_act_backward(  # type: ignore[union-attr]
+            *(t.data_ptr() for t in (x, weight, bias, y, stats, dy, dx)),
+            *((t.data_ptr() for t in d_params) if d_params else (0, 0)),
+            *ctx.sizes,
+        )
+        return dx, *(d_params or (None, None)), None
+
+
+def _two_hot_value_forward(logits: Tensor, bins: Tensor) -> Tensor:
+    value = torch.empty(*logits.shape[:-1], 1)
+    library().two_hot_value_forward(  # type: ignore[union-attr]
+        logits.data_ptr(), bins.data_ptr(), value.data_ptr(), value.numel(), len(bins)
+    )
+    return value
+
+
+class _TwoHotValue(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, bins: Tensor) -> Tensor:
+        lib = library()
+        assert lib is not None
+        logits = logits.contiguous()
+        value = torch.empty(*logits.shape[:-1], 1)
+        lib.two_hot_value_forward(
+            logits.data_ptr(), bins.data_ptr(), value.data_ptr(), value.numel(), len(bins)
+        )
+        ctx.save_for_backward(logits, bins)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logits, bins = ctx.saved_tensors
+        dvalue, dlogits = grads[0].contiguous(), torch.empty_like(logits)
+        pointers = (t.data_ptr() for t in (logits, bins, dvalue, dlogits))
+        library().two_hot_value_backward(*pointers, dvalue.numel(), len(bins))  # type: ignore[union-attr]
+        return dlogits, None
+
+
+def norm_act(x: Tensor, weight: Tensor, bias: Tensor, simnorm_dim: int = 0, dropout: float = 0.0) -> Tensor:
+    """Dropout, LayerNorm, then Mish or SimNorm.
+
+    Args:
+        x: (..., D); with an ensemble of K, (K, B, D).
+        weight: of the LayerNorm, (D,) or (K, D).
+        bias: like `weight`.
+        simnorm_dim: softmax over groups of this size (paper, equation 5); 0 means Mish.
+        dropout: probability; 0 where the caller is not training.
+
+    Returns:
+        Like `x`.
+    """
+    if _fusable(x):
+        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
+        dim, num = x.shape[-1], x.numel()
+        # The mask is a hash of this seed; drawn from the global generator, as PyTorch's own dropout is.
+        seed, threshold = (int(torch.randint(2**32, ())), int(dropout * 2**32)) if dropout else (0, 0)
+        group_rows = max(num // weight.numel(), 1)
+        sizes = (num // dim, dim, group_rows, simnorm_dim, seed, threshold, 1 / (1 - dropout))
+        if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+            return _NormAct.apply(x, weight, bias, sizes)
+        return _norm_act_forward(x, weight, bias, None, sizes)  # autograd's bookkeeping costs as much again
+    x = F.layer_norm(F.dropout(x, dropout) if dropout else x, x.shape[-1:])
+    if weight.dim() == 2:
+        weight, bias = weight.unsqueeze(1), bias.unsqueeze(1)
+    x = torch.addcmul(bias, x, weight)
+    if simnorm_dim:
+        return x.unflatten(-1, (-1, simnorm_dim)).softmax(-1).flatten(-2)
+    return F.mish(x)
+
+
+def two_hot_value(logits: Tensor, bins: Tensor) -> Tensor:
+    """Expected scalar under logits over `bins` (K,) in symlog space: (..., K) -> (..., 1)."""
+    if _fusable(logits):
+        logits = logits.contiguous()
+        if torch.is_grad_enabled() and logits.requires_grad:
+            return _TwoHotValue.apply(logits, bins)
+        return _two_hot_value_forward(logits, bins)
+    mean = (logits.softmax(-1) @ bins).unsqueeze(-1)
+    return torch.sign(mean) * torch.expm1(mean.abs())

@@ -1,0 +1,138 @@
+"""The losses of one update (TD-MPC2, equations 3 and 4). They know no optimizer, logger or Ray."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.config import UpdateConfig
+from tdmpc_ray.core.math import two_hot_cross_entropy
+from tdmpc_ray.core.world_model import WorldModel
+
+
+@torch.no_grad()
+def td_target(
+    model: WorldModel,
+    next_z: Tensor,
+    reward: Tensor,
+    terminated: Tensor,
+    discount: float,
+    eps: Tensor,
+    heads: Tensor,
+) -> Tensor:
+    """One-step TD target; bootstraps unless the task itself ended.
+
+    Args:
+        next_z: encoded (not predicted) next latents, (..., Z).
+        reward: (..., 1).
+        terminated: (..., 1).
+        eps: standard-normal noise of the policy action, (..., A).
+        heads: the two target heads whose minimum counts, (2,).
+
+    Returns:
+        (..., 1).
+    """
+    action = model.pi(next_z, eps).action
+    value = model.q(next_z, action, heads, target=True).amin(0)
+    return reward + discount * (1 - terminated) * value
+
+
+class WorldModelLoss(NamedTuple):
+    """Terms of the world-model loss (scalars), and the rollout that they were computed on."""
+
+    total: Tensor
+    consistency: Tensor
+    reward: Tensor
+    value: Tensor
+    termination: Tensor
+    zs: Tensor  # predicted latents z_0..z_H, (H + 1, B, Z)
+
+
+def world_model_loss(
+    model: WorldModel, batch: Batch, next_z: Tensor, target: Tensor, cfg: UpdateConfig
+) -> WorldModelLoss:
+    """Joint loss of encoder, dynamics, reward, values and termination along a latent rollout.
+
+    Args:
+        next_z: encoded latents of obs[1..H], without gradient, (H, B, Z).
+        target: TD targets, (H, B, 1).
+    """
+    horizon, low, high = batch.horizon, model.cfg.vmin, model.cfg.vmax
+    zs = [model.encode(batch.obs[0])]
+    for action_t in batch.action:
+        zs.append(model.next(zs[-1], action_t))
+    rollout = torch.stack(zs)  # (H + 1, B, Z)
+    rho = cfg.rho ** torch.arange(horizon, device=rollout.device) / horizon  # (H,)
+
+    def over_time(loss: Tensor) -> Tensor:  # (H, B, ...) -> ()
+        return rho @ loss.flatten(1).mean(1)
+
+    consistency = over_time((rollout[1:] - next_z).square())
+    reward = over_time(
+        two_hot_cross_entropy(model.reward_logits(rollout[:-1], batch.action), batch.reward, low, high)
+    )
+    q_logits = model.q_logits(rollout[:-1], batch.action)  # (num_q, H, B, K)
+    value = over_time(two_hot_cross_entropy(q_logits, target, low, high).mean(0))
+    termination = torch.zeros_like(value)
+    if model.termination_head is not None:
+        termination = F.binary_cross_entropy_with_logits(
+            model.termination_logit(rollout[1:]), batch.terminated
+        )
+    total = (
+        cfg.consistency_coef * consistency
+        + cfg.reward_coef * reward
+        + cfg.value_coef * value
+        + cfg.termination_coef * termination
+    )
+    return WorldModelLoss(total, consistency, reward, value, termination, rollout)
+
+
+class PolicyLoss(NamedTuple):
+    """The policy loss and what it was made of (scalars)."""
+
+    total: Tensor
+    entropy: Tensor
+    scaled_entropy: Tensor
+    scale: Tensor
+
+
+def policy_loss(
+    model: WorldModel, zs: Tensor, scale: RunningScale, cfg: UpdateConfig, eps: Tensor, heads: Tensor
+) -> PolicyLoss:
+    """Maximum-entropy loss of the policy prior on the latents of the rollout.
+
+    Args:
+        zs: latents without gradient, (H + 1, B, Z).
+        scale: divides the values; takes those of the first step in before it is used.
+        eps: standard-normal noise, (H + 1, B, A).
+        heads: the two online heads whose mean counts, (2,).
+    """
+    sample = model.pi(zs, eps)
+    q = model.q(zs, sample.action, heads, detach=True).mean(0)  # (H + 1, B, 1)
+    scale.update(q[0].detach())
+    objective = q / scale.value + cfg.entropy_coef * sample.scaled_entropy
+    rho = cfg.rho ** torch.arange(len(zs), device=zs.device) / len(zs)
+    return PolicyLoss(
+        -(rho @ objective.mean((1, 2))),
+        sample.entropy.detach().mean(),
+        sample.scaled_entropy.detach().mean(),
+        scale.value.clone(),
+    )
+
+
+class RunningScale:
+    """Running distance between the 5th and the 95th percentile of the values, at least 1."""
+
+    def __init__(self, tau: float, device: torch.device | str = "cpu") -> None:
+        self.tau = tau
+        self.value = torch.ones((), device=device)
+        self._quantiles = torch.tensor([0.05, 0.95], device=device)
+
+    def update(self, q: Tensor) -> None:
+        """Move the scale towards the spread of `q` (any shape), in place and without device sync."""
+        low, high = torch.quantile(q.flatten(), self._quantiles)
+        self.value.lerp_((high - low).clamp(min=1.0), self.tau)

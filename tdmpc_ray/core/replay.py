@@ -1,0 +1,219 @@
+"""Replay of transitions in fixed memory, sampled as strict in-episode sequences.
+
+Rows form one ring; each holds an observation and what followed it (action, reward, terminated). A row
+knows the row of its next step, so that an episode may arrive in fragments that interleave with those of
+other environments. A row is a valid start once `horizon` steps of its episode follow it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.errors import UserError
+
+_ROWS = ("obs", "action", "reward", "terminated", "next_row", "valid")
+
+
+@dataclass
+class _Lane:
+    """The open end of one episode.
+
+    Attributes:
+        step: index of the episode's step whose observation the last row holds.
+        tail: the episode's last rows as counts of all rows ever written, at most horizon + 1.
+    """
+
+    step: int
+    tail: deque[int]
+
+
+class SequenceReplay:
+    """Fixed-capacity ring of steps; O(1) insertion, uniform sampling over valid starts.
+
+    Args:
+        capacity: rows; an episode of T transitions takes T + 1.
+        obs_dim: O.
+        action_dim: A.
+        horizon: H; samples are sequences of H transitions.
+    """
+
+    def __init__(self, capacity: int, obs_dim: int, action_dim: int, horizon: int) -> None:
+        if capacity <= horizon:
+            raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
+        self.capacity, self.horizon = capacity, horizon
+        # numpy.zeros maps memory lazily: an unfilled replay costs only what has been written.
+        self.obs = np.zeros((capacity, obs_dim), np.float32)
+        self.action = np.zeros((capacity, action_dim), np.float32)
+        self.reward = np.zeros(capacity, np.float32)
+        self.terminated = np.zeros(capacity, np.bool_)
+        self.next_row = np.full(capacity, -1, np.int32)
+        self.valid = np.zeros(capacity, np.bool_)
+        self.num_valid = 0
+        self.rows_written = 0
+        self.transitions_added = 0
+        self._lanes: dict[str, _Lane] = {}
+
+    def __len__(self) -> int:
+        """Rows held now."""
+        return min(self.rows_written, self.capacity)
+
+    def add(
+        self,
+        episode_id: str,
+        start: int,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        *,
+        terminated: bool,
+        done: bool,
+    ) -> None:
+        """Append a fragment of an episode.
+
+        A fragment that does not continue where the episode's last one ended (because one in between was
+        lost) starts a sequence of its own: no sample ever crosses the gap.
+
+        Args:
+            episode_id: names the episode that the fragment belongs to.
+            start: index of the fragment's first step within its episode.
+            obs: (T + 1, O); the last row is the observation after the last action.
+            action: (T, A).
+            reward: (T,).
+            terminated: the task itself ended with the last step.
+            done: no fragment of this episode follows (terminated or truncated).
+        """
+        num_steps = len(action)
+        if len(obs) != num_steps + 1 or len(reward) != num_steps:
+            raise ValueError(f"a fragment of {num_steps} actions needs {num_steps + 1} observations")
+        if num_steps > self.capacity - self.horizon - 1:
+            raise UserError(f"data.capacity={self.capacity} is too small for a fragment of {num_steps} steps")
+        lane = self._lanes.get(episode_id)
+        if (
+            lane is None
+            or lane.step != start
+            or lane.tail[-1] < self.rows_written - self.capacity + num_steps
+        ):
+            lane = _Lane(start, deque(self._append(1), maxlen=self.horizon + 1))
+            self.obs[lane.tail[-1] % self.capacity] = obs[0]
+
+        rows = np.array([lane.tail[-1], *self._append(num_steps)])
+        ring = rows % self.capacity
+        self.obs[ring[1:]] = obs[1:]
+        self.action[ring[:-1]] = action
+        self.reward[ring[:-1]] = reward
+        self.next_row[ring[:-1]] = ring[1:]
+        self.terminated[ring[-2]] = terminated
+        self._mark_valid([*lane.tail, *rows[1:].tolist()][: -self.horizon], num_steps)
+
+        lane.tail.extend(rows[1:].tolist())
+        lane.step += num_steps
+        self.transitions_added += num_steps
+        if done:
+            self._lanes.pop(episode_id, None)
+        else:
+            self._lanes[episode_id] = lane
+            if len(self._lanes) > 64 and len(self._lanes) > 2 * sum(map(self._alive, self._lanes.values())):
+                self._lanes = {key: x for key, x in self._lanes.items() if self._alive(x)}
+
+    def _alive(self, lane: _Lane) -> bool:
+        return lane.tail[-1] >= self.rows_written - self.capacity
+
+    def _append(self, num: int) -> range:
+        """Claim the next `num` rows: what they held before can no longer be sampled."""
+        rows = range(self.rows_written, self.rows_written + num)
+        ring = np.arange(rows.start, rows.stop) % self.capacity
+        self.num_valid -= int(np.count_nonzero(self.valid[ring]))
+        self.valid[ring] = False
+        self.terminated[ring] = False
+        self.next_row[ring] = -1
+        self.rows_written += num
+        return rows
+
+    def _mark_valid(self, candidates: list[int], num_new: int) -> None:
+        """Rows which `num_new` new rows have given their H-th follower, unless overwritten meanwhile."""
+        oldest = self.rows_written - self.capacity
+        ring = np.array([row % self.capacity for row in candidates[-num_new:] if row >= oldest], np.int64)
+        self.valid[ring] = True
+        self.num_valid += len(ring)
+
+    def sample_rows(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw starts uniformly over all valid ones, with replacement: rows (H + 1, B)."""
+        if self.num_valid == 0:
+            raise RuntimeError("the replay holds no sequence of `horizon` transitions yet")
+        size = len(self)
+        starts = np.empty(0, np.int64)
+        if self.num_valid * 4 > size:  # nearly always: most rows are valid starts, so reject the others
+            while len(starts) < batch_size:
+                rows = rng.integers(size, size=2 * batch_size)
+                starts = np.concatenate([starts, rows[self.valid[rows]]])
+            starts = starts[:batch_size]
+        else:
+            starts = rng.choice(np.flatnonzero(self.valid[:size]), batch_size)
+        rows = np.empty((self.horizon + 1, batch_size), np.int64)
+        rows[0] = starts
+        for t in range(self.horizon):
+            rows[t + 1] = self.next_row[rows[t]]
+        return rows
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw a time-major batch of `batch_size` sequences on the CPU."""
+        rows = self.sample_rows(batch_size, rng)
+        steps = rows[:-1]
+        return Batch(
+            torch.from_numpy(self.obs[rows]),
+            torch.from_numpy(self.action[steps]),
+            torch.from_numpy(self.reward[steps]).unsqueeze(-1),
+            torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write all rows and open episodes to one `.npz` file."""
+        size = len(self)
+        lanes = list(self._lanes.items())
+        tails = [np.array(lane.tail, np.int64) for _, lane in lanes]
+        np.savez(
+            path,
+            **{name: getattr(self, name)[:size] for name in _ROWS},
+            counters=np.array(
+                [self.capacity, self.horizon, self.rows_written, self.transitions_added, self.num_valid]
+            ),
+            lane_ids=np.array([key for key, _ in lanes], np.str_),
+            lane_steps=np.array([lane.step for _, lane in lanes], np.int64),
+            lane_sizes=np.array([len(tail) for tail in tails], np.int64),
+            lane_rows=np.concatenate(tails) if tails else np.empty(0, np.int64),
+        )
+
+    def load(self, path: Path) -> None:
+        """Restore what `save` wrote; the replay continues as if it had never stopped.
+
+        Raises:
+            UserError: the file is damaged, or was written by a replay of another shape.
+        """
+        try:
+            with np.load(path) as file:
+                data: dict[str, Any] = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"cannot read the replay in {path}: {error}") from None
+        capacity, horizon, *counters = data["counters"].tolist()
+        theirs = (capacity, horizon, data["obs"].shape[1], data["action"].shape[1])
+        ours = (self.capacity, self.horizon, self.obs.shape[1], self.action.shape[1])
+        if theirs != ours:
+            raise UserError(
+                f"the replay in {path} has (capacity, horizon, obs, action) = {theirs}, this run has {ours}"
+            )
+        self.rows_written, self.transitions_added, self.num_valid = counters
+        for name in _ROWS:
+            getattr(self, name)[: len(self)] = data[name]
+        tails = np.split(data["lane_rows"], np.cumsum(data["lane_sizes"])[:-1])
+        self._lanes = {
+            str(key): _Lane(int(step), deque(tail.tolist(), maxlen=self.horizon + 1))
+            for key, step, tail in zip(data["lane_ids"], data["lane_steps"], tails, strict=False)
+        }

@@ -1,0 +1,146 @@
+"""One gradient step in the paper's order: world model, policy prior, target heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.config import UpdateConfig
+from tdmpc_ray.core.losses import RunningScale, policy_loss, td_target, world_model_loss
+from tdmpc_ray.core.planner import draw_heads
+from tdmpc_ray.core.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class UpdateNoise:
+    """Everything random in one update, but dropout.
+
+    Attributes:
+        target_eps: standard-normal, of the policy action in the TD target, (H, B, A).
+        target_heads: target heads whose minimum counts, (2,).
+        pi_eps: standard-normal, of the policy loss, (H + 1, B, A).
+        pi_heads: online heads whose mean counts in the policy loss, (2,).
+    """
+
+    target_eps: Tensor
+    target_heads: Tensor
+    pi_eps: Tensor
+    pi_heads: Tensor
+
+    @classmethod
+    def sample(
+        cls, model: WorldModel, horizon: int, batch_size: int, generator: torch.Generator
+    ) -> UpdateNoise:
+        """Draw the noise of one update on the generator's device."""
+        shape, device = (2 * horizon + 1, batch_size, model.action_dim), generator.device
+        eps = torch.randn(shape, generator=generator, device=device)
+        heads = draw_heads(model.cfg.num_q, 2, generator)
+        return cls(eps[:horizon], heads[0], eps[horizon:], heads[1])
+
+
+def make_optimizers(model: WorldModel, cfg: UpdateConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+    """Adam for the world model (a slower group for the encoder), and Adam for the policy prior."""
+    encoder = list(model.encoder.parameters())
+    ids = {id(p) for p in encoder}
+    rest = [p for p in model.world_parameters() if id(p) not in ids]
+    groups = [{"params": encoder, "lr": cfg.lr * cfg.enc_lr_scale}, {"params": rest}]
+    return (
+        torch.optim.Adam(groups, lr=cfg.lr, fused=True),
+        torch.optim.Adam(model.policy.parameters(), lr=cfg.lr, eps=cfg.pi_eps, fused=True),
+    )
+
+
+class Updater:
+    """Owns what an update changes beside the model: two optimizers and the running scale.
+
+    Args:
+        model: a world model with target heads.
+        cfg: losses and rates.
+        discount: of the task, see `UpdateConfig.discount`.
+        optimizers: world model's and policy prior's; made from `cfg` where not given.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        cfg: UpdateConfig,
+        discount: float,
+        optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] | None = None,
+    ) -> None:
+        if model.target_q is None:
+            raise ValueError("an update needs a world model with target heads")
+        self.model, self.cfg, self.discount = model, cfg, discount
+        self.world_optimizer, self.pi_optimizer = optimizers or make_optimizers(model, cfg)
+        self.scale = RunningScale(cfg.tau, model.bins.device)
+        self._world_params = model.world_parameters()
+        self._pi_params = list(model.policy.parameters())
+        self._online = list(model.q_ensemble.parameters())
+        self._target = list(model.target_q.parameters())
+
+    def step(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """Take one gradient step.
+
+        Returns:
+            Losses and gradient norms as 0-d tensors on the model's device: reading them syncs, not this.
+        """
+        model, cfg = self.model, self.cfg
+        model.train()
+        with torch.no_grad():
+            next_z = model.encode(batch.obs[1:])
+            target = td_target(
+                model,
+                next_z,
+                batch.reward,
+                batch.terminated,
+                self.discount,
+                noise.target_eps,
+                noise.target_heads,
+            )
+        world = world_model_loss(model, batch, next_z, target, cfg)
+        grad_norm = self._descend(self.world_optimizer, self._world_params, world.total)
+
+        pi = policy_loss(model, world.zs.detach(), self.scale, cfg, noise.pi_eps, noise.pi_heads)
+        pi_grad_norm = self._descend(self.pi_optimizer, self._pi_params, pi.total)
+
+        with torch.no_grad():
+            torch._foreach_lerp_(self._target, self._online, cfg.tau)
+        return {
+            "loss/consistency": world.consistency.detach(),
+            "loss/reward": world.reward.detach(),
+            "loss/value": world.value.detach(),
+            "loss/termination": world.termination.detach(),
+            "loss/total": world.total.detach(),
+            "loss/pi": pi.total.detach(),
+            "grad_norm": grad_norm,
+            "pi_grad_norm": pi_grad_norm,
+            "pi_entropy": pi.entropy,
+            "pi_scaled_entropy": pi.scaled_entropy,
+            "pi_scale": pi.scale,
+            "td_target": target.mean(),
+        }
+
+    def _descend(
+        self, optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], loss: Tensor
+    ) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(params, self.cfg.grad_clip_norm, foreach=True)
+        optimizer.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimizers and scale; the model is saved by its owner."""
+        return {
+            "world_optimizer": self.world_optimizer.state_dict(),
+            "pi_optimizer": self.pi_optimizer.state_dict(),
+            "scale": self.scale.value.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.world_optimizer.load_state_dict(state["world_optimizer"])
+        self.pi_optimizer.load_state_dict(state["pi_optimizer"])
+        self.scale.value.copy_(state["scale"])

@@ -1,0 +1,24 @@
+"""Errors that are the user's to fix. Every layer may import this module; it imports nothing of the project."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The message is one line that says what is wrong and what to do; the CLI exits with status 2."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """Return the choice most similar to `name`, or None where nothing is similar."""
+    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> UserError:
+    """Build the error for a name that is not among `choices`: names the nearest one, or else all of them."""
+    known = list(choices)
+    best = nearest(name, known)
+    fix = f"did you mean '{best}'?" if best else f"choose one of: {', '.join(known)}"
+    return UserError(f"unknown {what} '{name}': {fix}{' ' + hint if hint else ''}")

@@ -1,0 +1,80 @@
+"""The fused CPU kernels against the same functions as plain PyTorch operations."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tdmpc_ray.core import kernels
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _compiled() -> None:
+    assert kernels.library() is not None, "these tests need a C compiler"
+
+
+def both(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """Same outputs and same gradients with and without the compiled kernels."""
+
+    def run() -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = function(*leaves)
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+        with torch.no_grad():
+            torch.testing.assert_close(function(*inputs), out)
+        return [out.detach(), *torch.autograd.grad((out * weights).sum(), leaves)]
+
+    fused = run()
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    for ours, reference in zip(fused, run(), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("simnorm_dim", [0, 8])
+@pytest.mark.parametrize("dim", [8, 24, 384])
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_norm_act(monkeypatch: pytest.MonkeyPatch, simnorm_dim: int, dim: int, scale: float) -> None:
+    torch.manual_seed(0)
+    x, w, b = torch.randn(5, 7, dim) * scale, torch.rand(dim) + 0.5, torch.randn(dim)
+    both(monkeypatch, lambda *t: kernels.norm_act(*t, simnorm_dim=simnorm_dim), x, w, b)
+
+
+def test_norm_act_of_an_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    both(monkeypatch, kernels.norm_act, torch.randn(3, 11, 48), torch.rand(3, 48) + 0.5, torch.randn(3, 48))
+
+
+def test_extreme_spread_within_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one shift for the whole row would underflow a group to 0 / 0."""
+    x = torch.randn(4, 64)
+    both(monkeypatch, lambda *t: kernels.norm_act(*t, simnorm_dim=8), x, torch.full((64,), 200.0), torch.zeros(64))
+
+
+def test_two_hot_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    bins = torch.linspace(-10, 10, 101)
+    both(monkeypatch, lambda x: kernels.two_hot_value(x, bins), torch.randn(6, 9, 101) * 3)
+
+
+def test_dropout_drops_the_right_share_and_backward_uses_the_same_mask() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2000, 64) + 1.0
+    # LayerNorm hides the zeros, so the mask is read from the gradient: it is 0 exactly where x was dropped.
+    leaf = x.clone().requires_grad_()
+    weights = torch.randn(2000, 64)
+    state = torch.get_rng_state()
+    out = kernels.norm_act(leaf, torch.ones(64), torch.zeros(64), dropout=0.1)
+    (grad,) = torch.autograd.grad((out * weights).sum(), leaf)
+    dropped = grad == 0
+    share = dropped.float().mean().item()
+    assert abs(share - 0.1) < 4 * (0.09 / x.numel()) ** 0.5
+    assert dropped.float().mean(0).std() < 0.02  # no column is favoured
+    masked = torch.where(dropped, 0.0, x / 0.9)
+    torch.testing.assert_close(out.detach(), kernels.norm_act(masked, torch.ones(64), torch.zeros(64)))
+    again = kernels.norm_act(x, torch.ones(64), torch.zeros(64), dropout=0.1)
+    assert not torch.equal(again, out)
+    torch.set_rng_state(state)
+    assert torch.equal(kernels.norm_act(x, torch.ones(64), torch.zeros(64), dropout=0.1), out)

@@ -1,0 +1,163 @@
+"""Number by number against the published implementation (see tests/fixtures/official_tdmpc2/README.md)."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig
+from tdmpc_ray.core.losses import td_target
+from tdmpc_ray.core.math import two_hot, two_hot_cross_entropy
+from tdmpc_ray.core.official import from_official
+from tdmpc_ray.core.planner import PlanNoise, plan, rollout, terminal_value
+from tdmpc_ray.core.update import UpdateNoise, Updater
+from tdmpc_ray.core.world_model import WorldModel
+
+FIXTURES = Path(
+    os.environ.get("TDMPC_RAY_FIXTURES", Path(__file__).parents[1] / "fixtures" / "official_tdmpc2")
+)
+HEADS = torch.tensor([0, 1])  # the recording drew these two everywhere
+
+
+class Case:
+    """One recorded case: its arrays, and our model with its weights."""
+
+    def __init__(self, name: str) -> None:
+        cfg = json.loads((FIXTURES / f"{name}.json").read_text())
+        recorded = np.load(FIXTURES / f"{name}.npz")
+        self.arrays = {key: torch.from_numpy(recorded[key]) for key in recorded.files}
+
+        def section(kind: type) -> dict:
+            return {k: cfg[k] for k in kind.__dataclass_fields__ if k in cfg}
+
+        self.model_cfg = ModelConfig(**section(ModelConfig))
+        self.planner_cfg = PlannerConfig(**section(PlannerConfig))
+        self.update_cfg = UpdateConfig(**section(UpdateConfig))
+        self.model = WorldModel(cfg["obs_shape"]["state"][0], cfg["action_dim"], self.model_cfg).eval()
+        state = torch.load(FIXTURES / f"{name}.pt", weights_only=True, map_location="cpu")["model"]
+        self.model.load_state_dict(from_official(state))
+        self.discount = float(self["discount"])
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.arrays[key]
+
+    def batch(self) -> Batch:
+        return Batch(self["obs"], self["action"], self["reward"], self["terminated"])
+
+
+@pytest.fixture(params=["single", "episodic"])
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param)
+
+
+def close(ours: torch.Tensor, published: torch.Tensor, rtol: float = 1e-4, atol: float = 2e-6) -> None:
+    torch.testing.assert_close(ours.detach(), published, rtol=rtol, atol=atol)
+
+
+def test_model_outputs(case: Case) -> None:
+    model, action = case.model, case["action"][0]
+    z = model.encode(case["obs"][0])
+    close(z, case["z"])
+    close(model.next(z, action), case["next_z"])
+    close(model.reward_logits(z, action), case["reward_logits"])
+    close(model.reward(z, action), case["reward_value"])
+    close(model.q_logits(z, action), case["q_logits"])
+    close(model.q_logits(z, action, target=True), case["q_target_logits"])
+    close(model.q(z, action, HEADS).mean(0), case["q_avg"])
+    close(model.q(z, action, HEADS).amin(0), case["q_min"])
+    if case.model_cfg.episodic:
+        close(torch.sigmoid(model.termination_logit(z)), case["termination_prob"])
+
+
+def test_policy(case: Case) -> None:
+    sample = case.model.pi(case["z"], case["pi_eps"])
+    close(sample.action, case["pi_action"])
+    close(sample.mean, case["pi_mean"])
+    close(sample.log_std, case["pi_log_std"])
+    close(sample.entropy, case["pi_entropy"])
+    close(sample.scaled_entropy, case["pi_scaled_entropy"])
+
+
+def test_discrete_regression(case: Case) -> None:
+    cfg = case.model_cfg
+    close(two_hot(case["twohot_x"], cfg.vmin, cfg.vmax, cfg.num_bins), case["twohot"])
+    loss = two_hot_cross_entropy(case["reward_logits"], case["reward"][0], cfg.vmin, cfg.vmax)
+    close(loss, case["soft_ce"])
+
+
+def test_td_target(case: Case) -> None:
+    model = case.model
+    target = td_target(
+        model,
+        model.encode(case["obs"][1]),
+        case["reward"][0],
+        case["terminated"][0],
+        case.discount,
+        case["pi_eps"],
+        HEADS,
+    )
+    close(target, case["td_target"])
+
+
+def test_candidate_values(case: Case) -> None:
+    model, actions = case.model, case["value_actions"]
+    z = model.encode(case["obs"][0, 0]).expand(actions.shape[1], -1)
+    total, last_z, weight = rollout(model, z, actions, case.discount)
+    eps = case["pi_eps"][:1].expand(actions.shape[1], -1)
+    value = total + weight * terminal_value(model, last_z, eps, HEADS)
+    close(value.unsqueeze(-1), case["value"])
+
+
+def test_plan(case: Case) -> None:
+    model, cfg = case.model, case.planner_cfg
+    iterations, horizon, num_sampled, action_dim = case["plan_noise"].shape
+    eps = case["pi_eps"][0]
+    noise = PlanNoise(
+        pi=eps.expand(horizon, 1, cfg.num_pi_trajs, -1),
+        candidates=case["plan_noise"].view(iterations, horizon, 1, num_sampled, action_dim),
+        value_pi=eps.expand(iterations, 1, cfg.num_samples, -1),
+        heads=HEADS.expand(iterations, 2),
+        gumbel=torch.zeros(1, cfg.num_elites),
+        explore=torch.zeros(1, action_dim),
+    )
+    z = model.encode(case["obs"][0, :1])
+    prev_mean = case["plan_prev_mean"].unsqueeze(0)
+    _, mean = plan(model, z, prev_mean, cfg, noise, discount=case.discount, explore=False)
+    close(mean[0], case["plan_mean"], rtol=1e-3, atol=1e-4)
+
+
+def test_one_update(case: Case) -> None:
+    model, batch, eps = case.model, case.batch(), case["pi_eps"]
+    noise = UpdateNoise(
+        target_eps=eps.expand(batch.horizon, *eps.shape),
+        target_heads=HEADS,
+        pi_eps=eps.expand(batch.horizon + 1, *eps.shape),
+        pi_heads=HEADS,
+    )
+    metrics = Updater(model, case.update_cfg, case.discount).step(batch, noise)
+    published = {
+        "loss/consistency": "consistency_loss",
+        "loss/reward": "reward_loss",
+        "loss/value": "value_loss",
+        "loss/termination": "termination_loss",
+        "loss/total": "total_loss",
+        "loss/pi": "pi_loss",
+        "grad_norm": "grad_norm",
+        "pi_grad_norm": "pi_grad_norm",
+        "pi_entropy": "pi_entropy",
+        "pi_scaled_entropy": "pi_scaled_entropy",
+        "pi_scale": "pi_scale",
+    }
+    for ours, theirs in published.items():
+        close(metrics[ours], case[f"update__{theirs}"])
+
+    model.eval()
+    z, action = model.encode(case["obs"][0]), case["action"][0]
+    close(z, case["after_update__z"])
+    close(model.q_logits(z, action), case["after_update__q_logits"])
+    close(model.q_logits(z, action, target=True), case["after_update__q_target_logits"])
+    close(model.pi(z, eps).mean, case["after_update__pi_mean"])

@@ -1,0 +1,121 @@
+"""Checking MLflow's address at the start: fast, in one line, with what to do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect
+
+
+@pytest.fixture
+def forbidding_server() -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 403)
+            self.end_headers()
+            self.wfile.write(b"Invalid Host header - possible DNS rebinding attack detected")
+
+        do_POST = do_GET
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def refusal(uri: str, experiment: str | None = None) -> str:
+    began = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        check_tracking(uri, experiment)
+    assert time.monotonic() - began < 5.5
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_nothing_listens() -> None:
+    assert "connection refused" in refusal("http://127.0.0.1:9")
+
+
+def test_a_server_that_never_answers() -> None:
+    connect("http://127.0.0.1:9")  # imports MLflow outside the measured time
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        assert "no answer in time" in refusal(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_a_server_that_refuses_this_host_name(forbidding_server: str) -> None:
+    message = refusal(forbidding_server)
+    assert "403" in message
+    assert "--allowed-hosts" in message
+
+
+@pytest.mark.parametrize("uri", ["", "mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite://", "sqlite:////"])
+def test_what_is_no_address(uri: str) -> None:
+    assert "sqlite:///" in refusal(uri)
+
+
+def test_a_folder_that_is_missing() -> None:
+    assert "/absent" in refusal("sqlite:////absent/mlflow.db")
+
+
+def test_passwords_are_not_shown() -> None:
+    assert "hunter2" not in refusal("http://me:hunter2@127.0.0.1:9")
+
+
+def test_a_deleted_experiment_is_refused(store: str) -> None:
+    client = connect(store)
+    client.delete_experiment(client.create_experiment("gone"))
+    client.create_experiment("there")
+    assert "mlflow experiments restore" in refusal(store, "gone")
+    check_tracking(store, "there")
+    check_tracking(store, "not yet")
+
+
+def test_a_server_that_answers(server: Any) -> None:
+    before = dict(os.environ)
+    check_tracking(server.uri)
+    assert dict(os.environ) == before
+
+
+def test_a_new_database_is_made_quietly(tmp_path: Path) -> None:
+    code = (
+        "from tdmpc_ray.studies.mlflow_client import *; check_tracking(DEFAULT_URI); "
+        "ensure_experiment(connect(DEFAULT_URI), DEFAULT_URI, 'exp')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlartifacts"}
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    assert client.get_experiment_by_name("exp").artifact_location == (tmp_path / "mlartifacts").as_uri()
+
+
+def test_a_sqlite_address_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert absolute_uri("http://host:5000") == "http://host:5000"
+
+
+def test_migrations_are_not_logged(store: str) -> None:
+    connect(store)
+    assert not logging.getLogger("alembic.runtime.migration").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.INFO)

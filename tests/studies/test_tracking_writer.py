@@ -1,0 +1,190 @@
+"""The background writer: delivery, outages, spool and replay."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies import run_ops
+from tdmpc_ray.studies.mlflow_client import connect
+from tdmpc_ray.studies.mlflow_writer import REJECTED_FILE, SPOOL_FILE, RunWriter, replay_spool
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+def make_run(key: str = "s", **values: Any) -> run_ops.Op:
+    defaults: dict[str, Any] = {"name": key, "time": 1, "tags": {"kind": "study"}, "params": {}, "parent": None}
+    return run_ops.create(key, **{**defaults, **values})
+
+
+def point(key: str, step: int, value: float | None = None) -> run_ops.Op:
+    return run_ops.metrics(key, {"m": float(step) if value is None else value}, step=step, time=1000 + step)
+
+
+def test_large_batches_are_split(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -> None:
+    writer = RunWriter(store, "exp", tmp_path / "spool", flush_s=0.05)
+    writer.put(make_run(params={f"p{i}": str(i) for i in range(150)}))
+    writer.put(run_ops.tags("s", {f"t{i}": str(i) for i in range(150)}))
+    writer.put(run_ops.metrics("s", {f"m{i}": float(i) for i in range(1500)}, step=3, time=5))
+    writer.put(*(point("s", step) for step in range(2500)))
+    assert writer.close(60) is None
+    run = mlflow_read.runs(store, "exp")["s"]
+    assert len(run.data.params) == 150
+    assert run.data.tags["t149"] == "149"
+    assert run.data.metrics["m1499"] == 1499.0
+    assert mlflow_read.points(store, run, "m") == [(step, float(step)) for step in range(2500)]
+
+
+def test_children_hang_under_their_parent(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -> None:
+    writer = RunWriter(store, "exp", tmp_path / "spool", flush_s=0.05)
+    writer.put(make_run("s"), make_run("s/1", parent="s"), run_ops.status("s/1", "FAILED", time=77_000))
+    writer.close(30)
+    runs = mlflow_read.runs(store, "exp")
+    assert runs["s/1"].data.tags["mlflow.parentRunId"] == runs["s"].info.run_id == writer.run_ids["s"]
+    assert (runs["s/1"].info.status, runs["s/1"].info.end_time) == ("FAILED", 77_000)
+    assert runs["s"].info.status == "RUNNING"
+
+
+def test_a_refused_entry_does_not_block_the_rest(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace
+) -> None:
+    writer = RunWriter(store, "exp", tmp_path, flush_s=0.05)
+    writer.put(make_run(params={"lr": "1"}), make_run(params={"lr": "2"}))  # parameters are immutable
+    writer.put(run_ops.artifact("s", tmp_path / "absent.png"), point("unheard-of", 1), point("s", 1))
+    assert writer.close(30) is None
+    assert writer.rejected == 3
+    refused = [json.loads(line) for line in (tmp_path / REJECTED_FILE).read_text().splitlines()]
+    assert [op["op"] for op in refused] == ["create", "artifact", "metrics"]
+    run = mlflow_read.runs(store, "exp")["s"]
+    assert run.data.params == {"lr": "1"}
+    assert mlflow_read.points(store, run, "m") == [(1, 1.0)]
+
+
+def test_replay_brings_a_spool_once_however_often(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace
+) -> None:
+    figure = tmp_path / "figure.png"
+    figure.write_bytes(b"png")
+    writer = RunWriter(NOBODY, "exp", tmp_path / "spool", flush_s=0.05)
+    writer.put(make_run("s"), make_run("s/1", parent="s", params={"seed": "0"}), point("s/1", 1))
+    time.sleep(0.5)  # so that some has met the dead address already, and some has not
+    writer.put(point("s/1", 2), run_ops.artifact("s", figure, "figures"))
+    writer.put(run_ops.status("s/1", "RUNNING", time=5), run_ops.status("s/1", "FINISHED", time=9_000))
+    began = time.monotonic()
+    spool = writer.close(10)
+    assert time.monotonic() - began < 3
+    assert spool == tmp_path / "spool" / SPOOL_FILE
+    copy = shutil.copy(spool, tmp_path / "copy.jsonl")
+
+    assert replay_spool(store, tmp_path / "spool") == 7
+    assert replay_spool(store, spool) == 0
+    assert replay_spool(store, Path(copy)) == 7
+    runs = mlflow_read.runs(store, "exp")
+    assert set(runs) == {"s", "s/1"}
+    assert mlflow_read.points(store, runs["s/1"], "m") == [(1, 1.0), (2, 2.0)]
+    assert (runs["s/1"].info.status, runs["s/1"].info.end_time) == ("FINISHED", 9_000)
+    listed = connect(store).list_artifacts(runs["s"].info.run_id, "figures")
+    assert [item.path for item in listed] == ["figures/figure.png"]
+
+
+def test_replay_needs_a_spool_and_a_server(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no spool file"):
+        replay_spool(NOBODY, tmp_path / "absent.jsonl")
+    run_ops.Spool(tmp_path / SPOOL_FILE).append([{"experiment": "exp", **make_run()}])
+    with pytest.raises(UserError, match="connection refused"):
+        replay_spool(NOBODY, tmp_path)
+    assert (tmp_path / SPOOL_FILE).exists()
+
+
+def test_a_server_that_never_answers_does_not_hold_the_end(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        writer = RunWriter(f"http://127.0.0.1:{silent.getsockname()[1]}", "exp", tmp_path, flush_s=0.05)
+        writer.put(make_run(), point("s", 1))
+        time.sleep(0.5)  # the thread waits in its request now
+        writer.put(point("s", 2))
+        began = time.monotonic()
+        spool = writer.close(1.0)
+        assert time.monotonic() - began < 2
+    assert spool is not None
+    assert [op["op"] for op in run_ops.Spool(spool)] == ["create", "metrics", "metrics"]
+
+
+def test_what_a_former_process_spooled_comes_first(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace
+) -> None:
+    former = RunWriter(NOBODY, "exp", tmp_path, flush_s=0.05)
+    former.put(make_run(), point("s", 1), run_ops.status("s", "FINISHED", time=2))
+    former.close(10)
+    with (tmp_path / SPOOL_FILE).open("a") as file:
+        file.write('{"op": "metrics", "run": "s", "poi')  # killed while it wrote
+    writer = RunWriter(store, "exp", tmp_path, flush_s=0.05)
+    writer.put(run_ops.status("s", "RUNNING", time=3), point("s", 2))
+    assert writer.close(30) is None
+    assert not (tmp_path / SPOOL_FILE).exists()
+    run = mlflow_read.runs(store, "exp")["s"]
+    assert run.info.status == "RUNNING"  # set after the spooled FINISHED, not before
+    assert mlflow_read.points(store, run, "m") == [(1, 1.0), (2, 2.0)]
+
+
+def test_an_outage_in_the_middle_loses_and_doubles_nothing(
+    server: Any, tmp_path: Path, mlflow_read: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = RunWriter(server.uri, "outage", tmp_path, flush_s=0.05, retry_s=0.3)
+    writer.put(make_run())
+    for step in range(20):
+        writer.put(point("s", step))
+        time.sleep(0.02)
+    server.stop()
+    for step in range(20, 40):
+        began = time.monotonic()
+        writer.put(point("s", step))
+        assert time.monotonic() - began < 0.1
+        time.sleep(0.02)
+    assert writer.spool is not None
+    server.start()
+    for step in range(40, 60):
+        writer.put(point("s", step))
+        time.sleep(0.02)
+    assert writer.close(30) is None
+    run = mlflow_read.runs(server.uri, "outage")["s"]
+    assert mlflow_read.points(server.uri, run, "m") == [(step, float(step)) for step in range(60)]
+    messages = [record.getMessage() for record in caplog.records if record.name == "tdmpc_ray.tracking"]
+    assert [message.split("(")[0].strip() for message in messages] == [
+        "MLflow does not answer",
+        "MLflow answers again: delivering what has waited",
+    ]
+
+
+def test_joined_operations_keep_each_run_in_order() -> None:
+    ops = [point("a", 1), point("b", 1), point("a", 2), run_ops.status("a", "FINISHED", time=1), point("a", 3)]
+    joined = run_ops.coalesce(ops)
+    assert [(op["run"], op["op"], len(op.get("points", []))) for op in joined] == [
+        ("a", "metrics", 2),
+        ("b", "metrics", 1),
+        ("a", "status", 0),
+        ("a", "metrics", 1),
+    ]
+    assert len(ops[0]["points"]) == 1  # the given operations are as before
+
+
+@pytest.mark.parametrize(
+    ("code", "rejected"),
+    [("INVALID_PARAMETER_VALUE", True), ("RESOURCE_DOES_NOT_EXIST", True)]
+    + [(code, False) for code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "PERMISSION_DENIED")],
+)
+def test_only_a_verdict_on_the_entry_is_a_rejection(code: str, rejected: bool) -> None:
+    from mlflow.protos.databricks_pb2 import ErrorCode
+
+    assert run_ops.is_rejection(MlflowException("x", error_code=ErrorCode.Value(code))) is rejected
+    assert not run_ops.is_rejection(ConnectionError())
