@@ -1,0 +1,199 @@
+"""TDMPC2Config: RLlib's builder over the dataclasses of `core.config`; declares no hyperparameter twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.tune.registry import ENV_CREATOR, _global_registry, register_env
+
+from tdmpc_ray.core.config import AgentConfig, agent_config
+from tdmpc_ray.envs import make_env, task_info
+from tdmpc_ray.errors import UserError, unknown
+
+ENV_NAME = "tdmpc_ray"
+register_env(ENV_NAME, lambda env_config: make_env(env_config["task"]))
+
+
+class TDMPC2Config(AlgorithmConfig):
+    """Configures `TDMPC2`.
+
+    Example:
+        >>> config = TDMPC2Config().environment("walker-walk").training(model_size=1, preset="light")
+        >>> config.build_algo().train()  # doctest: +SKIP
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from tdmpc_ray.rllib.algorithm import TDMPC2
+
+        super().__init__(algo_class=algo_class or TDMPC2)
+        self.model_size: str | int = "5"
+        self.preset = "paper"
+        self.agent_overrides: dict[str, Any] = {}
+        self.episode_length: int | None = None
+        self.action_repeat: int = 1
+        self.eval_every: int | None = None
+        self.total_steps: int | None = None
+        self.steps_per_iteration = 500
+        self.updates_per_call = 50
+
+        self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+        self.num_env_runners = 0
+        self.rollout_fragment_length = 25
+        self.num_cpus_for_main_process = 1
+        self.evaluation_duration = 10
+        self.evaluation_duration_unit = "episodes"
+        self.evaluation_config = {"explore": False}
+        self.custom_evaluation_function = _evaluate
+
+    def environment(self, env: Any = NotProvided, **kwargs: Any) -> TDMPC2Config:
+        """Choose the environment: a task of `tdmpc_ray.envs`, or whatever RLlib accepts.
+
+        Raises:
+            UserError: a name that neither the catalog nor RLlib's registry knows.
+        """
+        if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
+            info = task_info(env)
+            kwargs["env_config"] = {**kwargs.get("env_config", {}), "task": info.name}
+            self.episode_length, self.action_repeat = info.episode_length, info.action_repeat
+            env = ENV_NAME
+        super().environment(env, **kwargs)
+        return self
+
+    def training(
+        self,
+        *,
+        model_size: str | int = NotProvided,
+        preset: str = NotProvided,
+        overrides: Mapping[str, Any] = NotProvided,
+        episode_length: int = NotProvided,
+        eval_every: int | None = NotProvided,
+        total_steps: int | None = NotProvided,
+        steps_per_iteration: int = NotProvided,
+        updates_per_call: int = NotProvided,
+        **kwargs: Any,
+    ) -> TDMPC2Config:
+        """Set what is learned and how.
+
+        Args:
+            model_size: a key of `core.config.MODEL_SIZES`.
+            preset: a key of `core.config.PRESETS`.
+            overrides: dotted keys to values or Tune search spaces, `{"update.lr": 1e-3}`.
+            episode_length: of an environment that the catalog does not know, in agent steps; sets the
+                discount and the number of random steps.
+            eval_every: evaluate every so many agent steps; None leaves it to RLlib's `evaluation_interval`.
+            total_steps: agent steps of the whole run: the last iteration ends there, evaluated.
+            steps_per_iteration: agent steps per `train()`, at most.
+            updates_per_call: gradient steps per call of the learner, at most.
+        """
+        super().training(**kwargs)
+        given = {
+            "model_size": model_size,
+            "preset": preset,
+            "agent_overrides": dict(overrides) if overrides is not NotProvided else NotProvided,
+            "episode_length": episode_length,
+            "eval_every": eval_every,
+            "total_steps": total_steps,
+            "steps_per_iteration": steps_per_iteration,
+            "updates_per_call": updates_per_call,
+        }
+        for name, value in given.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    def agent(self) -> AgentConfig:
+        """The resolved hyperparameters.
+
+        Raises:
+            UserError: an unknown key or a value out of its range.
+        """
+        overrides = dict(self.agent_overrides)
+        if self.task is not None and task_info(self.task).can_terminate:
+            overrides.setdefault("model.episodic", True)
+        return agent_config(self.model_size, self.preset, overrides)
+
+    @property
+    def task(self) -> str | None:
+        """Name in the catalog; None for an environment of the user's own."""
+        return self.env_config.get("task") if self.env == ENV_NAME else None
+
+    def validate(self) -> None:
+        super().validate()
+        self.agent()
+        if self.episode_length is None:
+            raise UserError("set training(episode_length=...): the catalog does not know this environment")
+        if self.num_learners > 1:
+            raise UserError(f"num_learners={self.num_learners} is not supported yet: use 0 or 1")
+        for name in (
+            "steps_per_iteration",
+            "updates_per_call",
+            "eval_every",
+            "total_steps",
+            "episode_length",
+        ):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"{name} must be positive, not {value}")
+        if self.eval_every is not None and not self.in_evaluation:
+            # RLlib builds evaluation runners only where an interval is set, and counts it in iterations.
+            self.evaluation_interval = sys.maxsize
+
+    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
+        config = super().get_evaluation_config_object()
+        if config is not None and "num_envs_per_env_runner" not in (self.evaluation_config or {}):
+            # One batch of plans serves all episodes; but where episodes differ in length, the first to end
+            # would be the short ones, so there each runner plays one after the other.
+            share = -(-int(self.evaluation_duration) // max(self.evaluation_num_env_runners, 1))
+            config.num_envs_per_env_runner = 1 if self.agent().model.episodic else share
+        return config
+
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> TDMPC2Config:
+        known = vars(self)
+        for key in config_dict:
+            translated = self._translate_special_keys(key, warn_deprecated=False)
+            if translated not in known and not hasattr(type(self), translated) and not key.startswith("_"):
+                raise unknown("setting of TDMPC2Config", key, [k for k in known if not k.startswith("_")])
+        super().update_from_dict(config_dict)
+        return self
+
+    def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:
+        from tdmpc_ray.rllib.connectors import AddIsFirst
+
+        pipeline = super().build_env_to_module_connector(env, spaces, device)
+        pipeline.append(AddIsFirst(device=device))
+        return pipeline
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        from tdmpc_ray.rllib.module import TDMPC2RLModule
+
+        return RLModuleSpec(module_class=TDMPC2RLModule)
+
+    def get_default_learner_class(self) -> type:
+        from tdmpc_ray.rllib.learner import TDMPC2Learner
+
+        return TDMPC2Learner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        agent = self.agent()
+        own = {
+            "agent": agent.to_dict(),
+            "discount": agent.update.discount(self.episode_length or 1000),
+            "seed": self.seed,
+            "task": self.task,
+        }
+        return super()._model_config_auto_includes | own
+
+
+def _evaluate(algorithm: Any, runners: Any) -> Any:
+    """RLlib's hook for evaluation; late import, because the algorithm imports this module."""
+    from tdmpc_ray.rllib.evaluation import evaluate
+
+    return evaluate(algorithm, runners)
+
+
+_: Callable[..., Any] = _evaluate

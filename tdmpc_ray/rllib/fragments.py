@@ -1,0 +1,46 @@
+"""From RLlib's episodes to the replay's arguments, on the runner, so that nothing else travels."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+
+
+class Fragment(NamedTuple):
+    """A piece of one episode; the fields are the arguments of `SequenceReplay.add`."""
+
+    episode_id: str
+    start: int
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: bool
+    done: bool
+
+
+class Sampled(NamedTuple):
+    """What one call to an env runner gives."""
+
+    fragments: Any  # list[Fragment], or a Ray reference to one
+    metrics: Any  # RLlib's metrics of the runner
+
+
+def to_fragment(episode: Any) -> Fragment:
+    """Take the transitions of an RLlib `SingleAgentEpisode` (numpy form)."""
+    return Fragment(
+        episode.id_,
+        episode.t_started,
+        episode.get_observations(),
+        episode.get_actions(),
+        episode.get_rewards(),
+        terminated=bool(episode.is_terminated),
+        done=bool(episode.is_done),
+    )
+
+
+def sample_fragments(runner: Any, num_timesteps: int, as_ref: bool) -> Sampled:
+    """Runs on an env runner: step its environments and keep the result in this process's object store."""
+    fragments = [to_fragment(episode) for episode in runner.sample(num_timesteps=num_timesteps)]
+    return Sampled(ray.put(fragments) if as_ref else fragments, runner.get_metrics())

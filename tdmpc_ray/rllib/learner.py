@@ -1,0 +1,143 @@
+"""The learner: owns the replay and runs several updates per call."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModule
+
+from tdmpc_ray.core.cost import update_flops
+from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.update import Updater, UpdateNoise, make_optimizers
+from tdmpc_ray.rllib.fragments import Fragment
+from tdmpc_ray.rllib.module import TDMPC2RLModule
+
+logger = logging.getLogger(__name__)
+
+REPLAY_FILE = "replay.npz"
+
+
+class TDMPC2Learner(TorchLearner):
+    """Takes fragments of episodes in, and steps the world model on sequences from its own replay."""
+
+    def build(self) -> None:
+        super().build()
+        module: TDMPC2RLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
+        agent, model = module.agent, module.world_model
+        self._rl_module, self._agent = module, agent
+        self.replay = SequenceReplay(
+            agent.data.capacity, model.obs_dim, model.action_dim, agent.planner.horizon
+        )
+        optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
+        self._updater = Updater(model, agent.update, module.discount, optimizers)
+        self._generator = torch.Generator(self._device)
+        seed = self.config.seed if self.config.seed is not None else int.from_bytes(os.urandom(4))
+        self._generator.manual_seed(seed)
+        self._rng = np.random.default_rng(seed)
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        module: TDMPC2RLModule = self.module[module_id].unwrapped()
+        world, pi = make_optimizers(module.world_model, module.agent.update)
+        for name, optimizer in (("world", world), ("pi", pi)):
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            # No RLlib schedule: it would give the encoder the same rate as the rest.
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=optimizer,
+                params=params,
+                lr_or_lr_schedule=None,
+            )
+
+    def ingest(self, batches: Sequence[Any]) -> tuple[int, int]:
+        """Write fragments into the replay.
+
+        Args:
+            batches: lists of `Fragment`, or Ray references to such lists.
+
+        Returns:
+            Transitions written, and batches lost because the runner that held them has died.
+        """
+        before, lost = self.replay.transitions_added, 0
+        for batch in batches:
+            if isinstance(batch, ray.ObjectRef):
+                try:
+                    batch = ray.get(batch)
+                except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
+                    lost += 1
+                    continue
+            for fragment in batch:
+                self.replay.add(**fragment._asdict())
+        return self.replay.transitions_added - before, lost
+
+    def learn(self, num_updates: int) -> dict[str, float]:
+        """Take `num_updates` gradient steps; returns the mean of each loss and norm over them."""
+        module, batch_size = self._rl_module, self._agent.update.batch_size
+        history: dict[str, list[torch.Tensor]] = {}
+        for _ in range(num_updates):
+            batch = self.replay.sample(batch_size, self._rng).to(self._device)
+            noise = UpdateNoise.sample(module.world_model, batch.horizon, batch_size, self._generator)
+            for name, value in self._updater.step(batch, noise).items():
+                history.setdefault(name, []).append(value)
+        module.grad_updates += num_updates
+        return {name: torch.stack(values).mean().item() for name, values in history.items()}
+
+    def model_cost(self) -> tuple[int, int]:
+        """Trainable parameters, and floating-point operations per update."""
+        model = self._rl_module.world_model
+        return model.num_params(), update_flops(model, self._agent.update, self._agent.planner.horizon)
+
+    def compute_loss_for_module(self, **kwargs: Any) -> Any:
+        raise NotImplementedError(
+            "losses and both optimizer steps live in tdmpc_ray.core.update: call learn()"
+        )
+
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if components is None:
+            state["tdmpc2"] = {
+                "scale": self._updater.scale.value.cpu(),
+                "generator": self._generator.get_state(),
+                "torch_rng": torch.get_rng_state(),
+                "rng": self._rng.bit_generator.state,
+            }
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if own := state.get("tdmpc2"):
+            self._updater.scale.value.copy_(own["scale"])
+            self._generator.set_state(own["generator"])
+            torch.set_rng_state(own["torch_rng"])
+            self._rng.bit_generator.state = own["rng"]
+
+    def save_replay(self, folder: Path) -> None:
+        """Write the replay to `folder`; RLlib's checkpoints hold networks and optimizers only."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.replay.save(folder / REPLAY_FILE)
+
+    def load_replay(self, folder: Path) -> None:
+        """Read what `save_replay` wrote.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        self.replay.load(folder / REPLAY_FILE)
+
+    @classmethod
+    def rl_module_required_apis(cls) -> list[type]:
+        return []
+
+    def rl_module_is_compatible(self, module: RLModule) -> bool:
+        return isinstance(module.unwrapped(), TDMPC2RLModule)

@@ -1,0 +1,104 @@
+"""The RLModule: a world model, a planner, and the plan of each environment's last step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+from tdmpc_ray.core.config import AgentConfig
+from tdmpc_ray.core.kernels import keep_freed_memory
+from tdmpc_ray.core.planner import PlanNoise, plan
+from tdmpc_ray.core.world_model import WorldModel
+
+IS_FIRST = "is_first"
+
+
+class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
+    """Acts by planning; learned by `TDMPC2Learner` through its `world_model`.
+
+    `model_config` holds `agent` (an `AgentConfig` as a dict), `discount` and `seed`.
+    """
+
+    grad_updates: Tensor
+
+    def setup(self) -> None:
+        keep_freed_memory()
+        self.agent = AgentConfig.from_dict(self.model_config["agent"])
+        self.discount = float(self.model_config["discount"])
+        (obs_dim,), (action_dim,) = self.observation_space.shape, self.action_space.shape
+        self.world_model = WorldModel(obs_dim, action_dim, self.agent.model, target=not self.inference_only)
+        # Travels with the weights: a runner that has never seen an update acts at random, also after a restart.
+        self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
+        self._trained = False
+        self._prev_mean: Tensor | None = None
+        self._generator: torch.Generator | None = None
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["world_model.target_q"]
+
+    def train(self, mode: bool = True) -> TDMPC2RLModule:
+        # RLlib toggles at every environment step; walking all submodules would cost a third of a step.
+        return self if self.training == mode else super().train(mode)
+
+    def set_state(self, state: Any) -> None:
+        super().set_state(state)
+        self._trained = bool(self.grad_updates > 0)
+
+    def act(self, obs: Tensor, is_first: Tensor, *, explore: bool) -> Tensor:
+        """Choose actions, and remember each environment's plan for its next step.
+
+        Args:
+            obs: (N, O).
+            is_first: the environments that have just been reset, (N,) bool.
+            explore: act with the planner's noise.
+
+        Returns:
+            Actions in [-1, 1], (N, A).
+        """
+        num_envs, planner, device = len(obs), self.agent.planner, obs.device
+        generator = self._seeded_generator(device)
+        with torch.no_grad():
+            z = self.world_model.encode(obs)
+            if not planner.enabled:
+                shape = (num_envs, self.world_model.action_dim)
+                sample = self.world_model.pi(z, torch.randn(shape, generator=generator, device=device))
+                return sample.action if explore else sample.mean
+            shape = (num_envs, planner.horizon, self.world_model.action_dim)
+            prev_mean = self._prev_mean
+            if prev_mean is None or prev_mean.shape != shape:
+                prev_mean = torch.zeros(shape, device=device)
+            prev_mean = prev_mean.masked_fill(is_first.view(-1, 1, 1), 0.0)
+            noise = PlanNoise.sample(self.world_model, planner, num_envs, generator)
+            action, self._prev_mean = plan(
+                self.world_model, z, prev_mean, planner, noise, discount=self.discount, explore=explore
+            )
+        return action
+
+    def _seeded_generator(self, device: torch.device) -> torch.Generator:
+        """The planner's own random stream: RLlib seeds each process with seed + worker index."""
+        if self._generator is None:
+            self._generator = torch.Generator(device)
+            if self.model_config["seed"] is None:
+                self._generator.seed()
+            else:
+                self._generator.manual_seed(int(torch.randint(2**62, ())))
+        return self._generator
+
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {Columns.ACTIONS: self.act(batch[Columns.OBS], batch[IS_FIRST], explore=False)}
+
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        obs = batch[Columns.OBS]
+        if not self._trained:
+            shape = (len(obs), self.world_model.action_dim)
+            uniform = torch.rand(shape, generator=self._seeded_generator(obs.device), device=obs.device)
+            return {Columns.ACTIONS: uniform * 2 - 1}
+        return {Columns.ACTIONS: self.act(obs, batch[IS_FIRST], explore=True)}
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        raise NotImplementedError("TDMPC2Learner updates `world_model` through tdmpc_ray.core.update")

@@ -1,0 +1,93 @@
+"""One flat dictionary of metrics per result, named as MLflow shows them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
+
+_EVALUATION = {
+    "episode_return_mean": "eval/return",
+    "episode_return_std": "eval/return_std",
+    "episode_return_min": "eval/return_min",
+    "episode_return_max": "eval/return_max",
+    "episode_len_mean": "eval/episode_length",
+    "success_mean": "eval/success",
+}
+_SAMPLING = {"episode_return_mean": "train/return", "episode_len_mean": "train/episode_length"}
+
+
+class Reporter:
+    """Gathers timings and losses over an iteration.
+
+    Args:
+        num_params: trainable parameters of the model.
+        flops_per_update: floating-point operations of one gradient update.
+    """
+
+    def __init__(self, num_params: int, flops_per_update: int) -> None:
+        self._num_params, self._flops_per_update = num_params, flops_per_update
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._losses: dict[str, float] = defaultdict(float)
+        self._num_losses = 0
+        self.wall_s = 0.0  # of all iterations, restarts included
+
+    def add_time(self, phase: str, seconds: float) -> None:
+        """Count `seconds` of "sample" or "learn"."""
+        self._seconds[phase] += seconds
+
+    def add_losses(self, losses: dict[str, float], num_updates: int) -> None:
+        """Count losses that are means over `num_updates` updates."""
+        self._num_losses += num_updates
+        for name, value in losses.items():
+            self._losses[name] += value * num_updates
+
+    def report(
+        self,
+        result: dict[str, Any],
+        evaluation: dict[str, float],
+        counters: dict[str, int],
+        new_steps: int,
+        new_updates: int,
+    ) -> dict[str, float]:
+        """Build the report of one iteration and start the next.
+
+        Args:
+            result: RLlib's result of this iteration.
+            evaluation: RLlib's names to values, empty where none ran.
+            counters: `env_steps`, `env_frames`, `grad_updates`, `lost_fragments` so far.
+            new_steps: agent steps of this iteration.
+            new_updates: gradient updates of this iteration.
+        """
+        report: dict[str, float] = {f"time/{name}": value for name, value in counters.items()}
+        report["time/wall_s"] = self.wall_s
+        _copy(evaluation, _EVALUATION, report)
+        sampling = result.get(ENV_RUNNER_RESULTS, {})
+        _copy(sampling, _SAMPLING, report)
+        for name, total in self._losses.items():
+            report[f"train/{name}"] = total / self._num_losses
+        report["summary/params_total"] = self._num_params
+        report["summary/log10_params"] = math.log10(self._num_params)
+        report["time/train_flops"] = float(self._flops_per_update * counters["grad_updates"])
+        sample_s, learn_s = self._seconds["sample"], self._seconds["learn"]
+        busy = sample_s + learn_s
+        if busy > 0 and new_steps > 0:
+            report["perf/env_steps_per_s"] = new_steps / busy
+            report["perf/sample_ms_per_step"] = 1e3 * sample_s / new_steps
+        if new_updates > 0:
+            report["perf/updates_per_s"] = new_updates / learn_s
+            report["perf/update_ms"] = 1e3 * learn_s / new_updates
+        if "rlmodule_inference_timer" in sampling:
+            report["perf/plan_ms"] = 1e3 * float(sampling["rlmodule_inference_timer"])
+        self._seconds.clear()
+        self._losses.clear()
+        self._num_losses = 0
+        return {name: float(value) for name, value in report.items()}
+
+
+def _copy(source: dict[str, Any], names: dict[str, str], target: dict[str, float]) -> None:
+    for name, ours in names.items():
+        if name in source:
+            target[ours] = source[name]
