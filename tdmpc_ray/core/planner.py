@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.fused import fused_model
 from tdmpc_ray.core.world_model import WorldModel
 
 
@@ -63,43 +64,51 @@ def draw_heads(num_q: int, rows: int, generator: torch.Generator) -> Tensor:
     return keys.topk(2, dim=-1).indices
 
 
-def rollout(model: WorldModel, z: Tensor, actions: Tensor, discount: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Roll action sequences through the model.
+class ModelFunctions:
+    """What a plan asks of the model, in PyTorch; `fused.FusedModel` has the same methods for the CPU."""
 
-    Args:
-        z: latents of the first step, (..., Z).
-        actions: (H, ..., A).
-        discount: per step.
+    def __init__(self, model: WorldModel) -> None:
+        self._model = model
 
-    Returns:
-        Discounted sum of predicted rewards (...), the last latents (..., Z), and the weight of what
-        follows (...): discount**H, or 0 where the model predicts that the task has ended before.
-    """
-    total = torch.zeros(z.shape[:-1], device=z.device, dtype=z.dtype)
-    weight = torch.ones_like(total)
-    for action in actions:
-        total = total + weight * model.reward(z, action).squeeze(-1)
-        z = model.next(z, action)
-        weight = weight * discount
-        if model.termination_head is not None:
-            weight = weight * (model.termination_logit(z).squeeze(-1) <= 0)
-    return total, z, weight
+    def rollout(self, z: Tensor, actions: Tensor, discount: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Roll action sequences through the model.
 
+        Args:
+            z: latents of the first step, (N, Z).
+            actions: S candidates per latent, (H, N, S, A).
+            discount: per step.
 
-def terminal_value(model: WorldModel, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
-    """Mean of two heads at a policy action: latents (..., Z) to values (...)."""
-    action = model.pi(z, eps).action
-    return model.q(z, action, heads).mean(0).squeeze(-1)
+        Returns:
+            Discounted sum of predicted rewards (N, S), the last latents (N, S, Z), and the weight of what
+            follows (N, S): discount**H, or 0 where the model predicts that the task has ended before.
+        """
+        model = self._model
+        z = z.unsqueeze(1).expand(-1, actions.shape[2], -1)
+        total = torch.zeros(z.shape[:-1], device=z.device, dtype=z.dtype)
+        weight = torch.ones_like(total)
+        for action in actions:
+            total = total + weight * model.reward(z, action).squeeze(-1)
+            z = model.next(z, action)
+            weight = weight * discount
+            if model.termination_head is not None:
+                weight = weight * (model.termination_logit(z).squeeze(-1) <= 0)
+        return total, z, weight
 
+    def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
+        """Mean of two heads at a policy action: latents (N, S, Z), noise (N, S, A) to values (N, S)."""
+        action = self._model.pi(z, eps).action
+        return self._model.q(z, action, heads).mean(0).squeeze(-1)
 
-def _policy_rollout(model: WorldModel, z: Tensor, eps: Tensor) -> Tensor:
-    """Actions of the policy prior along its own trajectories: (N, P, Z), (H, N, P, A) -> (H, N, P, A)."""
-    actions = []
-    for t, eps_t in enumerate(eps):
-        actions.append(model.pi(z, eps_t).action)
-        if t + 1 < len(eps):
-            z = model.next(z, actions[-1])
-    return torch.stack(actions)
+    def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
+        """Actions of the policy prior along its own trajectories: (N, Z), (H, N, P, A) -> (H, N, P, A)."""
+        model = self._model
+        z = z.unsqueeze(1).expand(-1, eps.shape[2], -1)
+        actions = []
+        for t, eps_t in enumerate(eps):
+            actions.append(model.pi(z, eps_t).action)
+            if t + 1 < len(eps):
+                z = model.next(z, actions[-1])
+        return torch.stack(actions)
 
 
 @torch.no_grad()
@@ -125,23 +134,20 @@ def plan(
     Returns:
         Actions (N, A) in [-1, 1], and this plan's mean (N, H, A), the next step's `prev_mean`.
     """
-    num_envs, num_pi, num_sampled = len(z), cfg.num_pi_trajs, cfg.num_samples - cfg.num_pi_trajs
-    z_pi = z.unsqueeze(1).expand(-1, num_pi, -1)
-    z_sampled = z.unsqueeze(1).expand(-1, num_sampled, -1)
-
+    functions = fused_model(model) or ModelFunctions(model)
     # Policy trajectories stay candidates in every iteration: their rewards are computed only once.
-    pi_actions = _policy_rollout(model, z_pi, noise.pi)
-    pi_total, pi_z, pi_weight = rollout(model, z_pi, pi_actions, discount)
+    pi_actions = functions.policy_rollout(z, noise.pi)
+    pi_total, pi_z, pi_weight = functions.rollout(z, pi_actions, discount)
 
     mean = torch.cat([prev_mean[:, 1:], torch.zeros_like(prev_mean[:, :1])], 1)
     mean = mean.transpose(0, 1).unsqueeze(2)  # (H, N, 1, A)
     std = torch.full_like(mean, cfg.max_std)
     for eps, value_eps, heads in zip(noise.candidates, noise.value_pi, noise.heads, strict=True):
         sampled = (mean + std * eps).clamp(-1, 1)
-        total, last_z, weight = rollout(model, z_sampled, sampled, discount)
+        total, last_z, weight = functions.rollout(z, sampled, discount)
         last_z = torch.cat([pi_z, last_z], 1)
         value = torch.cat([pi_total, total], 1)
-        value = value + torch.cat([pi_weight, weight], 1) * terminal_value(model, last_z, value_eps, heads)
+        value = value + torch.cat([pi_weight, weight], 1) * functions.terminal_value(last_z, value_eps, heads)
 
         elite_value, elite = value.nan_to_num(0.0).topk(cfg.num_elites, dim=1)  # (N, E)
         index = elite[None, :, :, None].expand(cfg.horizon, -1, -1, model.action_dim)
@@ -152,7 +158,7 @@ def plan(
         std = variance.sqrt().clamp(cfg.min_std, cfg.max_std)
 
     chosen = (torch.log(score[0, :, :, 0]) + noise.gumbel).argmax(1)  # (N,)
-    action = elite_actions[0, torch.arange(num_envs, device=z.device), chosen]
+    action = elite_actions[0, torch.arange(len(z), device=z.device), chosen]
     if explore:
         action = action + std[0, :, 0] * noise.explore
     return action.clamp(-1, 1), mean.squeeze(2).transpose(0, 1)

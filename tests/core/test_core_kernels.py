@@ -50,7 +50,13 @@ def test_norm_act_of_an_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extreme_spread_within_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one shift for the whole row would underflow a group to 0 / 0."""
     x = torch.randn(4, 64)
-    both(monkeypatch, lambda *t: kernels.norm_act(*t, simnorm_dim=8), x, torch.full((64,), 200.0), torch.zeros(64))
+    both(
+        monkeypatch,
+        lambda *t: kernels.norm_act(*t, simnorm_dim=8),
+        x,
+        torch.full((64,), 200.0),
+        torch.zeros(64),
+    )
 
 
 def test_two_hot_value(monkeypatch: pytest.MonkeyPatch) -> None:

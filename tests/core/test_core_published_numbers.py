@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig
+from tdmpc_ray.core.fused import fused_model
 from tdmpc_ray.core.losses import td_target
 from tdmpc_ray.core.math import two_hot, two_hot_cross_entropy
 from tdmpc_ray.core.official import from_official
-from tdmpc_ray.core.planner import PlanNoise, plan, rollout, terminal_value
+from tdmpc_ray.core.planner import ModelFunctions, PlanNoise, plan
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.core.world_model import WorldModel
 
@@ -103,13 +105,17 @@ def test_td_target(case: Case) -> None:
     close(target, case["td_target"])
 
 
-def test_candidate_values(case: Case) -> None:
+@pytest.mark.parametrize("make", [ModelFunctions, fused_model])
+def test_candidate_values(case: Case, make: Callable) -> None:
     model, actions = case.model, case["value_actions"]
-    z = model.encode(case["obs"][0, 0]).expand(actions.shape[1], -1)
-    total, last_z, weight = rollout(model, z, actions, case.discount)
-    eps = case["pi_eps"][:1].expand(actions.shape[1], -1)
-    value = total + weight * terminal_value(model, last_z, eps, HEADS)
-    close(value.unsqueeze(-1), case["value"])
+    z = model.encode(case["obs"][0, :1])
+    functions = make(model)
+    assert functions is not None, "this test needs a C compiler"
+    with torch.no_grad():
+        total, last_z, weight = functions.rollout(z, actions.unsqueeze(1), case.discount)
+        eps = case["pi_eps"][0].expand(1, actions.shape[1], -1)
+        value = total + weight * functions.terminal_value(last_z, eps, HEADS)
+    close(value.T, case["value"])
 
 
 def test_plan(case: Case) -> None:

@@ -1,0 +1,149 @@
+"""The model functions that planning calls, each one call into `kernels.c`.
+
+A plan is thousands of small operations; dispatching them one by one from Python takes longer than
+computing them. Matrix products run in the BLAS that PyTorch ships. Where that, a C compiler or float32 on
+the CPU is missing, `fused_model` returns None and the planner runs the same functions in PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tdmpc_ray.core.kernels import library
+from tdmpc_ray.core.layers import EnsembleMLP, NormedLinear
+from tdmpc_ray.core.world_model import WorldModel
+
+_PTR, _INT, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class _Mlp(ctypes.Structure):
+    """`Mlp` of kernels.c."""
+
+    _fields_ = [
+        *((name, _PTR * 3) for name in ("w", "b", "gain", "shift")),
+        *((name, _INT) for name in ("in_dim", "hidden", "out", "simnorm")),
+    ]
+
+
+@functools.cache
+def _blas() -> int | None:
+    """Address of the SGEMM inside PyTorch, or None where the build does not export it."""
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return None
+    for name in ("sgemm_", "SGEMM"):  # as OpenBLAS and as MKL call it
+        if hasattr(library, name):
+            return ctypes.cast(getattr(library, name), _PTR).value
+    return None
+
+
+@functools.cache
+def _functions() -> ctypes.CDLL | None:
+    lib = library()
+    if lib is None or _blas() is None:
+        return None
+    lib.rollout_forward.argtypes = [_PTR] * 7 + [_INT] * 4 + [_F32] + [_PTR] * 4
+    lib.terminal_value_forward.argtypes = [_PTR] * 7 + [_INT] + [_F32] * 2 + [_PTR] * 2
+    lib.policy_rollout_forward.argtypes = [_PTR] * 5 + [_INT] * 2 + [_F32] * 2 + [_PTR] * 2
+    for name in ("rollout_forward", "terminal_value_forward", "policy_rollout_forward"):
+        getattr(lib, name).restype = None
+    return lib
+
+
+def fused_model(model: WorldModel) -> FusedModel | None:
+    """The fused form of `model`, or None where it cannot run (see the module's docstring)."""
+    weight = model.bins
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or _functions() is None:
+        return None
+    return FusedModel(model)
+
+
+class FusedModel:
+    """Views the weights of a `WorldModel`; cheap to make, valid until they are moved or replaced."""
+
+    def __init__(self, model: WorldModel) -> None:
+        lib, gemm = _functions(), _blas()
+        assert lib is not None
+        self._lib, self._gemm, self._model, self._bins = lib, gemm, model, model.bins.data_ptr()
+        self._dynamics, self._reward = _sequential(model.dynamics), _sequential(model.reward_head)
+        self._pi = _sequential(model.policy)
+        self._termination = None if model.termination_head is None else _sequential(model.termination_head)
+        self._heads = [_head(model.q_ensemble, k) for k in range(model.cfg.num_q)]
+        cfg = model.cfg
+        self._log_std = cfg.log_std_min, cfg.log_std_max
+        # Upper bound of what any of the three functions needs per row, see kernels.c.
+        widest = max(cfg.num_bins, 2 * model.action_dim)
+        self._scratch_per_row = 2 * cfg.mlp_dim + 2 * cfg.latent_dim + widest + model.action_dim + 1
+
+    def _scratch(self, rows: int) -> Tensor:
+        return torch.empty(rows * self._scratch_per_row)
+
+    def rollout(self, z: Tensor, actions: Tensor, discount: float) -> tuple[Tensor, Tensor, Tensor]:
+        """See `planner.rollout`; z (N, Z) serves all S candidates of actions (H, N, S, A)."""
+        actions, z = actions.contiguous(), z.contiguous()
+        horizon, num_envs, num, action_dim = actions.shape
+        rows = num_envs * num
+        total, weight = torch.empty(num_envs, num), torch.empty(num_envs, num)
+        last_z, scratch = torch.empty(num_envs, num, z.shape[-1]), self._scratch(rows)
+        termination = None if self._termination is None else ctypes.addressof(self._termination)
+        self._lib.rollout_forward(
+            self._gemm, ctypes.addressof(self._dynamics), ctypes.addressof(self._reward), termination,
+            self._bins, z.data_ptr(), actions.data_ptr(), horizon, rows, num, action_dim, discount,
+            scratch.data_ptr(), total.data_ptr(), last_z.data_ptr(), weight.data_ptr(),
+        )  # fmt: skip
+        return total, last_z, weight
+
+    def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
+        """See `planner.terminal_value`; z (N, S, Z) -> (N, S)."""
+        z, eps = z.contiguous(), eps.contiguous()
+        rows = z.shape[0] * z.shape[1]
+        value, scratch = torch.empty(z.shape[:-1]), self._scratch(rows)
+        first, second = (ctypes.addressof(self._heads[k]) for k in heads.tolist())
+        self._lib.terminal_value_forward(
+            self._gemm, ctypes.addressof(self._pi), first, second, self._bins, z.data_ptr(), eps.data_ptr(),
+            rows, *self._log_std, scratch.data_ptr(), value.data_ptr(),
+        )  # fmt: skip
+        return value
+
+    def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
+        """See `planner.policy_rollout`; z (N, Z), eps (H, N, P, A) -> (H, N, P, A)."""
+        horizon, num_envs, num, _ = eps.shape
+        rows, eps = num_envs * num, eps.contiguous()
+        z = z.repeat_interleave(num, 0)
+        actions, scratch = torch.empty_like(eps), self._scratch(rows)
+        self._lib.policy_rollout_forward(
+            self._gemm, ctypes.addressof(self._pi), ctypes.addressof(self._dynamics), z.data_ptr(),
+            eps.data_ptr(), horizon, rows, *self._log_std, scratch.data_ptr(), actions.data_ptr(),
+        )  # fmt: skip
+        return actions
+
+
+def _sequential(layers: nn.Sequential) -> _Mlp:
+    mlp = _Mlp()
+    for i, layer in enumerate(layers):
+        assert isinstance(layer, nn.Linear)
+        mlp.w[i], mlp.b[i] = layer.weight.data_ptr(), layer.bias.data_ptr()
+        if isinstance(layer, NormedLinear):
+            mlp.gain[i], mlp.shift[i] = layer.ln.weight.data_ptr(), layer.ln.bias.data_ptr()
+            mlp.simnorm = layer.simnorm_dim
+    first, last = layers[0], layers[-1]
+    mlp.in_dim, mlp.hidden, mlp.out = first.in_features, first.out_features, last.out_features  # type: ignore[assignment]
+    return mlp
+
+
+def _head(ensemble: EnsembleMLP, k: int) -> _Mlp:
+    mlp = _Mlp()
+    for i, layer in enumerate(ensemble.layers):
+        mlp.w[i], mlp.b[i] = layer.weight[k].data_ptr(), layer.bias[k].data_ptr()  # type: ignore[index]
+        if layer.normed:
+            mlp.gain[i], mlp.shift[i] = layer.ln_weight[k].data_ptr(), layer.ln_bias[k].data_ptr()  # type: ignore[index]
+    _, mlp.hidden, mlp.in_dim = ensemble.layers[0].weight.shape  # type: ignore[misc]
+    mlp.out = ensemble.layers[-1].weight.shape[1]  # type: ignore[index]
+    return mlp
