@@ -1,0 +1,22 @@
+"""TD-MPC2 in torch and numpy: no Ray, no simulator, no tracking."""
+
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, AgentConfig, agent_config
+from tdmpc_ray.core.planner import PlanNoise, plan
+from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.update import UpdateNoise, Updater
+from tdmpc_ray.core.world_model import WorldModel
+
+__all__ = [
+    "MODEL_SIZES",
+    "PRESETS",
+    "AgentConfig",
+    "Batch",
+    "PlanNoise",
+    "SequenceReplay",
+    "UpdateNoise",
+    "Updater",
+    "WorldModel",
+    "agent_config",
+    "plan",
+]

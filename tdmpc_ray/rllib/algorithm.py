@@ -46,18 +46,19 @@ class TDMPC2(Algorithm):
 
     def training_step(self) -> None:
         """Collect, store, update, until this iteration's share of steps or updates is done."""
+        config, updates = self.config, 0
         boundary = self._next_boundary()
-        max_updates = max(self.config.steps_per_iteration * self.utd_ratio, self.config.updates_per_call)
-        updates = 0
+        max_updates = max(config.steps_per_iteration * self.utd_ratio, config.updates_per_call)
         while self.env_steps < boundary or self.updates_owed() > 0:
             if self.updates_owed() == 0:
                 self._collect(boundary - self.env_steps)
-            num = min(self.updates_owed(), self.config.updates_per_call)
-            if num > 0:
-                self._learn(num)
-                updates += num
-            if updates >= max_updates and self.env_steps < boundary:
-                break  # the updates that follow the random steps take many iterations, each reported
+            if num_updates := min(self.updates_owed(), config.updates_per_call):
+                self._learn(num_updates)
+                updates += num_updates
+            # The updates that follow the random steps take many iterations, so that each is reported; but
+            # Tune stops a trial at its last step, so there they all have to be done.
+            if updates >= max_updates and not (config.total_steps and self.env_steps >= config.total_steps):
+                break
 
     def updates_owed(self) -> int:
         """Gradient updates that the environment steps so far allow and that have not been taken.
@@ -70,7 +71,9 @@ class TDMPC2(Algorithm):
         return max(math.floor(allowed) - self.grad_updates, 0)
 
     def _next_boundary(self) -> int:
-        """Where this iteration ends: its length, the next evaluation, or the end of the run."""
+        """Agent steps at which this iteration ends: its length, the next evaluation, or the end of the run."""
+        if self.updates_owed() > 0:
+            return self.env_steps
         config, boundaries = self.config, [self.env_steps + self.config.steps_per_iteration]
         if config.eval_every:
             boundaries.append((self.env_steps // config.eval_every + 1) * config.eval_every)

@@ -59,6 +59,7 @@ class TDMPC2Config(AlgorithmConfig):
             info = task_info(env)
             kwargs["env_config"] = {**kwargs.get("env_config", {}), "task": info.name}
             self.episode_length, self.action_repeat = info.episode_length, info.action_repeat
+            kwargs.setdefault("normalize_actions", False)  # the catalog's actions are in [-1, 1] already
             env = ENV_NAME
         super().environment(env, **kwargs)
         return self
@@ -194,6 +195,3 @@ def _evaluate(algorithm: Any, runners: Any) -> Any:
     from tdmpc_ray.rllib.evaluation import evaluate
 
     return evaluate(algorithm, runners)
-
-
-_: Callable[..., Any] = _evaluate

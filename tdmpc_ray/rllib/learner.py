@@ -17,8 +17,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.update import Updater, UpdateNoise, make_optimizers
-from tdmpc_ray.rllib.fragments import Fragment
+from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 logger = logging.getLogger(__name__)

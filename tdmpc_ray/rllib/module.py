@@ -32,7 +32,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self.discount = float(self.model_config["discount"])
         (obs_dim,), (action_dim,) = self.observation_space.shape, self.action_space.shape
         self.world_model = WorldModel(obs_dim, action_dim, self.agent.model, target=not self.inference_only)
-        # Travels with the weights: a runner that has never seen an update acts at random, also after a restart.
+        # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
         self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
         self._trained = False
         self._prev_mean: Tensor | None = None

@@ -1,0 +1,39 @@
+# `make quickstart`: from a clone to a trained agent. `make test`: every check.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint types test-fast test-slow test-learning
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,optuna,cluster]'
+	@touch $@
+
+setup: $(STAMP) ## make .venv with the pinned versions
+
+quickstart: $(STAMP) ## train two model sizes on walker-walk and draw the scaling curve
+	$(BIN)/tdmpc-ray tune experiments/quickstart.yaml
+
+test: lint types test-fast ## lint, formatting, types, layer test and all tests
+
+lint: $(STAMP) ## ruff: lint and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy
+	$(BIN)/mypy
+
+test-fast: $(STAMP)
+	$(BIN)/pytest -m 'not slow and not learning'
+
+test-slow: $(STAMP) ## outages, sweeps over every task (not in CI)
+	$(BIN)/pytest -m slow
+
+test-learning: $(STAMP) ## learning runs of minutes to hours (not in CI)
+	$(BIN)/pytest -m learning

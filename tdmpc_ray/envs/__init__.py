@@ -1,0 +1,68 @@
+"""Tasks by name: `make_env("walker-walk")`. Every task has the same spaces, step and time limit semantics."""
+
+from __future__ import annotations
+
+import gymnasium
+
+from tdmpc_ray.envs.catalog import TaskInfo, list_tasks, task_info
+from tdmpc_ray.envs.wrappers import check_seed, require_gl
+from tdmpc_ray.errors import UserError
+
+__all__ = ["TaskInfo", "list_tasks", "make_env", "random_return", "task_info"]
+
+
+def make_env(name: str, *, seed: int | None = None, render_mode: str | None = None) -> gymnasium.Env:
+    """Build a task.
+
+    Args:
+        name: see `task_info`.
+        seed: seeds the task and `action_space.sample()`; `reset(seed=...)` reseeds the task alone.
+        render_mode: "rgb_array" makes `render()` return uint8 frames (H, W, 3).
+
+    Returns:
+        An environment with observations (O,) float32, actions (A,) float32 in [-1, 1], `truncated` at the
+        time limit, `terminated` in Gymnasium's terminal states alone, and `info["success"]` in Meta-World.
+
+    Raises:
+        UserError: unknown task, unsupported spaces, bad seed, or no way to render.
+    """
+    info = task_info(name)
+    seed = check_seed(seed)
+    if render_mode not in (None, "rgb_array"):
+        raise UserError(f"unknown render mode '{render_mode}': use 'rgb_array' or None")
+    if info.suite == "gymnasium":
+        from tdmpc_ray.envs.gym import make_gym
+
+        return make_gym(info, seed, render_mode)
+    if render_mode is not None:
+        # Before the simulators are imported, as they settle on an OpenGL library then.
+        require_gl()
+    if info.suite == "metaworld":
+        from tdmpc_ray.envs.metaworld import MetaWorldEnv
+
+        return MetaWorldEnv(info, seed, render_mode)
+    from tdmpc_ray.envs.dmcontrol import DMControlEnv
+
+    return DMControlEnv(info, seed, render_mode)
+
+
+def random_return(name: str, episodes: int, seed: int) -> list[float]:
+    """Return the undiscounted return of each of `episodes` episodes of a uniformly random policy.
+
+    Raises:
+        UserError: as `make_env`, or fewer than one episode.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes must be at least 1, not {episodes}")
+    env = make_env(name, seed=seed)
+    returns = []
+    for _ in range(episodes):
+        env.reset()
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total += float(reward)
+            over = terminated or truncated
+        returns.append(total)
+    env.close()
+    return returns

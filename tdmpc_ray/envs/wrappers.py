@@ -1,0 +1,186 @@
+"""What the adapters share: action scaling, the base class with action repeat and time limit, rendering."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import ArrayLike, NDArray
+
+from tdmpc_ray.envs.catalog import TaskInfo
+from tdmpc_ray.errors import UserError
+
+FloatArray = NDArray[np.float32]
+
+FRAME_SIZE = 384
+# DMControl writes ±1e10 for an actuator without a control range.
+_UNBOUNDED = 1e9
+
+
+def action_box(size: int, seed: int | None) -> Box:
+    """Return the action space (size,) in [-1, 1], its sampler seeded."""
+    box = Box(-1.0, 1.0, (size,), np.float32)
+    box.seed(seed)
+    return box
+
+
+def observation_box(size: int) -> Box:
+    """Return the observation space (size,); unbounded, as simulators leave the bounds that they declare."""
+    return Box(-np.inf, np.inf, (size,), np.float32)
+
+
+class ActionScale:
+    """Map [-1, 1] onto a simulator's own range; dimensions without a range pass unchanged."""
+
+    def __init__(self, low: ArrayLike, high: ArrayLike) -> None:
+        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        bounded = (np.abs(low) < _UNBOUNDED) & (np.abs(high) < _UNBOUNDED)
+        self.low = np.where(bounded, low, -1.0)
+        self.half_range = np.where(bounded, high - low, 2.0) / 2
+
+    def __call__(self, action: ArrayLike) -> NDArray[np.float64]:
+        """Scale an action (A,) in [-1, 1] to simulator units (A,)."""
+        return self.low + self.half_range * (np.asarray(action, np.float64) + 1.0)
+
+
+def check_seed(seed: int | None) -> int | None:
+    """Return the seed as an int (or None).
+
+    Raises:
+        UserError: outside of what numpy's legacy generator, which both simulators use, accepts.
+    """
+    if seed is not None and not 0 <= seed < 2**32:
+        raise UserError(f"seed {seed} is out of range: use a whole number from 0 to {2**32 - 1}")
+    return None if seed is None else int(seed)
+
+
+class SimulatorEnv(gymnasium.Env):
+    """A simulator task as a Gymnasium environment: action repeat, summed reward, time limit as truncation.
+
+    Subclasses implement `_reset_task`, `_step_task` and `_physics`.
+    """
+
+    camera_id = 0
+    flip_frame = False
+
+    def __init__(
+        self,
+        info: TaskInfo,
+        *,
+        observation_size: int,
+        action_size: int,
+        control_timestep: float,
+        seed: int | None,
+        render_mode: str | None,
+    ) -> None:
+        self.info = info
+        self.observation_space = observation_box(observation_size)
+        self.action_space = action_box(action_size, seed)
+        self.render_mode = render_mode
+        fps = round(1 / (control_timestep * info.action_repeat))
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
+        self._steps_left = 0
+        self._renderer: Any = None
+
+    def _reset_task(self, seed: int | None) -> tuple[FloatArray, dict[str, Any]]:
+        """Start an episode, reseeding first where a seed is given; return observation (O,) and info."""
+        raise NotImplementedError
+
+    def _step_task(self, action: ArrayLike) -> tuple[FloatArray, float, bool, dict[str, Any]]:
+        """Apply one action `action_repeat` times; return observation (O,), reward, ended early, info."""
+        raise NotImplementedError
+
+    def _physics(self) -> tuple[Any, Any]:
+        """Return MuJoCo's model and data, for rendering."""
+        raise NotImplementedError
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Start an episode. A seed restarts the task's own random stream; without one, the stream goes on."""
+        super().reset(seed=seed)
+        observation, info = self._reset_task(check_seed(seed))
+        self._steps_left = self.info.episode_length
+        return observation, info
+
+    def step(self, action: ArrayLike) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        """Apply an action (A,) in [-1, 1] for one agent step."""
+        if self._steps_left <= 0:
+            raise gymnasium.error.ResetNeeded("call reset() before step(): no episode is running")
+        observation, reward, ended, info = self._step_task(action)
+        self._steps_left = 0 if ended else self._steps_left - 1
+        return observation, reward, False, self._steps_left == 0, info
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Return a frame (384, 384, 3) uint8, or None where no render mode was asked for."""
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+
+            model, data = self._physics()
+            model.vis.global_.offwidth = max(model.vis.global_.offwidth, FRAME_SIZE)
+            model.vis.global_.offheight = max(model.vis.global_.offheight, FRAME_SIZE)
+            self._renderer = MujocoRenderer(
+                model, data, width=FRAME_SIZE, height=FRAME_SIZE, camera_id=self.camera_id
+            )
+            # A context that outlives the interpreter's modules ends in tracebacks at exit.
+            atexit.register(self._renderer.close)
+        frame = self._renderer.render(self.render_mode)
+        return np.ascontiguousarray(frame[::-1] if self.flip_frame else frame)
+
+    def close(self) -> None:
+        """Free the OpenGL context, if there is one."""
+        if self._renderer is not None:
+            atexit.unregister(self._renderer.close)
+            self._renderer.close()
+            self._renderer = None
+
+
+@contextmanager
+def numpy_state(random: np.random.RandomState) -> Iterator[None]:
+    """Let code that draws from numpy's global generator draw from `random` instead."""
+    outside = np.random.get_state()
+    np.random.set_state(random.get_state())
+    try:
+        yield
+    finally:
+        random.set_state(np.random.get_state())
+        np.random.set_state(outside)
+
+
+def require_gl() -> None:
+    """Make sure that MuJoCo can render, choosing EGL (no display needed) where MUJOCO_GL is not set on Linux.
+
+    Raises:
+        UserError: no OpenGL context can be made.
+    """
+    backend = os.environ.get("MUJOCO_GL")
+    chosen = backend or ("egl" if sys.platform.startswith("linux") else "glfw")
+    error: Exception
+    if chosen in ("egl", "glfw", "osmesa"):
+        os.environ["MUJOCO_GL"] = chosen
+        try:
+            context = importlib.import_module(f"mujoco.{chosen}").GLContext(16, 16)
+            context.free()
+            return
+        # PyOpenGL, glfw and MuJoCo report a missing driver in a dozen ways, AttributeError among them.
+        except Exception as caught:
+            error = caught
+        if backend is None:
+            del os.environ["MUJOCO_GL"]
+    else:
+        error = RuntimeError("not an OpenGL library")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    raise UserError(
+        f"cannot render: MUJOCO_GL={chosen} gives no OpenGL context ({reason}): "
+        "install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa"
+    ) from error

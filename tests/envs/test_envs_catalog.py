@@ -1,0 +1,105 @@
+"""The catalog: names, spellings, and what a wrong name is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tdmpc_ray.envs import TaskInfo, list_tasks, make_env, task_info
+from tdmpc_ray.errors import UserError
+
+PAPER_DMCONTROL = """
+    acrobot-swingup cartpole-balance cartpole-balance-sparse cartpole-swingup cartpole-swingup-sparse
+    cheetah-run cup-catch dog-run dog-stand dog-trot dog-walk finger-spin finger-turn-easy finger-turn-hard
+    fish-swim
+    hopper-hop hopper-stand humanoid-run humanoid-stand humanoid-walk pendulum-swingup quadruped-run
+    quadruped-walk reacher-easy reacher-hard walker-run walker-stand walker-walk
+"""
+
+
+def test_every_listed_name_resolves_to_itself() -> None:
+    names = list_tasks()
+    assert len(names) == len(set(names)) == 50 + 50
+    assert [task_info(name).name for name in names] == names
+    assert len({task_info(name).simulator_id for name in names}) == len(names)
+
+
+def test_the_paper_s_tasks_are_there() -> None:
+    assert set(PAPER_DMCONTROL.split()) <= set(list_tasks("dmcontrol"))
+    assert {"humanoid-run-pure-state", "pendulum-swingup", "dog-fetch"} <= set(list_tasks("dmcontrol"))
+
+
+def test_the_static_lists_are_those_of_the_simulators() -> None:
+    from dm_control import suite
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    ours = {task_info(name).simulator_id for name in list_tasks("dmcontrol")}
+    assert ours == {f"{domain}/{task}" for domain, task in suite.ALL_TASKS} - {"quadruped/escape"}
+    assert {task_info(name).simulator_id for name in list_tasks("metaworld")} == set(ALL_V3_ENVIRONMENTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("walker-walk", TaskInfo("walker-walk", "dmcontrol", 500, 2, "return", "walker/walk")),
+        ("mw-reach", TaskInfo("mw-reach", "metaworld", 100, 2, "success", "reach-v3")),
+        ("gym:Pendulum-v1", TaskInfo("gym:Pendulum-v1", "gymnasium", 200, 1, "return", "Pendulum-v1")),
+    ],
+)
+def test_task_info(name: str, expected: TaskInfo) -> None:
+    assert task_info(name) == expected
+    assert expected.can_terminate == (expected.suite == "gymnasium")
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("ball_in_cup-catch", "cup-catch"),
+        ("ball-in-cup-catch", "cup-catch"),
+        ("point_mass-easy", "pointmass-easy"),
+        ("cartpole-balance_sparse", "cartpole-balance-sparse"),
+        ("humanoid_CMU-stand", "humanoid-CMU-stand"),
+    ],
+)
+def test_other_spellings_give_the_same_task(spelling: str, name: str) -> None:
+    assert task_info(spelling) == task_info(name)
+    assert name in list_tasks("dmcontrol")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [
+        ("walker-wlk", "walker-walk"),
+        ("cupcatch", "cup-catch"),
+        ("reach", "mw-reach"),
+        ("mw-pick-plase", "mw-pick-place"),
+        ("pendulum-v1", "gym:Pendulum-v1"),
+        ("gym:Pendulum", "gym:Pendulum-v1"),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest(wrong: str, nearest: str) -> None:
+    for refuse in (task_info, make_env):
+        with pytest.raises(UserError, match=f"unknown task '{wrong}': did you mean '{nearest}'") as caught:
+            refuse(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_name_like_no_other_is_told_the_forms() -> None:
+    with pytest.raises(UserError, match=r"DOMAIN-TASK \(walker-walk\), mw-NAME .*gym:ID"):
+        task_info("qqqqqqqq")
+
+
+def test_unknown_suite() -> None:
+    with pytest.raises(UserError, match="unknown suite 'atari': choose one of: dmcontrol, metaworld"):
+        list_tasks("atari")
+
+
+def test_looking_up_a_task_starts_no_simulator() -> None:
+    code = (
+        "import sys; from tdmpc_ray.envs import task_info;"
+        "[task_info(n) for n in ('walker-walk', 'mw-reach', 'gym:Pendulum-v1')];"
+        "sys.exit(bool({'mujoco', 'dm_control', 'metaworld'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,93 @@
+"""Frames where OpenGL works; one clear line where it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs.wrappers import require_gl
+from tdmpc_ray.errors import UserError
+
+
+def can_render() -> bool:
+    try:
+        require_gl()
+    except UserError:
+        return False
+    return True
+
+
+needs_gl = pytest.mark.skipif(not can_render(), reason="no OpenGL context on this machine")
+
+
+@needs_gl
+@pytest.mark.parametrize(
+    ("name", "size"), [("walker-walk", 384), ("mw-reach", 384), ("gym:InvertedPendulum-v5", 480)]
+)
+def test_frames(name: str, size: int) -> None:
+    env = make_env(name, seed=0, render_mode="rgb_array")
+    env.reset()
+    first = env.render()
+    assert isinstance(first, np.ndarray)
+    assert first.shape == (size, size, 3)
+    assert first.dtype == np.uint8
+    assert first.std() > 1
+    for _ in range(3):
+        env.step(env.action_space.sample())
+    assert not np.array_equal(env.render(), first)
+    assert env.metadata["render_fps"] > 0
+    env.close()
+    env.close()
+
+
+@needs_gl
+def test_frames_are_dm_control_s_own() -> None:
+    """In a process of its own: dm_control settles on an OpenGL library when it is first imported."""
+    code = (
+        "from tdmpc_ray.envs import make_env;"
+        "env = make_env('quadruped-walk', seed=0, render_mode='rgb_array'); env.reset();"
+        "raw = env._env.physics.render(384, 384, camera_id=2);"
+        "assert (env.render() == raw).all() and raw.std() > 1"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Nothing is printed at exit, although the environment was not closed.
+    assert "Traceback" not in done.stderr
+
+
+def test_no_frame_unless_asked() -> None:
+    env = make_env("cartpole-balance", seed=0)
+    env.reset()
+    assert env.render() is None
+
+
+@pytest.mark.parametrize("backend", ["disable", "no-such-library"])
+@pytest.mark.parametrize("name", ["walker-walk", "mw-reach", "gym:InvertedPendulum-v5"])
+def test_no_opengl_is_one_clear_line(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", backend)
+    with pytest.raises(UserError, match=f"cannot render: MUJOCO_GL={backend} gives no OpenGL") as caught:
+        make_env(name, render_mode="rgb_array")
+    assert "libegl1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_choice_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MUJOCO_GL stays as the user left it, as the simulators refuse to start on a library that is missing."""
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setitem(sys.modules, "mujoco.egl", None)
+    monkeypatch.setitem(sys.modules, "mujoco.glfw", None)
+    with pytest.raises(UserError, match="cannot render"):
+        make_env("walker-walk", render_mode="rgb_array")
+    assert "MUJOCO_GL" not in os.environ
+    make_env("walker-walk").reset()
+
+
+def test_unknown_render_mode() -> None:
+    with pytest.raises(UserError, match="unknown render mode 'human': use 'rgb_array' or None"):
+        make_env("walker-walk", render_mode="human")

@@ -1,0 +1,56 @@
+"""Imports point one way: errors <- core, envs <- rllib <- studies <- cli."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tdmpc_ray"
+ALLOWED = {
+    "errors": set(),
+    "core": {"errors"},
+    "envs": {"errors"},
+    "rllib": {"errors", "core", "envs"},
+    "studies": {"errors", "core", "envs", "rllib"},
+    "cli": {"errors", "core", "envs", "rllib", "studies"},
+}
+FOREIGN_TO_CORE = {"ray", "gymnasium", "mlflow", "dm_control", "metaworld"}
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_a_layer_imports_only_what_lies_below(layer: str) -> None:
+    folder = PACKAGE / layer
+    files = list(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    assert files
+    for file in files:
+        ours = {name.split(".")[1] for name in imports(file) if name.startswith("tdmpc_ray.")}
+        assert ours - {"__version__"} <= ALLOWED[layer] | {layer}, file
+
+
+def test_core_runs_where_nothing_but_torch_and_numpy_is_installed() -> None:
+    block = f"import sys; sys.modules.update(dict.fromkeys({sorted(FOREIGN_TO_CORE)!r}))"
+    code = f"{block}; import tdmpc_ray.core as core; print(core.agent_config('tiny').model.mlp_dim)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "128", done.stderr
+
+
+def test_public_names_exist() -> None:
+    import tdmpc_ray
+
+    for name in tdmpc_ray.__all__:
+        assert getattr(tdmpc_ray, name) is not None
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = tdmpc_ray.nothing
