@@ -1,0 +1,179 @@
+"""TDMPC2 as RLlib users meet it: configuration, checkpoints, remote parts, evaluation, Tune."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from counting_env import CountingEnv
+from ray import tune
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, find_checkpoint, load_agent
+from tdmpc_ray.rllib.learner import TDMPC2Learner
+
+ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
+
+
+def walker(overrides: dict[str, Any]) -> TDMPC2Config:
+    config = TDMPC2Config().environment("walker-walk")
+    config.training(
+        model_size="tiny",
+        overrides={**overrides, "data.seed_steps": 50},
+        steps_per_iteration=100,
+        updates_per_call=25,
+    )
+    return config.debugging(seed=3, log_level="ERROR").evaluation(evaluation_duration=2)
+
+
+def learner(algo: TDMPC2) -> TDMPC2Learner:
+    return algo.learner_group._learner
+
+
+def same(one: Any, two: Any) -> bool:
+    """Bitwise equality of nested dicts, lists and arrays."""
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[k], two[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(map(same, one, two))
+    return np.array_equal(np.asarray(one), np.asarray(two))
+
+
+@pytest.mark.usefixtures("local_ray")
+class TestRunning:
+    def test_same_seed_same_first_200_updates(self, tiny_overrides: dict[str, Any]) -> None:
+        states = []
+        for _ in range(2):
+            algo = walker(tiny_overrides).build_algo()
+            while algo.grad_updates < 200:
+                algo.train()
+            states.append((learner(algo).module.get_state(), learner(algo).replay.obs[:200].copy()))
+            algo.stop()
+        assert same(*states)
+
+    def test_checkpoint_restores_every_part_bitwise(
+        self, tmp_path: Path, tiny_overrides: dict[str, Any]
+    ) -> None:
+        algo = walker(tiny_overrides).build_algo()
+        for _ in range(2):
+            algo.train()
+        path = algo.save_to_path(str(tmp_path / "checkpoint"))
+        copy = TDMPC2.from_checkpoint(path)
+        for name in ("env_steps", "grad_updates"):
+            assert getattr(copy, name) == getattr(algo, name) > 0
+        ours, theirs = learner(copy), learner(algo)
+        assert same(ours.module.get_state(), theirs.module.get_state())
+        assert same(ours._get_optimizer_state(), theirs._get_optimizer_state())
+        assert ours._updater.scale.value == theirs._updater.scale.value
+        encoder, rest = ours.get_optimizer(optimizer_name="world").param_groups
+        assert encoder["lr"] == pytest.approx(0.3 * rest["lr"])
+        for name in ("obs", "action", "reward", "terminated", "next_row", "valid"):
+            assert np.array_equal(getattr(ours.replay, name), getattr(theirs.replay, name)), name
+        # Same weights, moments, replay and random streams: the next updates are the same bits.
+        rng = torch.get_rng_state()
+        theirs.learn(5)
+        torch.set_rng_state(rng)
+        ours.learn(5)
+        assert same(ours.module.get_state(), theirs.module.get_state())
+        assert copy.train()["env_steps"] > algo.env_steps
+        algo.stop()
+        copy.stop()
+
+    def test_remote_runners_and_remote_learner(self, tiny_overrides: dict[str, Any], tmp_path: Path) -> None:
+        config = walker(tiny_overrides).env_runners(num_env_runners=1, num_envs_per_env_runner=2)
+        algo = config.learners(num_learners=1).build_algo()
+        try:
+            for _ in range(2):
+                result = algo.train()
+            assert result["env_steps"] == result["grad_updates"] == 200
+            assert result["report"]["train/loss/total"] > 0
+            algo.save_to_path(str(tmp_path / "checkpoint"))
+            assert (tmp_path / "checkpoint" / "replay" / "replay.npz").stat().st_size > 10_000
+        finally:
+            algo.stop()
+
+    def test_evaluation_by_agent_steps_and_at_the_end(self, tiny_overrides: dict[str, Any]) -> None:
+        config = walker(tiny_overrides).training(eval_every=80, total_steps=200)
+        algo = config.build_algo()
+        evaluated, report = [], {}
+        try:
+            while algo.env_steps < 200:
+                result = algo.train()
+                report = result["report"]
+                if "eval/return" in report:
+                    evaluated.append(result["env_steps"])
+                    shown = result["evaluation"]["env_runners"]["episode_return_mean"]
+                    assert shown == report["eval/return"] > 0
+                    assert report["eval/episode_length"] == 500
+        finally:
+            algo.stop()
+        assert evaluated == [80, 160, 200]
+        assert report["time/env_frames"] == 400
+        assert report["summary/params_total"] == learner(algo)._rl_module.world_model.num_params()
+
+    def test_agent_of_a_checkpoint_plays_without_rllib(
+        self, tmp_path: Path, tiny_overrides: dict[str, Any]
+    ) -> None:
+        algo = walker(tiny_overrides).build_algo()
+        algo.train()
+        algo.save_to_path(str(tmp_path / "run" / "checkpoint"))
+        algo.stop()
+        outcome = evaluate_checkpoint(tmp_path / "run", episodes=3, seed=1)
+        assert outcome["task"] == "walker-walk"
+        assert outcome["lengths"] == [500] * 3
+        assert len(set(outcome["returns"])) == 3
+        assert outcome == evaluate_checkpoint(tmp_path / "run", episodes=3, seed=1)
+
+        module = find_checkpoint(tmp_path) / "learner_group/learner/rl_module/default_policy/module_state.pkl"
+        module.write_bytes(module.read_bytes()[:1000])
+        with pytest.raises(UserError, match="damaged"):
+            load_agent(tmp_path)
+
+    def test_tune_searches_sizes_and_overrides(self, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+        overrides = {**tiny_overrides, "update.lr": tune.grid_search([1e-3, 1e-4]), "data.seed_steps": 50}
+        config = walker({}).training(overrides=overrides)
+        results = tune.Tuner(
+            TDMPC2,
+            param_space=config,
+            run_config=tune.RunConfig(storage_path=str(tmp_path), stop={"env_steps": 100}, verbose=0),
+        ).fit()
+        assert not results.errors
+        assert {r.config["agent_overrides"]["update.lr"] for r in results} == {1e-3, 1e-4}
+        assert all(r.metrics["env_steps"] == 100 for r in results)
+
+
+class TestConfiguration:
+    def test_unknown_task_size_and_setting_name_the_nearest(self) -> None:
+        with pytest.raises(UserError, match="did you mean 'walker-walk'"):
+            TDMPC2Config().environment("walker-wolk")
+        config = TDMPC2Config().environment("walker-walk")
+        with pytest.raises(UserError, match="choose one of: tiny, 1, 5, 19, 48, 317"):
+            config.copy().training(model_size="7").validate()
+        with pytest.raises(UserError, match=r"did you mean 'update\.lr'"):
+            config.copy().training(overrides={"update.rl": 1}).validate()
+        with pytest.raises(UserError, match="did you mean 'eval_every'"):
+            config.copy().update_from_dict({"eval_evry": 5})
+        with pytest.raises(UserError, match="steps_per_iteration must be positive"):
+            config.copy().training(steps_per_iteration=0).validate()
+        with pytest.raises(UserError, match="num_learners=2"):
+            config.copy().learners(num_learners=2).validate()
+
+    def test_own_environment_needs_its_episode_length(self) -> None:
+        config = TDMPC2Config().environment(CountingEnv)
+        with pytest.raises(UserError, match="episode_length"):
+            config.validate()
+
+    def test_tasks_that_can_terminate_get_the_episodic_model(self) -> None:
+        gym_config = TDMPC2Config().environment("gym:InvertedPendulum-v5")
+        assert gym_config.agent().model.episodic
+        assert not gym_config.training(overrides={"model.episodic": False}).agent().model.episodic
+        assert not TDMPC2Config().environment("walker-walk").agent().model.episodic
+
+    def test_no_checkpoint_is_one_clear_line(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no checkpoint in"):
+            load_agent(tmp_path)
+        with pytest.raises(UserError, match="no such folder"):
+            load_agent(tmp_path / "nothing")
