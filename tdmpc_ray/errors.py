@@ -1,4 +1,4 @@
-"""Errors that are the user's to fix. Every layer may import this module; it imports nothing of the project."""
+"""Errors that are the user's to fix. Every layer may import this module, which imports none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input. The message is one line that says what is wrong and what to do; the CLI exits with status 2."""
+    """Bad input. The message says in one line what is wrong and what to do; the CLI exits with status 2."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -134,7 +134,7 @@ def _sequential(layers: nn.Sequential) -> _Mlp:
             mlp.gain[i], mlp.shift[i] = layer.ln.weight.data_ptr(), layer.ln.bias.data_ptr()
             mlp.simnorm = layer.simnorm_dim
     first, last = layers[0], layers[-1]
-    mlp.in_dim, mlp.hidden, mlp.out = first.in_features, first.out_features, last.out_features  # type: ignore[assignment]
+    mlp.in_dim, mlp.hidden, mlp.out = first.in_features, first.out_features, last.out_features
     return mlp
 
 

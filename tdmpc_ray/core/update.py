@@ -47,7 +47,7 @@ def make_optimizers(model: WorldModel, cfg: UpdateConfig) -> tuple[torch.optim.A
     encoder = list(model.encoder.parameters())
     ids = {id(p) for p in encoder}
     rest = [p for p in model.world_parameters() if id(p) not in ids]
-    groups = [{"params": encoder, "lr": cfg.lr * cfg.enc_lr_scale}, {"params": rest}]
+    groups: list[dict[str, Any]] = [{"params": encoder, "lr": cfg.lr * cfg.enc_lr_scale}, {"params": rest}]
     return (
         torch.optim.Adam(groups, lr=cfg.lr, fused=True),
         torch.optim.Adam(model.policy.parameters(), lr=cfg.lr, eps=cfg.pi_eps, fused=True),
@@ -78,8 +78,8 @@ class Updater:
         self.scale = RunningScale(cfg.tau, model.bins.device)
         self._world_params = model.world_parameters()
         self._pi_params = list(model.policy.parameters())
-        self._online = list(model.q_ensemble.parameters())
-        self._target = list(model.target_q.parameters())
+        self._online: list[Tensor] = list(model.q_ensemble.parameters())
+        self._target: list[Tensor] = list(model.target_q.parameters())
 
     def step(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
         """Take one gradient step.

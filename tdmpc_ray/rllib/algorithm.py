@@ -71,7 +71,7 @@ class TDMPC2(Algorithm):
         return max(math.floor(allowed) - self.grad_updates, 0)
 
     def _next_boundary(self) -> int:
-        """Agent steps at which this iteration ends: its length, the next evaluation, or the end of the run."""
+        """Agent steps at which this iteration ends: its length, the next evaluation, or the last step."""
         if self.updates_owed() > 0:
             return self.env_steps
         config, boundaries = self.config, [self.env_steps + self.config.steps_per_iteration]

@@ -139,6 +139,9 @@ class TDMPC2Config(AlgorithmConfig):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be positive, not {value}")
+        if self.num_learners == 0 and vars(self)["num_cpus_per_learner"] == "auto":
+            # The learner is the main process; RLlib would raise `num_cpus_for_main_process` to a whole CPU.
+            self.learners(num_cpus_per_learner=0)
         if self.eval_every is not None and not self.in_evaluation:
             # RLlib builds evaluation runners only where an interval is set, and counts it in iterations.
             self.evaluation_interval = sys.maxsize

@@ -65,8 +65,8 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         with torch.no_grad():
             z = self.world_model.encode(obs)
             if not planner.enabled:
-                shape = (num_envs, self.world_model.action_dim)
-                sample = self.world_model.pi(z, torch.randn(shape, generator=generator, device=device))
+                eps = torch.randn(num_envs, self.world_model.action_dim, generator=generator, device=device)
+                sample = self.world_model.pi(z, eps)
                 return sample.action if explore else sample.mean
             shape = (num_envs, planner.horizon, self.world_model.action_dim)
             prev_mean = self._prev_mean

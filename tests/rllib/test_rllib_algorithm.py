@@ -161,6 +161,13 @@ class TestConfiguration:
         with pytest.raises(UserError, match="num_learners=2"):
             config.copy().learners(num_learners=2).validate()
 
+    def test_fractions_of_cpus_are_kept(self) -> None:
+        """So that two trials with a runner each share two cores."""
+        config = walker({}).env_runners(num_env_runners=1, num_cpus_per_env_runner=0.5)
+        config.resources(num_cpus_for_main_process=0.5)
+        request = TDMPC2.default_resource_request(config.to_dict())
+        assert request.required_resources["CPU"] == 1.0
+
     def test_own_environment_needs_its_episode_length(self) -> None:
         config = TDMPC2Config().environment(CountingEnv)
         with pytest.raises(UserError, match="episode_length"):
