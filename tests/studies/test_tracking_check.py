@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,7 +67,9 @@ def test_a_server_that_refuses_this_host_name(forbidding_server: str) -> None:
     assert "--allowed-hosts" in message
 
 
-@pytest.mark.parametrize("uri", ["", "mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite://", "sqlite:////"])
+@pytest.mark.parametrize(
+    "uri", ["", "mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite://", "sqlite:////"]
+)
 def test_what_is_no_address(uri: str) -> None:
     assert "sqlite:///" in refusal(uri)
 
@@ -97,25 +97,14 @@ def test_a_server_that_answers(server: Any) -> None:
     assert dict(os.environ) == before
 
 
-def test_a_new_database_is_made_quietly(tmp_path: Path) -> None:
-    code = (
-        "from tdmpc_ray.studies.mlflow_client import *; check_tracking(DEFAULT_URI); "
-        "ensure_experiment(connect(DEFAULT_URI), DEFAULT_URI, 'exp')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout + done.stderr == ""
-    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlartifacts"}
-    client = connect(f"sqlite:///{tmp_path}/mlflow.db")
-    assert client.get_experiment_by_name("exp").artifact_location == (tmp_path / "mlartifacts").as_uri()
+def test_a_new_database_is_made_quietly(first_use: SimpleNamespace) -> None:
+    assert first_use.output == ""
+    assert {path.name for path in first_use.folder.iterdir()} <= {"mlflow.db", "mlartifacts"}
+    first = connect(f"sqlite:///{first_use.folder}/mlflow.db").get_experiment_by_name("first")
+    assert first.artifact_location == (first_use.folder / "mlartifacts").as_uri()
 
 
 def test_a_sqlite_address_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
     assert absolute_uri("http://host:5000") == "http://host:5000"
-
-
-def test_migrations_are_not_logged(store: str) -> None:
-    connect(store)
-    assert not logging.getLogger("alembic.runtime.migration").isEnabledFor(logging.INFO)
-    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.INFO)

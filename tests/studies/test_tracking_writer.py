@@ -22,7 +22,13 @@ NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
 def make_run(key: str = "s", **values: Any) -> run_ops.Op:
-    defaults: dict[str, Any] = {"name": key, "time": 1, "tags": {"kind": "study"}, "params": {}, "parent": None}
+    defaults: dict[str, Any] = {
+        "name": key,
+        "time": 1,
+        "tags": {"kind": "study"},
+        "params": {},
+        "parent": None,
+    }
     return run_ops.create(key, **{**defaults, **values})
 
 
@@ -167,7 +173,13 @@ def test_an_outage_in_the_middle_loses_and_doubles_nothing(
 
 
 def test_joined_operations_keep_each_run_in_order() -> None:
-    ops = [point("a", 1), point("b", 1), point("a", 2), run_ops.status("a", "FINISHED", time=1), point("a", 3)]
+    ops = [
+        point("a", 1),
+        point("b", 1),
+        point("a", 2),
+        run_ops.status("a", "FINISHED", time=1),
+        point("a", 3),
+    ]
     joined = run_ops.coalesce(ops)
     assert [(op["run"], op["op"], len(op.get("points", []))) for op in joined] == [
         ("a", "metrics", 2),

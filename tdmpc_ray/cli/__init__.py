@@ -1,0 +1,70 @@
+"""The command line `tdmpc-ray`. Whatever is slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from tdmpc_ray.cli.results import compare, evaluate
+from tdmpc_ray.cli.training import train, tune
+from tdmpc_ray.errors import UserError
+
+app = typer.Typer(
+    name="tdmpc-ray",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train TD-MPC2 world models with Ray RLlib, from one run to a scaling study, tracked in MLflow.\n\n"
+    "Begin with: tdmpc-ray train --task walker-walk --model-size 1 --preset light --steps 20000",
+)
+
+for command in (train, tune, evaluate, compare):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if show_version:
+        print(f"tdmpc-ray {version('tdmpc-ray')}")
+        raise typer.Exit
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for failures, 2 for bad input, 130 after Ctrl-C."""
+    try:
+        status = app(args=list(args) if args is not None else None, standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except UserError as error:
+        _complain(str(error))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted", "")
+        return 130
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a wrong option or argument
+            # Without arguments the "message" is the help.
+            line = error.format_message()
+            print(line, file=sys.stderr) if "Usage:" in line else _complain(line)
+            return 2
+        if os.environ.get("TDMPC_RAY_DEBUG") == "1":
+            raise
+        with tempfile.NamedTemporaryFile("w", prefix="tdmpc-ray-", suffix=".log", delete=False) as file:
+            traceback.print_exc(file=file)
+        reason = (str(error).strip().splitlines() or [""])[0]
+        _complain(f"{type(error).__name__}: {reason[:300]} (details: {file.name}; please report it)")
+        return 1
+
+
+def _complain(line: str, prefix: str = "error: ") -> None:
+    print(prefix + line, file=sys.stderr)

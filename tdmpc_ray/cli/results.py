@@ -1,0 +1,60 @@
+"""Commands about what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Annotated
+
+import typer
+
+from tdmpc_ray.cli.common import make_console
+from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
+    video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4.")] = None,
+) -> None:
+    """Play episodes with a trained agent.
+
+    It plans, without exploration noise.
+
+    Example: tdmpc-ray evaluate results/my-run --episodes 3 --video walk.mp4
+    """
+    from tdmpc_ray.studies.cluster import quiet
+
+    quiet()
+    from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
+
+    played = evaluate_checkpoint(checkpoint, episodes, seed, video)
+    returns, lengths = played["returns"], played["lengths"]
+    success = played["successes"] or [None] * len(returns)
+    for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):
+        outcome = "" if won is None else f", {'success' if won else 'no success'}"
+        print(f"episode {number}: return {value:.1f}, {length} steps{outcome}")
+    rate = "" if None in success else f", success {fmean(map(float, success)):.0%}"
+    print(f"mean return {fmean(returns):.1f} (standard deviation {pstdev(returns):.1f}){rate}")
+    if video is not None:
+        print(f"video: {video}")
+
+
+def compare(
+    experiment: Annotated[str, typer.Argument(help="Name of the experiment in MLflow.")],
+    study: Annotated[str | None, typer.Option(help="Its name or run id. Default: the newest.")] = None,
+    mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
+    out: Annotated[Path | None, typer.Option(help="PNG file, or a folder for it.")] = None,
+) -> None:
+    """Show a study's table and figure from MLflow.
+
+    The figure has learning curves, and return over parameters.
+
+    Example: tdmpc-ray compare tdmpc-ray --study quickstart --out figures
+    """
+    from tdmpc_ray.studies.report import compare as compare_study
+
+    console = make_console()
+    figure = compare_study(experiment, mlflow_uri, study, out, console=console)
+    console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,170 @@
+"""Commands that train: one agent, or a study of several."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tdmpc_ray.cli.common import make_console
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
+
+OutOption = Annotated[
+    Path | None, typer.Option(help="Folder for the results; new or empty. Default: results/NAME-TIME.")
+]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option(help="Continue what an earlier command left in this folder, from its checkpoints."),
+]
+
+
+# Keys of a study to the options of `train` that set them.
+_OPTIONS = {
+    "task": "--task",
+    "preset": "--preset",
+    "model_sizes": "--model-size",
+    "seeds.0": "--seed",
+    "steps": "--steps",
+    "set": "--set",
+    "evaluation.every": "--eval-every",
+    "evaluation.episodes": "--eval-episodes",
+    "resources.num_env_runners": "--num-env-runners",
+    "resources.num_envs_per_env_runner": "--num-envs-per-env-runner",
+    "resources.num_learners": "--num-learners",
+    "resources.gpus_per_learner": "--num-gpus",
+    "checkpoint.every": "--checkpoint-every",
+    "tracking.experiment": "--experiment",
+}
+
+
+def train(
+    ctx: typer.Context,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What to learn: walker-walk, cup-catch, mw-reach, gym:Pendulum-v1, ..."),
+    ] = None,
+    model_size: Annotated[str, typer.Option(help="tiny, 1, 5, 19, 48 or 317: million parameters.")] = "5",
+    steps: Annotated[int | None, typer.Option(help="Agent steps, one action each.")] = None,
+    preset: Annotated[str, typer.Option(help="paper: as published; light: for CPUs.")] = "paper",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as update.lr=1e-3; repeatable."),
+    ] = None,
+    num_env_runners: Annotated[
+        int, typer.Option(help="Processes that act; 0: the one that learns acts, too.")
+    ] = 0,
+    num_envs_per_env_runner: Annotated[int, typer.Option(help="Environments in each of them.")] = 1,
+    num_learners: Annotated[
+        int, typer.Option(help="Processes that learn; 0: the trial's main process learns.")
+    ] = 0,
+    num_gpus: Annotated[float, typer.Option(help="GPUs for learning.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of environments, weights and exploration.")] = 0,
+    eval_every: Annotated[int, typer.Option(help="Agent steps between evaluations.")] = 2500,
+    eval_episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
+    checkpoint_every: Annotated[int, typer.Option(help="Agent steps between checkpoints.")] = 5000,
+    mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
+    experiment: Annotated[str, typer.Option(help="Experiment in MLflow.")] = "tdmpc-ray",
+    out: OutOption = None,
+    resume: ResumeOption = None,
+) -> int:
+    """Train one agent on one task.
+
+    Example: tdmpc-ray train --task walker-walk --model-size 1 --preset light --steps 20000
+
+    Ctrl-C saves a checkpoint first and prints how to go on.
+    """
+    if resume is not None:
+        _refuse_options_beside_resume(ctx)
+        return _resume(resume)
+    if task is None:
+        raise UserError("train needs --task, such as --task walker-walk")
+    if steps is None:
+        raise UserError("train needs --steps, such as --steps 100000")
+    values = {
+        "name": f"{task.replace(':', '-').replace('/', '-')}-size{model_size}-seed{seed}",
+        "task": task,
+        "preset": preset,
+        "model_sizes": [model_size],
+        "seeds": [seed],
+        "steps": steps,
+        "set": _settings(set_ or []),
+        "evaluation": {"every": eval_every, "episodes": eval_episodes},
+        "resources": {
+            "num_env_runners": num_env_runners,
+            "num_envs_per_env_runner": num_envs_per_env_runner,
+            "num_learners": num_learners,
+            "gpus_per_learner": num_gpus / max(num_learners, 1),
+        },
+        "checkpoint": {"every": checkpoint_every},
+        "tracking": {"uri": mlflow_uri, "experiment": experiment},
+    }
+    from tdmpc_ray.studies.spec import make_study
+
+    study = make_study(values, _OPTIONS)
+    from tdmpc_ray.studies.runner import run_study
+
+    return run_study(study, out or _default_out(study.name), console=make_console()).exit_status
+
+
+def tune(
+    ctx: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The study.")] = None,
+    out: OutOption = None,
+    resume: ResumeOption = None,
+) -> int:
+    """Run a study file and compare its trials.
+
+    A study varies model sizes, seeds and settings; experiments/ has some to begin with.
+
+    Example: tdmpc-ray tune experiments/quickstart.yaml
+    """
+    if resume is not None:
+        _refuse_options_beside_resume(ctx)
+        return _resume(resume)
+    if file is None:
+        raise UserError("tune needs a study file, such as experiments/quickstart.yaml, or --resume DIR")
+    from tdmpc_ray.studies.spec import load_study
+
+    study = load_study(file)
+    from tdmpc_ray.studies.runner import run_study
+
+    out = out or _default_out(study.name)
+    return run_study(study, out, study_file=file, console=make_console()).exit_status
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {pair}: write KEY=VALUE, such as --set update.lr=1e-3")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {pair}: '{value}' is not a value") from None
+    return settings
+
+
+def _resume(folder: Path) -> int:
+    from tdmpc_ray.studies.runner import resume_study
+
+    return resume_study(folder, console=make_console()).exit_status
+
+
+def _refuse_options_beside_resume(ctx: typer.Context) -> None:
+    given = [
+        "--" + name.rstrip("_").replace("_", "-") if name != "file" else "the study file"
+        for name in ctx.params
+        if name != "resume" and getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise UserError(f"--resume continues a study as it was begun: leave out {', '.join(given)}")
+
+
+def _default_out(name: str) -> Path:
+    return Path("results") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,0 +1,1 @@
+"""Studies: files in, Tune on Ray, MLflow, tables and figures out."""

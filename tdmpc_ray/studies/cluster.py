@@ -1,0 +1,115 @@
+"""The Ray that a study runs on: the one that RAY_ADDRESS names, or a local one for as long as it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tdmpc_ray.errors import UserError
+
+# Ray's least is 75 MB; episodes are small, but every weight update passes through this memory.
+_OBJECT_STORE_LIMITS = (100_000_000, 4_000_000_000)
+
+
+@contextlib.contextmanager
+def ray_session(need: Mapping[str, float], say: Callable[[str], None]) -> Iterator[None]:
+    """Be connected to Ray within; what was started here is stopped at the end.
+
+    Args:
+        need: resources of one trial, such as {"CPU": 3, "GPU": 1}.
+        say: called with a line for the user.
+
+    Raises:
+        UserError: no cluster at RAY_ADDRESS, or this machine lacks what every trial needs.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _connect(address)
+        _warn_if_small(need, say)
+    else:
+        _start_local(need, say)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
+    import ray
+
+    # This cluster ends with this process and listens to this machine alone.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if need.get("GPU", 0) > 0:
+        _require_gpus(need["GPU"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = need.get("CPU", 0)
+    if cpus > cores:
+        say(f"note: a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    low, high = _OBJECT_STORE_LIMITS
+    ray.init(
+        address="local",  # without it Ray would join any cluster that runs on this machine
+        num_cpus=max(cores, int(-(-cpus // 1))),
+        object_store_memory=min(max(memory // 10, low), high),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"no Ray cluster at RAY_ADDRESS={address} ({reason[:160]}): correct it, or unset it to run here"
+        ) from None
+
+
+def _warn_if_small(need: Mapping[str, float], say: Callable[[str], None]) -> None:
+    import ray
+
+    has: dict[str, Any] = ray.cluster_resources()
+    for name, amount in need.items():
+        if amount > has.get(name, 0):
+            say(
+                f"note: a trial needs {amount:g} {name} and the cluster has {has.get(name, 0):g} now: "
+                "trials wait until it grows"
+            )
+
+
+def _require_gpus(amount: float) -> None:
+    import torch
+
+    has = torch.cuda.device_count()
+    if amount > has:
+        raise UserError(f"a trial needs {amount:g} GPUs and this machine has {has}: lower gpus_per_learner")
+
+
+def quiet() -> None:
+    """Silence what Ray and the simulators say about themselves; call it before they are imported."""
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Metrics go to MLflow; Tune's files would repeat the whole config in every line.
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a header at any verbosity
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the end of the study lists them
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", module="glfw")  # it misses a display that nobody needs
+    for name in ("ray.tune", "ray.train", "ray.rllib", "ray._common.deprecation"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,232 @@
+"""Figures of a study: learning curves beside return over model size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import NDArray
+
+from tdmpc_ray.studies.scaling import bootstrap_interval
+from tdmpc_ray.studies.study_runs import StudyRuns, sort_sizes
+
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": "#333333",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "text.color": "#333333",
+}
+_RANDOM_COLOUR = "#999999"
+
+
+def scaling_figure(runs: StudyRuns) -> Figure:
+    """Draw learning curves per model size (left) and final return over parameters (right), a row per task.
+
+    Lines are means over seeds, bands and bars 95% bootstrap intervals of the mean; single seeds are faint.
+
+    Returns:
+        A figure that belongs to no window; save it with at least 150 dpi.
+    """
+    with mpl.rc_context(_STYLE):
+        tasks = runs.tasks
+        figure = Figure(
+            figsize=(11, 4.4 * len(tasks) + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+        )
+        panels = figure.subplots(len(tasks), 2, squeeze=False, gridspec_kw={"width_ratios": [1.35, 1]})
+        colours = size_colours(runs.sizes)
+        for (curve_axes, size_axes), task in zip(panels, tasks, strict=True):
+            trials = runs.trials[(runs.trials["task"] == task) & runs.trials["final"].notna()]
+            random_return = runs.random_returns.get(task)
+            _draw_curves(curve_axes, runs, task, trials, colours, random_return)
+            _draw_sizes(size_axes, trials, colours, random_return)
+            for axes in (curve_axes, size_axes):
+                axes.set_ylabel(_value_label(runs.metric))
+            top = max(curve_axes.get_ylim()[1], size_axes.get_ylim()[1])
+            bottom = min(curve_axes.get_ylim()[0], size_axes.get_ylim()[0])
+            for axes in (curve_axes, size_axes):
+                axes.set_ylim(bottom, top)
+        # Labels need the final limits.
+        for (curve_axes, _), task in zip(panels, tasks, strict=True):
+            _label_lines(curve_axes)
+            curve_axes.set_title(f"{task}: learning curves")
+        for _, size_axes in panels:
+            size_axes.set_title("After training, by model size")
+        seeds = sorted(runs.trials.groupby(["task", "model_size"]).size().unique())
+        count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        note = (
+            "1 seed: no intervals" if seeds == [1] else "bands and bars: 95% bootstrap interval of the mean"
+        )
+        figure.supxlabel(f"{runs.study} · seeds per size: {count} · {note}", fontsize=8, color="#888888")
+        return figure
+
+
+def size_colours(sizes: Sequence[str]) -> dict[str, Any]:
+    """Colours by rank of size, light to dark along one perceptually ordered map."""
+    colormap = mpl.colormaps["viridis_r"]
+    places = np.linspace(0.25, 0.9, len(sizes)) if len(sizes) > 1 else [0.6]
+    return {size: colormap(place) for size, place in zip(sizes, places, strict=True)}
+
+
+def mean_curve(
+    curves: pd.DataFrame,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over seeds where all of them have data, interpolated between their own evaluations.
+
+    Returns:
+        Steps, mean, lower and upper end of the 95% interval, each (points,); the ends are NaN for one seed.
+    """
+    seeds = [group.sort_values("env_steps") for _, group in curves.groupby("run_id")]
+    start = max(group["env_steps"].iloc[0] for group in seeds)
+    stop = min(group["env_steps"].iloc[-1] for group in seeds)
+    steps = np.unique(np.concatenate([group["env_steps"].to_numpy(dtype=float) for group in seeds]))
+    steps = steps[(steps >= start) & (steps <= stop)]
+    values = np.array(
+        [np.interp(steps, group["env_steps"], group["value"]) for group in seeds]
+    )  # (seeds, points)
+    if len(steps) == 0:
+        empty = np.array([])
+        return empty, empty, empty, empty
+    bounds = np.array([bootstrap_interval([column], resamples=1000) for column in values.T])
+    return steps, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
+
+
+def _draw_curves(
+    axes: Axes,
+    runs: StudyRuns,
+    task: str,
+    trials: pd.DataFrame,
+    colours: Mapping[str, Any],
+    random_return: float | None,
+) -> None:
+    curves = runs.curves[runs.curves["task"] == task]
+    for size in sort_sizes(trials):
+        of_size = curves[curves["model_size"] == size]
+        seeds = of_size.groupby("run_id")
+        if len(seeds) > 1:
+            for _, seed in seeds:
+                axes.plot(seed["env_steps"], seed["value"], color=colours[size], alpha=0.3, linewidth=0.8)
+        steps, mean, low, high = mean_curve(of_size)
+        marker = "o" if len(steps) < 40 else ""
+        axes.plot(
+            steps, mean, color=colours[size], linewidth=2, marker=marker, markersize=3.5, label=f"size {size}"
+        )
+        axes.fill_between(steps, low, high, color=colours[size], alpha=0.18, linewidth=0)
+    if random_return is not None:
+        axes.axhline(
+            random_return, color=_RANDOM_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)), label="random policy"
+        )
+    axes.set_xlim(left=0)
+    axes.margins(x=0.02)
+    frames = runs.frames_per_step
+    axes.set_xlabel(f"agent steps (1 agent step = {frames} frame{'s' if frames > 1 else ''})")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def _draw_sizes(
+    axes: Axes, trials: pd.DataFrame, colours: Mapping[str, Any], random_return: float | None
+) -> None:
+    axes.set_xlabel("parameters (model size)")
+    known = trials[trials["params"].notna()]
+    if known.empty:
+        axes.text(0.5, 0.5, "number of parameters not logged", ha="center", transform=axes.transAxes)
+        return
+    sizes = sort_sizes(known)
+    params = [float(known.loc[known["model_size"] == size, "params"].max()) for size in sizes]
+    means = [float(known.loc[known["model_size"] == size, "final"].mean()) for size in sizes]
+    axes.plot(params, means, color="#bbbbbb", linewidth=1.2, zorder=1)
+    for size, x, mean in zip(sizes, params, means, strict=True):
+        finals = known.loc[known["model_size"] == size, "final"].to_numpy(dtype=float)
+        if len(finals) > 1:
+            low, high = bootstrap_interval([finals])
+            axes.scatter(
+                [x] * len(finals), finals, s=14, color=colours[size], alpha=0.35, linewidth=0, zorder=2
+            )
+            axes.errorbar(
+                x,
+                mean,
+                [[mean - low], [high - mean]],
+                color=colours[size],
+                capsize=4,
+                linewidth=1.8,
+                zorder=3,
+            )
+        axes.scatter([x], [mean], s=52, color=[colours[size]], edgecolor="white", linewidth=1, zorder=4)
+    if random_return is not None:
+        axes.axhline(random_return, color=_RANDOM_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    axes.set_xlim(min(params) / 2, max(params) * 2)
+    labels = [f"{_short(count)}\n({size})" for size, count in zip(sizes, params, strict=True)]
+    axes.set_xticks(params, labels, fontsize=9 if len(sizes) < 5 else 7.5)
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move ascending positions as little as it takes to be `gap` apart, within [low, high] if they fit."""
+    clusters: list[tuple[float, int]] = []  # mean position and number of members
+    for value in values:
+        clusters.append((min(max(value, low), high), 1))
+        while len(clusters) > 1:
+            (below, few), (above, more) = clusters[-2:]
+            if above - below >= gap * (few + more) / 2:
+                break
+            count = few + more
+            half = gap * (count - 1) / 2
+            centre = (below * few + above * more) / count
+            clusters[-2:] = [(max(min(centre, high - half), low + half), count)]
+    return [centre + gap * (k - (count - 1) / 2) for centre, count in clusters for k in range(count)]
+
+
+def _label_lines(axes: Axes) -> None:
+    """Write each line's name at its right end, moved apart where they would overlap."""
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    bottom, top = axes.get_ylim()
+    gap = 0.055 * (top - bottom)
+    ends = []
+    for line in lines:
+        values = np.asarray(line.get_ydata(), dtype=float)
+        if len(values):
+            ends.append((float(values[-1]), line))
+    ends.sort(key=lambda end: end[0])
+    heights = spread([value for value, _ in ends], gap, bottom, top)
+    for height, (_, line) in zip(heights, ends, strict=True):
+        axes.annotate(
+            str(line.get_label()),
+            (1.0, height),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=line.get_color(),
+            annotation_clip=False,
+        )
+
+
+def _value_label(metric: str) -> str:
+    return "success rate in evaluation" if metric.endswith("success") else "return in evaluation"
+
+
+def _short(value: float) -> str:
+    """1500 as 1.5k, 5.4e6 as 5.4M."""
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}"

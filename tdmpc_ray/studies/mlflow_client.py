@@ -1,0 +1,187 @@
+"""Reaching an MLflow server or database: checked at the start, quiet, with bounded waits.
+
+The only module that knows how MLflow is configured. MLflow is imported inside the functions, because its
+import takes seconds that `tdmpc-ray --help` should not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tdmpc_ray.errors import UserError
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+ARTIFACT_FOLDER = "mlartifacts"  # next to the sqlite file
+
+# MLflow's own defaults (7 retries of 120 s) would hold one request for many minutes; whoever sets these
+# variables decides. MLflow reads them at every request, so they can only be set for the whole process.
+WRITER_ENV = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+
+_CHECK_S = 4.0  # for an answer of a server
+_CHECK_DATABASE_S = 90.0  # a new database creates its tables first, which takes seconds
+_HTTP = ("http", "https")
+
+
+def connect(uri: str) -> Any:
+    """Return an `MlflowClient` for `uri`, with MLflow's log noise off and its waits bounded."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in WRITER_ENV.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    # The first use of a database reports each of its migrations, and a database error prints its whole
+    # traceback before it is raised.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    for name in ("alembic", "alembic.runtime.migration", "mlflow.tracking", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def check_tracking(uri: str, experiment: str | None = None) -> None:
+    """Make sure that MLflow answers at `uri`, and that `experiment` can be written to.
+
+    Does one real request, because a server that refuses this host's name still answers its health check.
+    A new sqlite database gets its tables here.
+
+    Raises:
+        UserError: not an address of MLflow, no answer within 5 seconds, or the experiment was deleted.
+    """
+    parts = urlsplit(uri)
+    _check_scheme(uri, parts.scheme)
+    if parts.scheme == "sqlite":
+        _check_folder(uri)
+    problem: list[BaseException] = []
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            client = connect(uri)
+            client.search_experiments(max_results=1)
+            found.append(client.get_experiment_by_name(experiment) if experiment else None)
+        except Exception as error:
+            problem.append(error)
+
+    connect(uri)  # imports MLflow outside the time limit
+    with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="4"):
+        # A thread, because name resolution and database drivers have waits of their own.
+        thread = threading.Thread(target=ask, daemon=True, name="mlflow-check")
+        thread.start()
+        thread.join(_CHECK_S if parts.scheme in _HTTP else _CHECK_DATABASE_S)
+    if problem or thread.is_alive():
+        reason = one_line(problem[0]) if problem else "no answer in time"
+        raise UserError(
+            f"MLflow at {_public(uri)} cannot be used ({reason}): {_advice(uri, reason)}"
+        ) from None
+    if found[0] is not None and found[0].lifecycle_stage != "active":
+        raise UserError(
+            f"MLflow experiment '{experiment}' was deleted: restore it with `mlflow experiments restore "
+            f"-x {found[0].experiment_id}` or choose another name"
+        )
+
+
+def ensure_experiment(client: Any, uri: str, name: str) -> str:
+    """Return the id of experiment `name`; create it, with its artifacts beside a sqlite file, if absent."""
+    from mlflow.exceptions import MlflowException
+
+    existing = client.get_experiment_by_name(name)
+    if existing is not None:
+        return str(existing.experiment_id)
+    path = sqlite_path(uri)
+    location = None if path is None else (path.parent / ARTIFACT_FOLDER).as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:
+        # Another study may have created it in between.
+        existing = client.get_experiment_by_name(name)
+        if existing is None:
+            raise
+        return str(existing.experiment_id)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Absolute path of the database file of a sqlite address, or None for any other address."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+
+
+def absolute_uri(uri: str) -> str:
+    """The same address, independent of the working folder."""
+    path = sqlite_path(uri)
+    return uri if path is None else f"sqlite:///{path}"
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """The gist of an exception in one line."""
+    text = str(error)
+    for known, short in (
+        ("Connection refused", "connection refused"),
+        ("Name or service not known", "unknown host name"),
+        ("Temporary failure in name resolution", "unknown host name"),
+        ("timed out", "no answer in time"),
+        ("Invalid Host header", "403 Invalid Host header"),
+    ):
+        if known in text:
+            return short
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return lines[0][:limit]
+
+
+def _check_scheme(uri: str, scheme: str) -> None:
+    accepted = "give http://HOST:PORT, sqlite:///FILE.db or postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
+    if scheme in ("", "file"):
+        raise UserError(
+            f"'{uri}' is not an address of MLflow (its file store is no longer supported): {accepted}"
+        )
+    if scheme.partition("+")[0] not in (*_HTTP, "sqlite", "postgresql", "mysql", "mssql", "databricks"):
+        raise UserError(f"'{_public(uri)}' is not an address of MLflow: {accepted}")
+
+
+def _check_folder(uri: str) -> None:
+    path = sqlite_path(uri)
+    if path is None or path.is_dir():
+        raise UserError(
+            f"'{uri}' names no database file: write sqlite:///mlflow.db or sqlite:////absolute/path.db"
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"cannot create MLflow's database {path}: the folder {path.parent} is missing or read-only"
+        )
+
+
+def _advice(uri: str, reason: str) -> str:
+    if "403" in reason:
+        host = urlsplit(uri).netloc
+        return f"start the server with --allowed-hosts '{host}', or check your rights there"
+    if uri.startswith(_HTTP):
+        return "start the server, or correct its address"
+    if "psycopg" in reason:
+        return "install the driver, or write postgresql+psycopg2:// where psycopg2 is the one installed"
+    return "check the address, and that the database is one of this MLflow's version"
+
+
+def _public(uri: str) -> str:
+    """The address without its password."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

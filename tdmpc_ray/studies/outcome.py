@@ -1,0 +1,128 @@
+"""How a study ended, and what its trials and folders are called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from tdmpc_ray.studies.interrupt import StopRequest
+from tdmpc_ray.studies.naming import trial_label
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial that has used up its restarts."""
+
+    name: str
+    reason: str  # one line
+    log: Path | None
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """How a study ended.
+
+    Attributes:
+        finished: number of trials that are done.
+        failed: trials that ended with an error.
+        unfinished: number of trials that a resume would continue or start.
+        signum: the signal that ended the study early, or None.
+        checkpoints: name of a trial to its newest checkpoint.
+    """
+
+    out: Path
+    finished: int
+    failed: tuple[FailedTrial, ...]
+    unfinished: int
+    signum: int | None
+    checkpoints: dict[str, Path]
+
+    @property
+    def exit_status(self) -> int:
+        """For the shell: 0, 1 with failed trials, 128 + n after signal n."""
+        if self.signum is not None:
+            return 128 + self.signum
+        return 1 if self.failed else 0
+
+
+class Outcome(tune.Callback):
+    """Keeps the trials as they are at the end."""
+
+    def __init__(self, params: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        self._params = params
+        self._trials: list[Trial] = []
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._trials = trials
+
+    def result(self, out: Path, request: StopRequest) -> StudyResult:
+        failed = [trial for trial in self._trials if trial.status == Trial.ERROR]
+        # Not by status: Tune marks the trials that it stops with itself as TERMINATED.
+        finished = [t for t in self._trials if t not in failed and t.last_result.get("done")]
+        unfinished = len(self._trials) - len(failed) - len(finished)
+        return StudyResult(
+            out=out,
+            finished=len(finished),
+            failed=tuple(_failed_trial(trial, self._label(trial)) for trial in failed),
+            unfinished=unfinished,
+            signum=request.signum if unfinished else None,
+            checkpoints={self._label(t): Path(t.checkpoint.path) for t in self._trials if t.checkpoint},
+        )
+
+    def _label(self, trial: Trial) -> str:
+        return trial_label(self._params(trial.config))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_trials": []}
+
+
+def trial_params(config: Mapping[str, Any], *, hide: Collection[str] = ()) -> dict[str, Any]:
+    """What tells a trial from others, and what it was: MLflow's parameters.
+
+    Args:
+        config: the trial's config.
+        hide: settings to leave out, because they are the same in every trial.
+    """
+    settings = {key: value for key, value in config["agent_overrides"].items() if key not in hide}
+    return {
+        "model_size": str(config["model_size"]),
+        "seed": config["seed"],
+        "task": config.get("task") or config.get("env_config", {}).get("task"),
+        "preset": config["preset"],
+        **settings,
+    }
+
+
+def shown(path: Path) -> Path:
+    """The path as a user would type it here."""
+    path = Path(os.path.abspath(path))
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def trial_name(trial: Trial) -> str:
+    """Also a folder's name: short, readable, unique."""
+    config = trial.config
+    return f"size{config['model_size']}-seed{config['seed']}-{trial.trial_id}"
+
+
+def _failed_trial(trial: Trial, name: str) -> FailedTrial:
+    files = [Path(trial.path or "") / "error.txt", Path(trial.error_file or "")]
+    file = next((file for file in files if file.is_file()), None)
+    text = file.read_text(encoding="utf-8", errors="replace") if file else ""
+    return FailedTrial(name, error_reason(text), file)
+
+
+def error_reason(text: str) -> str:
+    """The gist in one line of a trial's error file, which holds a report per failure."""
+    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+    # A traceback ends with its reason, on the first line that is not indented; Ray's report of a dead
+    # process begins with it.
+    lines = [line for line in lines[frames[-1] if frames else 0 :] if line.strip() and line[0] != " "]
+    return lines[0].strip()[:300] if lines else "unknown error"

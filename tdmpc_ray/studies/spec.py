@@ -1,0 +1,251 @@
+"""A study file: what to train, over which settings, sizes and seeds, with what resources.
+
+    name: quickstart
+    task: walker-walk
+    model_sizes: [tiny, 1]
+    seeds: [0]
+    steps: 6000
+    space: {update.lr: {loguniform: [1e-4, 1e-3]}, planner.horizon: {grid: [2, 3, 5]}}
+
+Everything is checked when the file is read, before Ray starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import islice, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import (
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tdmpc_ray.core.config import PRESETS, agent_config, split_key
+from tdmpc_ray.errors import UserError, unknown
+from tdmpc_ray.studies.draws import Draw
+from tdmpc_ray.studies.mlflow_client import absolute_uri
+from tdmpc_ray.studies.sections import (
+    Checkpoint,
+    Count,
+    CountOrNone,
+    Evaluation,
+    Resources,
+    Section,
+    Tracking,
+)
+from tdmpc_ray.studies.study_file import problems, read_mapping
+
+if TYPE_CHECKING:
+    from tdmpc_ray.rllib import TDMPC2Config
+
+_MAX_CHECKED = 1000  # combinations of the space that are checked one by one
+
+
+class Study(Section):
+    """One study: a trial for each model size, seed and point of the space."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
+    task: str
+    preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
+    model_sizes: list[str] = Field(default=["5"], min_length=1)
+    seeds: list[CountOrNone] = Field(default=[0], min_length=1)
+    steps: Count = Field(description="agent steps per trial")
+    overrides: dict[str, Any] = Field(
+        default={}, alias="set", description="fixed settings, `update.lr: 1e-3`"
+    )
+    space: dict[str, Draw] = Field(default={}, description="settings to vary")
+    num_samples: Count = Field(default=1, description="draws of what is not a grid")
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+    checkpoint: Checkpoint = Checkpoint()
+    max_failures: CountOrNone = Field(default=2, description="restarts of a trial from its latest checkpoint")
+    tracking: Tracking = Tracking()
+
+    @field_validator("model_sizes", mode="before")
+    @classmethod
+    def _sizes_are_names(cls, sizes: Any) -> Any:
+        return [str(size) for size in sizes] if isinstance(sizes, list) else sizes
+
+    @field_validator("model_sizes", "seeds")
+    @classmethod
+    def _no_repeats(cls, values: list[Any]) -> list[Any]:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value} is there twice")
+        return values
+
+    @field_validator("model_sizes")
+    @classmethod
+    def _sizes_exist(cls, sizes: list[str]) -> list[str]:
+        for size in sizes:
+            _as_value_error(agent_config, size)
+        return sizes
+
+    @field_validator("preset")
+    @classmethod
+    def _preset_exists(cls, preset: str) -> str:
+        if preset not in PRESETS:
+            raise ValueError(str(unknown("preset", preset, PRESETS)))
+        return preset
+
+    @field_validator("task")
+    @classmethod
+    def _task_exists(cls, task: str) -> str:
+        from tdmpc_ray.envs import task_info
+
+        return str(_as_value_error(task_info, task).name)
+
+    @field_validator("overrides", "space")
+    @classmethod
+    def _settings_exist(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for key in settings:
+            _as_value_error(split_key, key)
+        return settings
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Study:
+        both = sorted(set(self.overrides) & set(self.space))
+        if both:
+            raise ValueError(f"'{both[0]}' is both in set and in space: keep one")
+        if self.num_samples > 1 and all(draw.grid is not None for draw in self.space.values()):
+            raise ValueError("num_samples > 1 would repeat the same trials: space draws nothing at random")
+        for size in self.model_sizes:
+            for point in self._points():
+                _as_value_error(agent_config, size, self.preset, {**self.overrides, **point})
+        return self
+
+    def _points(self) -> list[dict[str, Any]]:
+        """Values of the space to check: every combination, as long as these are few."""
+        probes = {key: draw.probes() for key, draw in self.space.items()}
+        if math.prod(len(values) for values in probes.values()) <= _MAX_CHECKED:
+            return [dict(zip(probes, values, strict=True)) for values in product(*probes.values())]
+        single = ({key: value} for key, values in probes.items() for value in values)
+        return list(islice(single, _MAX_CHECKED))
+
+    def trials(self) -> int:
+        """Number of trials."""
+        grids = math.prod(len(draw.grid) for draw in self.space.values() if draw.grid is not None)
+        return len(self.model_sizes) * len(self.seeds) * grids * self.num_samples
+
+    def settings(self) -> dict[str, Any]:
+        """The fixed settings as numbers: `1e-3` is a string in YAML."""
+        return self._resolve(self.overrides)
+
+    def search_space(self) -> dict[str, Any]:
+        """What differs between trials, and the fixed settings, in Tune's terms.
+
+        Returns:
+            `model_size`, `seed` and `agent_overrides` (dotted keys), as attributes of `TDMPC2Config`.
+        """
+        from ray import tune
+
+        def over(values: list[Any]) -> Any:
+            return tune.grid_search(values) if len(values) > 1 else values[0]
+
+        drawn = {
+            key: draw.to_tune([self._resolve({key: value})[key] for value in draw.probes()])
+            for key, draw in self.space.items()
+        }
+        return {
+            "model_size": over(self.model_sizes),
+            "seed": over(self.seeds),
+            "agent_overrides": {**self.settings(), **drawn},
+        }
+
+    def config(self) -> TDMPC2Config:
+        """The algorithm's config with the first size and seed and the fixed settings."""
+        from tdmpc_ray.rllib import TDMPC2Config
+
+        resources = self.resources
+        config = TDMPC2Config().environment(self.task)
+        config.training(
+            model_size=self.model_sizes[0],
+            preset=self.preset,
+            overrides=self.settings(),
+            eval_every=self.evaluation.every,
+            total_steps=self.steps,
+        )
+        config.env_runners(
+            num_env_runners=resources.num_env_runners,
+            num_envs_per_env_runner=resources.num_envs_per_env_runner,
+            num_cpus_per_env_runner=resources.cpus_per_env_runner,
+        )
+        config.learners(num_learners=resources.num_learners, num_gpus_per_learner=resources.gpus_per_learner)
+        config.resources(num_cpus_for_main_process=resources.cpus_for_main_process)
+        config.evaluation(evaluation_duration=self.evaluation.episodes)
+        config.debugging(seed=self.seeds[0])
+        return config
+
+    def param_space(self) -> TDMPC2Config:
+        """The algorithm's config with Tune's search values in it."""
+        config, space = self.config(), self.search_space()
+        config.training(model_size=space["model_size"], overrides=space["agent_overrides"])
+        config.debugging(seed=space["seed"])
+        return config
+
+    def to_yaml(self) -> str:
+        """This study with every default written out; MLflow's address does not depend on the folder."""
+        values = self.model_dump(by_alias=True)
+        values["set"] = self.settings()
+        values["space"] = {key: draw.model_dump(exclude_none=True) for key, draw in self.space.items()}
+        values["tracking"]["uri"] = absolute_uri(self.tracking.uri)
+        return yaml.safe_dump(values, sort_keys=False)
+
+    def _resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings in their types; beside the space's first point, because alone they may not fit."""
+        settings = {**self.overrides, **self._points()[0], **values}
+        sections = agent_config(self.model_sizes[0], self.preset, settings).to_dict()
+        return {key: sections[split_key(key)[0]][split_key(key)[1]] for key in values}
+
+
+def load_study(path: Path | str) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        UserError: the file or something in it is wrong; names the file, the key and what would be right.
+    """
+    path = Path(path)
+    try:
+        return Study.model_validate(read_mapping(path))
+    except ValidationError as error:
+        raise UserError(_joined(f"{path}", problems(error, Study))) from None
+
+
+def make_study(values: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Study:
+    """Build a study from the values that a study file would hold.
+
+    Args:
+        values: as in a study file.
+        names: what the user calls a key, such as `{"steps": "--steps"}`.
+
+    Raises:
+        UserError: something in them is wrong.
+    """
+    try:
+        return Study.model_validate(dict(values))
+    except ValidationError as error:
+        lines = []
+        for line in problems(error, Study):
+            key, colon, rest = line.partition(": ")
+            lines.append(f"{(names or {}).get(key, key)}{colon}{rest}")
+        raise UserError("; ".join(lines)) from None
+
+
+def _joined(name: str, lines: list[str]) -> str:
+    if len(lines) == 1:
+        return f"{name}: {lines[0]}"
+    return "\n  ".join([f"{name} has {len(lines)} problems:", *lines])
+
+
+def _as_value_error(check: Any, *args: Any) -> Any:
+    """Call `check`; pydantic gathers ValueErrors, and adds where in the file they are."""
+    try:
+        return check(*args)
+    except UserError as error:
+        raise ValueError(str(error)) from None

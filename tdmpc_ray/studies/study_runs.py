@@ -1,0 +1,209 @@
+"""A study's runs read back from MLflow as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tdmpc_ray.core.config import MODEL_SIZES
+from tdmpc_ray.errors import UserError, nearest, unknown
+from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect, one_line, sqlite_path
+from tdmpc_ray.studies.study_run import RANDOM_RETURN
+
+PARAM_COUNT = "summary/params_total"
+WALL_S = "time/wall_s"
+ENV_FRAMES = "time/env_frames"
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """One study as it stands in MLflow.
+
+    Attributes:
+        trials: one row per trial: run_id, name, status, task, model_size, seed, params, env_steps, hours,
+            steps_per_s, final, best (both of `metric`), and every parameter as `param.<name>`.
+        curves: one row per evaluation: run_id, task, model_size, seed, env_steps, value.
+        random_returns: task to the random policy's return, as far as known.
+        frames_per_step: environment frames per agent step, 1 if not known.
+        metric: the metric that `value`, `final` and `best` are of.
+    """
+
+    experiment: str
+    study: str
+    parent_run_id: str
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+    random_returns: dict[str, float]
+    frames_per_step: int
+    metric: str
+
+    @property
+    def sizes(self) -> list[str]:
+        """Model sizes, small to large."""
+        return sort_sizes(self.trials)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks, by name."""
+        return sorted(self.trials["task"].unique())
+
+
+def load_study_runs(
+    experiment: str, uri: str, study: str | None = None, *, metric: str = "eval/return"
+) -> StudyRuns:
+    """Read a study's trials and their evaluation curves.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        uri: address of MLflow.
+        study: name or run id of the study; None: the newest one.
+        metric: which metric to read the curves of.
+
+    Raises:
+        UserError: MLflow does not answer, or has no such experiment or study, or no trial has an evaluation.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        raise UserError(
+            f"no MLflow database at {path}: run a study first, or give the address of another one"
+        )
+    check_tracking(uri)
+    client = connect(absolute_uri(uri))
+    try:
+        experiment_id = _experiment_id(client, experiment)
+        parent = _find_parent(client, experiment, experiment_id, study)
+        return _read(client, experiment, experiment_id, parent, metric)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"reading from MLflow failed ({one_line(error)}): check the server and try again"
+        ) from error
+
+
+def sort_sizes(trials: pd.DataFrame) -> list[str]:
+    """Model sizes of a table of trials in the order of the published sizes, unknown ones by parameters."""
+    known = list(MODEL_SIZES)
+    params = trials.groupby("model_size")["params"].max()
+    return sorted(
+        params.index,
+        key=lambda size: (known.index(size) if size in known else len(known), params[size], size),
+    )
+
+
+def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric: str) -> StudyRuns:
+    filter_string = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    rows: list[dict[str, Any]] = []
+    points: list[dict[str, Any]] = []
+    ratios: list[float] = []
+    for run in _all_runs(client, experiment_id, filter_string):
+        params, metrics = run.data.params, run.data.metrics
+        who = {
+            "run_id": run.info.run_id,
+            "task": params.get("task", "task"),
+            "model_size": params.get("model_size", "default"),
+            "seed": params.get("seed", "0"),
+        }
+        # A step that was run again after a crash is there twice: the later one counts.
+        history = sorted(
+            client.get_metric_history(run.info.run_id, metric), key=lambda m: (m.step, m.timestamp)
+        )
+        curve = {point.step: point.value for point in history}
+        points += [{**who, "env_steps": step, "value": value} for step, value in curve.items()]
+        env_steps = int(metrics.get("time/env_steps", max(curve, default=0)))
+        seconds = metrics.get(WALL_S) or _duration_s(run)
+        if env_steps and metrics.get(ENV_FRAMES):
+            ratios.append(metrics[ENV_FRAMES] / env_steps)
+        rows.append(
+            {
+                **who,
+                "name": run.info.run_name,
+                "status": run.info.status,
+                "params": metrics.get(PARAM_COUNT, float("nan")),
+                "env_steps": env_steps,
+                "hours": seconds / 3600,
+                "steps_per_s": env_steps / seconds if seconds else float("nan"),
+                "final": curve[max(curve)] if curve else float("nan"),
+                "best": max(curve.values(), default=float("nan")),
+                **{f"param.{key}": value for key, value in params.items()},
+            }
+        )
+    if not points:
+        raise UserError(
+            f"study '{parent.info.run_name}' has no '{metric}' in {len(rows)} trials yet: wait for one"
+        )
+    trials = pd.DataFrame(rows)
+    curves = pd.DataFrame(points).sort_values(["model_size", "seed", "env_steps"], ignore_index=True)
+    return StudyRuns(
+        experiment=experiment,
+        study=parent.info.run_name,
+        parent_run_id=parent.info.run_id,
+        trials=trials,
+        curves=curves,
+        random_returns=_random_returns(parent.data.metrics, trials["task"].unique()),
+        frames_per_step=round(max(ratios, default=1)),
+        metric=metric,
+    )
+
+
+def _experiment_id(client: Any, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        names = [experiment.name for experiment in client.search_experiments()]
+        raise unknown("MLflow experiment", name, names)
+    return str(found.experiment_id)
+
+
+def _find_parent(client: Any, experiment: str, experiment_id: str, study: str | None) -> Any:
+    parents = _all_runs(client, experiment_id, "tags.kind = 'study'")
+    if not parents:
+        raise UserError(
+            f"experiment '{experiment}' holds no study of tdmpc-ray: run one with `tdmpc-ray tune`"
+        )
+    if study is None:
+        return parents[0]
+    for parent in parents:
+        if study in (parent.info.run_name, parent.info.run_id):
+            return parent
+    names = list(dict.fromkeys(parent.info.run_name for parent in parents))
+    best = nearest(study, names)
+    raise UserError(
+        f"no study '{study}' in experiment '{experiment}': "
+        + (f"did you mean '{best}'?" if best else f"choose one of: {', '.join(names)}")
+    )
+
+
+def _all_runs(client: Any, experiment_id: str, filter_string: str) -> list[Any]:
+    """All runs, newest first."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string,
+            order_by=["attributes.start_time DESC"],
+            max_results=1000,
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _duration_s(run: Any) -> float:
+    """Seconds from start to end; a run that goes on has no end yet."""
+    return (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
+
+
+def _random_returns(metrics: dict[str, float], tasks: Sequence[str]) -> dict[str, float]:
+    """`baseline/random_return` for a single task, `baseline/random_return/<task>` for several."""
+    found = {
+        task: metrics[f"{RANDOM_RETURN}/{task}"] for task in tasks if f"{RANDOM_RETURN}/{task}" in metrics
+    }
+    if not found and len(tasks) == 1 and RANDOM_RETURN in metrics:
+        found = {tasks[0]: metrics[RANDOM_RETURN]}
+    return found

@@ -1,0 +1,184 @@
+"""The progress table: what it shows, how it ends, what it prints without a terminal."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tdmpc_ray.studies.progress import ProgressTable, TrialRow
+
+
+def terminal(height: int = 30) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=110, height=height, color_system=None)
+
+
+def shown(progress: ProgressTable, console: Console) -> str:
+    with console.capture() as capture:
+        console.print(progress.table())
+    return capture.get()
+
+
+@pytest.fixture
+def pipe() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def params(config: dict[str, Any]) -> dict[str, Any]:
+    return {"model_size": config["size"], "seed": config["seed"], "task": "toy", "preset": "light"}
+
+
+def test_a_row_shows_returns_steps_speed_and_time_left(drive: Any) -> None:
+    console = terminal()
+    progress = ProgressTable(10_000, trial_params=params, console=console)
+    calls = drive(progress)
+    first, second = drive.trial("a", size="1", seed=0), drive.trial("b", size="5", seed=1)
+    calls.trials += [first, second]
+    calls.start(first)
+    calls.result(first, 1000, seconds=20.0, train__return=30.0)
+    calls.result(first, 2000, seconds=120.0, train__return=33.3, eval__return=194.25)
+    calls.result(first, 3000, seconds=220.0, train__return=40.0)
+    lines = [re.split(r"\s{2,}", line.strip()) for line in shown(progress, console).splitlines()]
+    assert lines[0] == [
+        "trial",
+        "status",
+        "eval return",
+        "train return",
+        "steps",
+        "steps/s",
+        "left",
+        "elapsed",
+    ]
+    assert lines[1] == [
+        "size=1 seed=0",
+        "running",
+        "194.2",
+        "40.0",
+        "3,000/10,000",
+        "10.0",
+        "11m 40s",
+        "3m 40s",
+    ]
+    assert lines[2] == ["size=5 seed=1", "waiting", "0/10,000"]
+
+
+def test_statuses_at_the_end(drive: Any) -> None:
+    console = terminal()
+    progress = ProgressTable(100, trial_params=params, console=console)
+    progress.setup(total_num_samples=3)
+    calls = drive(progress)
+    for seed, name in enumerate("abc"):
+        calls.start(drive.trial(name, size="1", seed=seed))
+    calls.complete(calls.trials[0])
+    calls.error(calls.trials[1])
+    calls.end()
+    rows = dict(re.findall(r"(seed=\d)\s+(\w+)", shown(progress, console)))
+    assert rows == {"seed=0": "done", "seed=1": "failed", "seed=2": "stopped"}
+
+
+@pytest.mark.parametrize("ending", ["end", "close"])
+def test_the_terminal_gets_its_cursor_back(drive: Any, ending: str) -> None:
+    console = terminal()
+    progress = ProgressTable(100, console=console)
+    progress.setup()
+    calls = drive(progress)
+    calls.start(drive.trial("a"))
+    calls.end() if ending == "end" else progress.close()
+    progress.close()  # once more, as at exit
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
+
+
+def test_many_trials_fit_on_the_screen(drive: Any) -> None:
+    console = terminal(height=12)
+    progress = ProgressTable(100, trial_params=params, console=console)
+    progress.setup(total_num_samples=200)
+    progress.close()
+    calls = drive(progress)
+    for index in range(60):
+        trial = drive.trial(str(index), size="1", seed=index)
+        calls.start(trial)
+        if index < 50:
+            calls.complete(trial)
+    text = shown(progress, console)
+    assert len(text.splitlines()) <= 12
+    assert text.count("running") >= 8
+    assert "140 waiting" in text
+    assert "50 done" in text
+
+
+def test_without_a_terminal_lines_are_sparse(drive: Any, pipe: Console) -> None:
+    progress = ProgressTable(1000, trial_params=params, console=pipe)
+    progress.setup()
+    calls = drive(progress)
+    trial = drive.trial("a", size="1", seed=0)
+    calls.start(trial)
+    for step in range(10, 510, 10):
+        calls.result(trial, step, seconds=step / 10, train__return=5.0)
+    calls.result(trial, 510, seconds=51.0, eval__return=77.0)
+    calls.complete(trial)
+    calls.end()
+    assert pipe.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "size=1 seed=0: 10/1,000 steps, train return 5.0",
+        "size=1 seed=0: 510/1,000 steps, eval return 77.0, train return 5.0, 10.0 steps/s, 49s left",
+        "size=1 seed=0: done after 510 steps, 51s",
+    ]
+
+
+def test_lines_come_at_intervals(drive: Any, pipe: Console) -> None:
+    progress = ProgressTable(1000, trial_params=params, console=pipe, interval_s=0.0)
+    calls = drive(progress)
+    trial = drive.trial("a", size="1", seed=0)
+    calls.start(trial)
+    for step in (10, 20, 30):
+        calls.result(trial, step)
+    assert len(pipe.file.getvalue().splitlines()) == 3  # type: ignore[attr-defined]
+
+
+def test_it_survives_a_restore(drive: Any) -> None:
+    progress = ProgressTable(1000, trial_params=params, console=terminal())
+    calls = drive(progress)
+    done, killed = drive.trial("a", size="1", seed=0), drive.trial("b", size="1", seed=1)
+    for trial in (done, killed):
+        calls.start(trial)
+        calls.result(trial, 500, eval__return=9.0)
+    calls.complete(done)
+    calls.end()
+    state = pickle.loads(pickle.dumps(progress.get_state()))
+    again: ProgressTable = pickle.loads(pickle.dumps(progress))
+    again.set_state(state)
+    console = terminal()
+    again._console = console
+    rows = dict(re.findall(r"(seed=\d)\s+(\w+)", shown(again, console)))
+    assert rows == {"seed=0": "done", "seed=1": "waiting"}
+    assert shown(again, console).count("500/1,000") == 2
+
+
+def test_speed_follows_recent_results_and_rewinds() -> None:
+    row = TrialRow("x", status="running")
+    for second in range(100):
+        row.update({"env_steps": 100 * second, "time_total_s": float(second)})
+    for second in range(30):
+        row.update({"env_steps": 9900 + 10 * second, "time_total_s": 99.0 + second})
+    assert row.steps_per_s == pytest.approx(10.0)
+    row.update({"env_steps": 50, "time_total_s": 200.0})  # PBT goes on from another trial's checkpoint
+    assert row.steps_per_s is None
+    assert row.seconds_left(1000) is None
+
+
+def test_trials_without_parameters_bear_tunes_name(drive: Any) -> None:
+    console = terminal()
+    progress = ProgressTable(10, console=console)
+
+    class Trial(SimpleNamespace):
+        def __str__(self) -> str:
+            return "TDMPC2_0001"
+
+    drive(progress).start(Trial(trial_id="a", config={}))
+    assert "TDMPC2_0001" in shown(progress, console)

@@ -1,0 +1,199 @@
+"""Tables and figures read back from a real MLflow store."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from rich.console import Console
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.figures import mean_curve, scaling_figure, spread
+from tdmpc_ray.studies.mlflow_client import connect
+from tdmpc_ray.studies.report import compare, load_study_runs, render_table, scaling_points, summary_table
+from tdmpc_ray.studies.tracking import MLflowTracker
+
+PARAMS = {"tiny": 80_000, "1": 960_000, "19": 19_300_000}
+STEPS = (1000, 2000, 3000)
+
+
+def final_return(size: str, seed: int) -> float:
+    return {"tiny": 300.0, "1": 600.0, "19": 900.0}[size] + 10 * seed
+
+
+def run_study(
+    drive: Any,
+    uri: str,
+    folder: Path,
+    study: str,
+    *,
+    sizes: Sequence[str] = ("19", "tiny", "1"),
+    seeds: int = 3,
+    tasks: Sequence[str] = ("walker-walk",),
+    evaluate: bool = True,
+) -> str:
+    """Write a synthetic study as Tune would; returns the parent's run id."""
+    tracker = MLflowTracker(uri=uri, experiment="walkers", study=study, spool_dir=folder / study)
+    tracker.setup()
+    calls = drive(tracker)
+    for task in tasks:
+        for size in sizes:
+            for seed in range(seeds):
+                trial = drive.trial(f"{task}-{size}-{seed}", model_size=size, seed=seed, task=task)
+                calls.start(trial)
+                for step in STEPS:
+                    report = {
+                        "time__env_steps": step,
+                        "time__env_frames": 2 * step,
+                        "time__wall_s": step / 10,
+                        "summary__params_total": PARAMS[size],
+                    }
+                    if evaluate:
+                        # Best in the middle, so that `best` and `final` differ.
+                        bonus = {1000: -200.0, 2000: 5.0, 3000: 0.0}[step]
+                        report["eval__return"] = final_return(size, seed) + bonus
+                    calls.result(trial, step, **report)
+                calls.complete(trial)
+    names = {"baseline/random_return": 39.0}
+    if len(tasks) > 1:
+        names = {f"baseline/random_return/{task}": 39.0 for task in tasks}
+    tracker.study_run.log_metrics(names)
+    assert tracker.close("FINISHED") is None
+    run_id = tracker.parent_run_id
+    assert run_id is not None
+    return run_id
+
+
+def test_summary_of_a_study(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "older", sizes=("1",))
+    parent = run_study(drive, store, tmp_path, "newer")
+    runs = load_study_runs("walkers", store)
+    assert (runs.study, runs.parent_run_id) == ("newer", parent)
+    assert runs.sizes == ["tiny", "1", "19"]
+    assert runs.frames_per_step == 2
+    assert len(runs.curves) == 3 * 3 * 3
+    assert set(runs.trials["status"]) == {"FINISHED"}
+
+    rows = {row["model_size"]: row for row in summary_table(runs).to_dict("records")}
+    assert list(rows) == ["tiny", "1", "19", "random"]
+    one = rows["1"]
+    assert (one["params"], one["seeds"], one["env_steps"]) == (960_000, 3, 3000)
+    assert one["final"] == pytest.approx(610.0)
+    assert one["best"] == 625.0
+    assert 600 <= one["low"] < 610 < one["high"] <= 620
+    assert one["hours"] == pytest.approx(3 * 300 / 3600)
+    assert one["steps_per_s"] == pytest.approx(10.0)
+    assert rows["random"]["final"] == 39.0
+    assert scaling_points(runs) == [(80_000, 310.0), (960_000, 610.0), (19_300_000, 910.0)]
+    assert load_study_runs("walkers", store, "older").sizes == ["1"]
+    assert load_study_runs("walkers", store, parent).study == "newer"
+
+
+def test_one_seed_says_so(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "single", seeds=1)
+    runs = load_study_runs("walkers", store)
+    assert math.isnan(summary_table(runs)["low"].iloc[0])
+    console = Console(file=io.StringIO(), width=140)
+    console.print(render_table(runs))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("n=1") == 3
+    assert "random policy" in text
+    assert scaling_figure(runs).get_axes()[0].get_title(loc="left") == "walker-walk: learning curves"
+
+
+def test_a_step_that_ran_twice_counts_once(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "twice", sizes=("1",), seeds=1)
+    client = connect(store)
+    run_id = load_study_runs("walkers", store).trials["run_id"].iloc[0]
+    client.log_metric(run_id, "eval/return", 1.5, step=3000, timestamp=4_000_000_000_000)
+    runs = load_study_runs("walkers", store)
+    assert runs.trials["final"].tolist() == [1.5]
+    assert runs.curves["env_steps"].tolist() == list(STEPS)
+
+
+def test_compare_prints_and_draws(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "big one", tasks=("walker-walk", "cup-catch"), seeds=2)
+    console = Console(file=io.StringIO(), width=160)
+    path = compare("walkers", store, out=tmp_path / "figures" / "new", console=console)
+    assert path == tmp_path / "figures" / "new" / "big_one_scaling.png"
+    height, width, _ = matplotlib.image.imread(path).shape
+    assert width >= 1600
+    assert height >= 1300  # two tasks, two rows
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("cup-catch") >= 4
+    assert "905.0" in text
+    assert "19.30 M" in text
+    assert compare("walkers", store, out=tmp_path / "a.png", console=console) == tmp_path / "a.png"
+
+
+def test_the_figure_shows_the_study(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "figure")
+    figure = scaling_figure(load_study_runs("walkers", store))
+    curves, sizes = figure.get_axes()
+    assert curves.get_xlabel() == "agent steps (1 agent step = 2 frames)"
+    assert sizes.get_xscale() == "log"
+    assert [label.get_text() for label in sizes.get_xticklabels()] == [
+        "80k\n(tiny)",
+        "960k\n(1)",
+        "19.3M\n(19)",
+    ]
+    named = {str(line.get_label()): line for line in curves.get_lines()}
+    assert np.asarray(named["size 19"].get_ydata()).tolist() == [710.0, 915.0, 910.0]
+    assert set(np.asarray(named["random policy"].get_ydata()).tolist()) == {39.0}
+    assert {"size tiny", "size 1", "size 19", "random policy"} <= {text.get_text() for text in curves.texts}
+    # No text of a panel may leave the page or lie on another.
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = [text.get_window_extent(renderer) for text in [*curves.texts, *sizes.get_xticklabels()]]
+    for index, box in enumerate(boxes):
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+
+
+def test_curves_are_averaged_where_all_seeds_have_data(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "uneven", sizes=("1",), seeds=2)
+    curves = load_study_runs("walkers", store).curves
+    shorter = curves[~((curves["seed"] == "1") & (curves["env_steps"] == 3000))].copy()
+    shorter.loc[(shorter["seed"] == "1") & (shorter["env_steps"] == 2000), "env_steps"] = 2500
+    steps, mean, low, high = mean_curve(shorter)
+    assert steps.tolist() == [1000, 2000, 2500]
+    # Seed 0: 400, 605, 602.5 (between 605 and 600); seed 1: 410, 410 + 2/3 of 205, 615.
+    assert mean == pytest.approx([405.0, (605 + 410 + 205 * 2 / 3) / 2, (602.5 + 615) / 2])
+    assert (low <= mean).all()
+    assert (mean <= high).all()
+
+
+def test_labels_are_spread_as_little_as_needed() -> None:
+    assert spread([1.0, 5.0], 1.0, 0.0, 10.0) == [1.0, 5.0]
+    assert spread([5.0, 5.0, 5.0], 1.0, 0.0, 10.0) == pytest.approx([4.0, 5.0, 6.0])
+    assert spread([9.9, 10.0], 1.0, 0.0, 10.0) == pytest.approx([9.0, 10.0])
+    assert spread([], 1.0, 0.0, 10.0) == []
+
+
+def refusal(*args: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        compare(*args, console=Console(file=io.StringIO()))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_what_cannot_be_compared(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "one", sizes=("1",), seeds=1, evaluate=False)
+    connect(store).create_experiment("empty")
+    assert "did you mean 'walkers'?" in refusal("walker", store)
+    assert "did you mean 'one'?" in refusal("walkers", store, "onne")
+    assert "holds no study" in refusal("empty", store)
+    assert "no 'eval/return' in 1 trials" in refusal("walkers", store)
+    assert "connection refused" in refusal("walkers", "http://127.0.0.1:9")
+    missing = tmp_path / "absent.db"
+    assert "run a study first" in refusal("walkers", f"sqlite:///{missing}")
+    assert not missing.exists()

@@ -1,0 +1,270 @@
+"""Studies of a counting trainable on a real Ray with a real MLflow: end, failure, Ctrl-C, kill, resume."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import runner_stub
+import yaml
+from ray import cloudpickle
+from rich.console import Console
+from runner_stub import Stub
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies import interrupt
+from tdmpc_ray.studies.mlflow_client import connect
+from tdmpc_ray.studies.outcome import StudyResult
+from tdmpc_ray.studies.runner import mlflow_command, resume_study, run_study
+from tdmpc_ray.studies.spec import make_study
+
+# Ray's workers cannot import test modules.
+cloudpickle.register_pickle_by_value(runner_stub)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_study_with_a_failing_trial_and_its_continuation(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stub, "fails", tmp_path / "fails")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fails").touch()
+    (tmp_path / "toy.yaml").write_text("# the user's own words\n")
+    printed = io.StringIO()
+    console = Console(file=printed, width=120)
+    study = make_study(runner_stub.values(store, max_failures=1))
+    out = tmp_path / "out"
+    result = run_study(study, out, study_file=tmp_path / "toy.yaml", trainable=Stub, console=console)
+
+    assert (result.finished, result.unfinished, result.signum, result.exit_status) == (1, 0, None, 1)
+    [failed] = result.failed
+    assert failed.name == "size=tiny seed=1"
+    assert failed.reason == "ValueError: as the test wants"
+    assert failed.log is not None
+    assert "runner_stub.py" in failed.log.read_text()
+    text = printed.getvalue()
+    assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
+    assert "continue with: tdmpc-ray tune --resume out" in text
+    assert text.splitlines()[-1] == f"open MLflow with: {mlflow_command('sqlite:///mlflow.db')}"
+
+    runs = mlflow_read.runs(store, "exp")
+    parent, good, bad = (runs[n] for n in ("toy", *(f"size=tiny seed={s} update.lr=0.001" for s in (0, 1))))
+    assert [run.info.status for run in (parent, good, bad)] == ["FAILED", "FINISHED", "FAILED"]
+    assert good.data.params["task"] == "gym:Pendulum-v1"
+    assert mlflow_read.points(store, good, "train/return") == [(n, n) for n in range(100, 2001, 100)]
+    assert good.data.metrics["omp_threads"] == 1.0
+    # One restart, from the beginning, because it failed before its first checkpoint.
+    assert [step for step, _ in mlflow_read.points(store, bad, "train/return")] == [100, 100, 200, 200]
+    assert -2000 < parent.data.metrics["baseline/random_return"] < -500
+    assert mlflow_read.points(store, parent, "scaling/final_return") == [(100_000, 200.0)]
+    listed = {item.path for item in connect(store).list_artifacts(parent.info.run_id)}
+    assert listed == {"study.yaml", "toy.yaml", "scaling.png"}
+    assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")
+    kept = sorted(path.name for path in result.checkpoints["size=tiny seed=0"].parent.glob("checkpoint_*"))
+    assert kept == ["checkpoint_000000", "checkpoint_000001"]
+
+    (tmp_path / "fails").unlink()
+    again = resume_study(out, trainable=Stub, console=console)
+    assert (again.finished, again.failed, again.exit_status) == (2, (), 0)
+    after = mlflow_read.runs(store, "exp")
+    assert {run.info.status for run in after.values()} == {"FINISHED"}
+    assert {name: run.info.run_id for name, run in after.items()} == {
+        name: run.info.run_id for name, run in runs.items()
+    }
+    assert after[good.info.run_name].data.metrics["starts"] == 1.0
+    assert (2000, 2000.0) in mlflow_read.points(store, after[bad.info.run_name], "train/return")
+
+
+class Driver:
+    """A study in a process of its own, on a Ray of its own unless `variables` name another."""
+
+    def __init__(self, folder: Path, *args: str, **variables: str) -> None:
+        self.mark = f"TDMPC_RAY_TEST={uuid.uuid4().hex}"
+        self.log = folder / f"{args[0]}.log"
+        name, value = self.mark.split("=")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, runner_stub.__file__, *args],
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                env={**environment, **variables, name: value},
+                start_new_session=True,
+            )
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def end(self) -> int:
+        return self.process.wait(120)
+
+    def left_behind(self, seconds: float = 30) -> list[str]:
+        """Command lines of processes that this one started and that are still there after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = []
+            for folder in Path("/proc").glob("[0-9]*"):
+                try:
+                    if self.mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                        found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                except OSError:
+                    continue
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+
+
+def checkpointed(out: Path) -> dict[int, int]:
+    """Seed to the agent steps of its newest checkpoint."""
+    found: dict[int, int] = {}
+    for file in sorted(out.glob("tune/*/checkpoint_*/stub.json")):
+        seed = int(file.parents[1].name.split("-seed")[1].split("-")[0])
+        found[seed] = yaml.safe_load(file.read_text())[0]
+    return found
+
+
+def run_name(seed: int) -> str:
+    return f"size=tiny seed={seed} update.lr=0.001"
+
+
+def steps_of(mlflow_read: SimpleNamespace, store: str, run: Any) -> list[int]:
+    return [step for step, _ in mlflow_read.points(store, run, "train/return")]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_stop_kill_and_continue(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "slow").touch()
+    driver = Driver(tmp_path, "run", "out", store)
+    driver.wait_for(lambda: set(checkpointed(out)) == {0, 1})
+    os.killpg(driver.process.pid, signal.SIGINT)  # a terminal sends it to every process of the command
+    assert driver.end() == 130
+    assert driver.left_behind() == []
+    lines = driver.log.read_text().splitlines()
+    assert "stopping: saving 2 trials first (Ctrl-C again: stop without)" in lines
+    assert "interrupted: 2 of 3 trials have a checkpoint; resume with: tdmpc-ray tune --resume out" in lines
+    stopped = mlflow_read.runs(store, "exp")
+    assert set(stopped) == {"toy", run_name(0), run_name(1)}
+    assert {run.info.status for run in stopped.values()} == {"KILLED"}
+    saved = checkpointed(out)
+    for seed, steps in saved.items():
+        assert 500 <= steps < 6000
+        assert steps_of(mlflow_read, store, stopped[run_name(seed)]) == list(range(100, steps + 1, 100))
+
+    driver = Driver(tmp_path, "resume", "out", store)
+    driver.wait_for(lambda: all(checkpointed(out)[seed] > saved[seed] + 400 for seed in saved))
+    time.sleep(2.5)  # Tune notes its trials' checkpoints every second
+    driver.process.kill()
+    driver.end()
+    assert driver.left_behind() == []
+    killed = mlflow_read.runs(store, "exp")
+    assert {run.info.status for run in killed.values()} == {"RUNNING"}  # nobody was left to say otherwise
+
+    # The rest on a cluster that was there before.
+    (tmp_path / "slow").unlink()
+    address = ray.get_runtime_context().gcs_address
+    driver = Driver(tmp_path, "resume", "out", store, RAY_ADDRESS=address, RAY_AUTH_MODE="disabled")
+    assert driver.end() == 0, driver.log.read_text()
+    assert ray.is_initialized()
+    ended = mlflow_read.runs(store, "exp")
+    assert set(ended) == {"toy", *map(run_name, range(3))}
+    assert {run.info.status for run in ended.values()} == {"FINISHED"}
+    for name, run in stopped.items():
+        assert ended[name].info.run_id == run.info.run_id
+    for seed, steps in saved.items():
+        run = ended[run_name(seed)]
+        logged = steps_of(mlflow_read, store, run)
+        assert max(logged) == 6000
+        # Neither the stop nor the kill made it begin again: nothing is there twice from before the stop.
+        assert [step for step in logged if step <= steps] == list(range(100, steps + 1, 100))
+        assert run.data.metrics["starts"] == 3
+    assert steps_of(mlflow_read, store, ended[run_name(2)]) == list(range(100, 6001, 100))
+
+
+def test_folders_that_cannot_be_used(store: str, tmp_path: Path) -> None:
+    study = make_study(runner_stub.values(store))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    with pytest.raises(UserError, match=r"taken is not empty: continue it with `--resume .*taken`"):
+        run_study(study, tmp_path / "taken", trainable=Stub)
+    with pytest.raises(UserError, match=r"taken is not a study's folder: it has no study\.yaml"):
+        resume_study(tmp_path / "taken", trainable=Stub)
+    (tmp_path / "taken" / "study.yaml").write_text(study.to_yaml())
+    (tmp_path / "taken" / "tune").mkdir()
+    (tmp_path / "taken" / "tune" / "experiment_state-2026.json").write_text('{"trial_da')
+    with pytest.raises(UserError, match=r"cannot resume: .*experiment_state-2026\.json is damaged"):
+        resume_study(tmp_path / "taken", trainable=Stub)
+    lost = make_study(runner_stub.values("http://127.0.0.1:9"))
+    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be used"):
+        run_study(lost, tmp_path / "new", trainable=Stub)
+    assert not (tmp_path / "new").exists()
+
+
+def test_signals_are_handled_within_a_study_only() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interrupt.graceful_stop() as request:
+        signal.raise_signal(signal.SIGINT)
+        assert request.signum == signal.SIGINT
+        assert interrupt.stop_requested()
+        with pytest.raises(KeyboardInterrupt):  # Tune's loop, which the second one would end, is not there
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "TUNE_DISABLE_SIGINT_HANDLER" not in os.environ
+    with interrupt.graceful_stop() as request:
+        assert request.signum is None
+        assert not interrupt.stop_requested()
+
+
+def test_a_trial_that_does_not_save_is_not_waited_for_for_ever() -> None:
+    said: list[str] = []
+    saver = interrupt.SaveTrials(1000, say=said.append, grace_s=0.2)
+    trials: list[Any] = [SimpleNamespace(trial_id=name, status="RUNNING") for name in ("a", "b")]
+    ended: list[int] = []
+    with interrupt.graceful_stop():
+        saver.on_step_end(1, trials)
+        assert said == []
+        signal.signal(signal.SIGUSR1, lambda *_: ended.append(1))  # as Tune does
+        signal.raise_signal(signal.SIGTERM)
+        saver.on_step_end(2, trials)
+        saver.on_trial_save(2, trials, trials[0])
+        saver.on_step_end(3, trials)
+        assert ended == []
+        time.sleep(0.25)
+        saver.on_step_end(4, trials)
+    assert ended == [1]
+    assert said[-1] == "1 trial did not save within 0 s"
+
+
+@pytest.mark.parametrize(("signum", "status"), [(None, 0), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_exit_status(signum: int | None, status: int) -> None:
+    result = StudyResult(Path(), finished=0, failed=(), unfinished=1, signum=signum, checkpoints={})
+    assert result.exit_status == status
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        ("http://tracking:5000", "http://tracking:5000"),
+        ("sqlite:////data/runs.db", "mlflow ui --backend-store-uri sqlite:////data/runs.db"),
+        ("sqlite:///runs.db", "mlflow ui --backend-store-uri sqlite:///runs.db"),
+        ("postgresql+psycopg2://db/x", "mlflow ui --backend-store-uri postgresql+psycopg2://db/x"),
+    ],
+)
+def test_the_command_that_opens_mlflow(uri: str, command: str) -> None:
+    assert mlflow_command(uri).endswith(command)

@@ -1,0 +1,210 @@
+"""Study files: what they mean, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.tune.search.variant_generator import generate_variants
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.spec import Study, load_study, make_study
+
+STUDY = """
+name: quick
+task: walker-walk
+preset: light
+model_sizes: [tiny, 1]
+seeds: [0, 1, 2]
+steps: 6000
+set: {planner.num_samples: 64, update.tau: 1e-3}
+space:
+  update.lr: {loguniform: [1e-4, 1e-3]}
+  planner.horizon: {grid: [2, 3, 5]}
+num_samples: 2
+tracking: {uri: sqlite:///runs.db}
+"""
+
+
+def write(folder: Path, text: str = STUDY, **changes: Any) -> Path:
+    values = {**yaml.safe_load(text), **changes}
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not ...}))
+    return file
+
+
+def test_a_study_file_becomes_trials(tmp_path: Path) -> None:
+    file = tmp_path / "quick.yaml"
+    file.write_text(STUDY)
+    study = load_study(file)
+    assert study.trials() == 2 * 3 * 3 * 2
+    assert study.settings() == {"planner.num_samples": 64, "update.tau": 0.001}
+    space = study.search_space()
+    variants = [spec for _, spec in generate_variants(space)]
+    assert len(variants) == 2 * 3 * 3
+    keys = {(v["model_size"], v["seed"], v["agent_overrides"]["planner.horizon"]) for v in variants}
+    assert keys == {(size, seed, h) for size in ("tiny", "1") for seed in (0, 1, 2) for h in (2, 3, 5)}
+    for variant in variants:
+        assert 1e-4 <= variant["agent_overrides"]["update.lr"] <= 1e-3
+        assert variant["agent_overrides"]["update.tau"] == 0.001
+
+
+def test_the_written_study_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = load_study(write(tmp_path))
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(study.to_yaml())
+    monkeypatch.chdir("/")
+    again = load_study(copy)
+    assert again.tracking.uri == f"sqlite:///{tmp_path}/runs.db"
+    assert again.settings() == study.settings()
+    ignored = {"tracking", "overrides"}
+    assert again.model_dump(exclude=ignored) == study.model_dump(exclude=ignored)
+
+
+def test_values_reach_the_algorithm() -> None:
+    study = make_study(
+        {
+            "name": "q",
+            "task": "cartpole-balance",
+            "preset": "light",
+            "model_sizes": ["tiny", "1"],
+            "seeds": [3],
+            "steps": "6e3",
+            "set": {"update.lr": "1e-3"},
+            "space": {"planner.horizon": {"choice": ["2", 3]}},
+            "evaluation": {"every": 1500, "episodes": 4},
+            "resources": {"num_env_runners": 2, "num_envs_per_env_runner": 3, "cpus_per_env_runner": 0.5},
+        }
+    )
+    config = study.config()
+    config.validate()
+    assert config.agent().update.lr == 1e-3
+    assert (config.task, config.model_size, config.seed) == ("cartpole-balance", "tiny", 3)
+    assert (config.eval_every, config.total_steps, config.evaluation_duration) == (1500, 6000, 4)
+    assert (config.num_env_runners, config.num_envs_per_env_runner) == (2, 3)
+    assert config.num_cpus_per_env_runner == 0.5
+    [variant, _] = [spec for _, spec in generate_variants(study.param_space().to_dict())]
+    assert variant["agent_overrides"]["planner.horizon"] in (2, 3)
+    assert study.param_space().to_dict()["model_size"] == {"grid_search": ["tiny", "1"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_sise": [1]}, "unknown key 'model_sise': did you mean 'model_sizes'?"),
+        ({"evaluation": {"evry": 3}}, "evaluation: unknown key 'evry': did you mean 'every'?"),
+        (
+            {"resources": {"num_env_runner": 1}},
+            "resources: unknown key 'num_env_runner': did you mean 'num_env_runners'?",
+        ),
+        ({"set": {"update.lrr": 1}}, "set: unknown setting 'update.lrr': did you mean 'update.lr'?"),
+        (
+            {"space": {"planner.horizn": {"grid": [1]}}},
+            "space: unknown setting 'planner.horizn': did you mean 'planner.horizon'?",
+        ),
+        (
+            {"space": {"update.lr": {"logunifrom": [1, 2]}}},
+            "space.update.lr: unknown distribution 'logunifrom': did you mean 'loguniform'?",
+        ),
+        ({"task": "walker-wlk"}, "task: unknown task 'walker-wlk': did you mean 'walker-walk'?"),
+        ({"task": ...}, "'task' is missing"),
+        (
+            {"model_sizes": [2]},
+            "model_sizes: unknown model size '2': choose one of: tiny, 1, 5, 19, 48, 317",
+        ),
+        ({"model_sizes": []}, "model_sizes: must not be empty"),
+        ({"preset": "lite"}, "preset: unknown preset 'lite': did you mean 'light'?"),
+        ({"steps": -5}, "steps: must be greater than 0, not -5"),
+        ({"steps": True}, "steps: must be a number, not true"),
+        ({"steps": "many"}, "steps: must be a number, not 'many'"),
+        ({"seeds": 5}, "seeds: must be a list, such as [5]"),
+        ({"seeds": [1, 1]}, "seeds: 1 is there twice"),
+        ({"evaluation": 5}, "evaluation: must hold 'key: value' pairs, not 5"),
+        ({"set": {"update.tau": 2}}, "update.tau must lie in (0, 1]"),
+        ({"set": {"planner.horizon": 3}}, "'planner.horizon' is both in set and in space: keep one"),
+        (
+            {"space": {"planner.horizon": {"uniform": [2, 5]}}},
+            "planner.horizon=3.145898 is not a valid value: expected int",
+        ),
+        (
+            {"space": {"planner.num_elites": {"grid": [8, 65]}}, "num_samples": 1},
+            "planner.num_elites must not exceed planner.num_samples",
+        ),
+        (
+            {"space": {"update.lr": [1, 2]}},
+            "space.update.lr: say how to use the values: {grid: [1, 2]} or {choice: [1, 2]}",
+        ),
+        (
+            {"space": {"update.lr": 0.1}},
+            "space.update.lr: give a distribution, or put the fixed value 0.1 under 'set'",
+        ),
+        (
+            {"space": {"update.lr": {"loguniform": [0, 1]}}},
+            "space.update.lr: loguniform needs a low above 0, not 0.0",
+        ),
+        (
+            {"space": {"update.lr": {"uniform": [1]}}},
+            "space.update.lr: uniform needs [low, high], not [1]",
+        ),
+        (
+            {"space": {"planner.horizon": {"grid": [2]}}},
+            "num_samples > 1 would repeat the same trials: space draws nothing at random",
+        ),
+        ({"name": "a/b"}, "name: 'a/b' has characters that file names should not have"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_it(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    file = write(tmp_path, **changes)
+    with pytest.raises(UserError) as caught:
+        load_study(file)
+    assert str(caught.value) == f"{file}: {message}"
+
+
+def test_several_problems_are_listed(tmp_path: Path) -> None:
+    file = write(tmp_path, steps=0, tsk="x", task=...)
+    with pytest.raises(UserError) as caught:
+        load_study(file)
+    assert str(caught.value).splitlines() == [
+        f"{file} has 3 problems:",
+        "  'task' is missing",
+        "  steps: must be greater than 0, not 0",
+        "  unknown key 'tsk': did you mean 'task'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "line 1, column 8"),
+        ("- a\n- b\n", "must hold 'key: value' lines"),
+        ("name: a\nname: b\n", "line 2, column 1: 'name' is there twice"),
+    ],
+)
+def test_what_is_no_study_file(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=str(file)) as caught:
+        load_study(file)
+    assert message in str(caught.value)
+    with pytest.raises(UserError, match=r"cannot read .*absent\.yaml: No such file"):
+        load_study(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_shipped_studies_are_right(file: Path) -> None:
+    study = load_study(file)
+    assert study.name.replace("-", "_") == file.stem.replace("-", "_")
+    assert study.trials() >= 1
+
+
+def test_editors_get_a_schema() -> None:
+    schema = Study.model_json_schema()
+    assert {"set", "space", "model_sizes"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False

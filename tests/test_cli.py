@@ -1,0 +1,225 @@
+"""The command line: what it says and with which status it ends."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tdmpc_ray import cli
+from tdmpc_ray.cli import training
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies import sections
+from tdmpc_ray.studies.spec import Study
+
+TRAIN = ["train", "--task", "walker-walk", "--steps", "10"]
+
+
+def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tdmpc_ray.cli", *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_help_needs_none_of_the_heavy_parts(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tdmpc_ray.cli import main; status = main(['train', '--help']); "
+        "print(status, sorted({'ray', 'torch', 'mlflow', 'gymnasium'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert "Example: tdmpc-ray train --task walker-walk" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "compare"])
+def test_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert f"Example: tdmpc-ray {command} " in capsys.readouterr().out
+
+
+def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("tdmpc-ray 0.")
+    assert cli.main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    for command in ("train", "tune", "evaluate", "compare"):
+        assert f"\n  {command} " in overview
+    assert "..." not in overview.split("Commands:")[1]  # no description is cut
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trian"], "No such command 'trian'. Did you mean 'train'?"),
+        (["train", "--task", "walker-walk"], "train needs --steps, such as --steps 100000"),
+        (["train", "--steps", "10"], "train needs --task, such as --task walker-walk"),
+        (
+            ["train", "--task", "walker-wlk", "--steps", "10"],
+            "--task: unknown task 'walker-wlk': did you mean 'walker-walk'?",
+        ),
+        (["train", "--task", "walker-walk", "--steps", "-5"], "--steps: must be greater than 0, not -5"),
+        (
+            [*TRAIN, "--model-size", "2"],
+            "--model-size: unknown model size '2': choose one of: tiny, 1, 5, 19, 48, 317",
+        ),
+        ([*TRAIN, "--preset", "lite"], "--preset: unknown preset 'lite': did you mean 'light'?"),
+        (
+            [*TRAIN, "--set", "update.lrr=1"],
+            "--set: unknown setting 'update.lrr': did you mean 'update.lr'?",
+        ),
+        ([*TRAIN, "--set", "update.lr=-1"], "update.lr must be positive, not -1.0"),
+        ([*TRAIN, "--set", "update.lr"], "--set update.lr: write KEY=VALUE, such as --set update.lr=1e-3"),
+        (
+            [*TRAIN, "--num-env-runners", "-1"],
+            "--num-env-runners: must be greater than or equal to 0, not -1",
+        ),
+        ([*TRAIN, "--mlflow-uri", "here"], "'here' is not an address of MLflow"),
+        (["tune"], "tune needs a study file"),
+        (["tune", "absent.yaml"], "cannot read absent.yaml: No such file or directory"),
+        (["tune", "--resume", "absent"], "absent is not a study's folder: it has no study.yaml"),
+        (
+            ["train", "--resume", "x", "--steps", "5"],
+            "--resume continues a study as it was begun: leave out --steps",
+        ),
+        (["evaluate", "absent"], "no checkpoint at absent: there is no such folder"),
+        (["compare", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_status_2(
+    args: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import ray
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    assert cli.main(args) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    [line] = printed.err.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_option_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = run(*TRAIN, "--sed", "3", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: No such option: --sed")
+    assert "--seed" in line
+
+
+def test_a_folder_without_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run("evaluate", "empty", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("error: no checkpoint in empty: give a checkpoint folder")
+
+
+def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tdmpc_ray.studies import runner
+
+    started: list[tuple[Study, Path]] = []
+
+    def fake_run(study: Study, out: Path, **_: Any) -> SimpleNamespace:
+        started.append((study, out))
+        return SimpleNamespace(exit_status=130)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "run_study", fake_run)
+    options = ["--model-size", "1", "--preset", "light", "--seed", "7", "--num-env-runners", "4"]
+    options += ["--set", "update.lr=1e-3", "--set", "planner.enabled=false", "--eval-every", "5"]
+    assert cli.main([*TRAIN, *options, "--num-learners", "1", "--num-gpus", "1", "--out", "here"]) == 130
+    [(study, out)] = started
+    assert out == Path("here")
+    assert (study.trials(), study.model_sizes, study.seeds, study.steps) == (1, ["1"], [7], 10)
+    assert study.settings() == {"update.lr": 0.001, "planner.enabled": False}
+    assert (study.evaluation.every, study.resources.num_env_runners) == (5, 4)
+    assert (study.resources.num_learners, study.resources.gpus_per_learner) == (1, 1.0)
+    assert cli.main(TRAIN) == 130
+    name, stamp = started[1][1].name.rsplit("seed0-", 1)
+    assert (started[1][1].parent, name) == (Path("results"), "walker-walk-size5-")
+    assert len(stamp) == len("20260101-120000")
+
+
+def test_defaults_are_those_of_a_study() -> None:
+    defaults = {name: p.default for name, p in inspect.signature(training.train).parameters.items()}
+    study = Study.model_validate({"name": "x", "task": "walker-walk", "steps": 1})
+    assert [defaults["model_size"]] == study.model_sizes
+    assert [defaults["seed"]] == study.seeds
+    assert defaults["preset"] == study.preset
+    assert defaults["eval_every"] == sections.Evaluation().every
+    assert defaults["eval_episodes"] == sections.Evaluation().episodes
+    assert defaults["checkpoint_every"] == sections.Checkpoint().every
+    assert defaults["experiment"] == sections.Tracking().experiment
+    resources = sections.Resources()
+    for name in ("num_env_runners", "num_envs_per_env_runner", "num_learners"):
+        assert defaults[name] == getattr(resources, name)
+
+
+def test_evaluate_prints_every_episode(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tdmpc_ray.rllib import evaluate
+
+    def fake(path: Path, episodes: int, seed: int, video: Path | None) -> dict[str, Any]:
+        assert (path, episodes, seed, video) == (Path("run"), 2, 5, Path("a.mp4"))
+        return {"returns": [10.0, 20.0], "lengths": [500, 400], "successes": [1.0, 0.0]}
+
+    monkeypatch.setattr(evaluate, "evaluate_checkpoint", fake)
+    assert cli.main(["evaluate", "run", "--episodes", "2", "--seed", "5", "--video", "a.mp4"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "episode 1: return 10.0, 500 steps, success",
+        "episode 2: return 20.0, 400 steps, no success",
+        "mean return 15.0 (standard deviation 5.0), success 50%",
+        "video: a.mp4",
+    ]
+
+
+def test_an_unexpected_error_leaves_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tdmpc_ray.studies import report
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("out of luck\nsecond line")
+
+    monkeypatch.setattr(report, "compare", fail)
+    assert cli.main(["compare", "x"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: RuntimeError: out of luck (details: ")
+    log = Path(line.split("details: ")[1].split(";")[0])
+    assert "Traceback" in log.read_text()
+    log.unlink()
+    monkeypatch.setenv("TDMPC_RAY_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="out of luck"):
+        cli.main(["compare", "x"])
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no"), 2)])
+def test_status_of_interrupts(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tdmpc_ray.studies import report
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(report, "compare", fail)
+    assert cli.main(["compare", "x"]) == status
