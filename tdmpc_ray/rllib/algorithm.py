@@ -45,19 +45,17 @@ class TDMPC2(Algorithm):
         self._reporter = Reporter(*self._on_learner(TDMPC2Learner.model_cost))
 
     def training_step(self) -> None:
-        """Collect, store, update, until this iteration's share of steps or updates is done."""
-        config, updates = self.config, 0
+        """Collect, store, update, until this iteration's share of steps or of time is done."""
+        config, started = self.config, time.perf_counter()
         boundary = self._next_boundary()
-        max_updates = max(config.steps_per_iteration * self.utd_ratio, config.updates_per_call)
         while self.env_steps < boundary or self.updates_owed() > 0:
             if self.updates_owed() == 0:
                 self._collect(boundary - self.env_steps)
             if num_updates := min(self.updates_owed(), config.updates_per_call):
                 self._learn(num_updates)
-                updates += num_updates
-            # The updates that follow the random steps take many iterations, so that each is reported; but
-            # Tune stops a trial at its last step, so there they all have to be done.
-            if updates >= max_updates and not (config.total_steps and self.env_steps >= config.total_steps):
+            # Tune stops a trial at its last step, so there all updates have to be done.
+            at_end = config.total_steps is not None and self.env_steps >= config.total_steps
+            if time.perf_counter() - started > config.max_time_s_per_iteration and not at_end:
                 break
 
     def updates_owed(self) -> int:

@@ -38,6 +38,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.eval_every: int | None = None
         self.total_steps: int | None = None
         self.steps_per_iteration = 500
+        self.max_time_s_per_iteration = 10.0
         self.updates_per_call = 50
 
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
@@ -74,6 +75,7 @@ class TDMPC2Config(AlgorithmConfig):
         eval_every: int | None = NotProvided,
         total_steps: int | None = NotProvided,
         steps_per_iteration: int = NotProvided,
+        max_time_s_per_iteration: float = NotProvided,
         updates_per_call: int = NotProvided,
         **kwargs: Any,
     ) -> TDMPC2Config:
@@ -88,6 +90,8 @@ class TDMPC2Config(AlgorithmConfig):
             eval_every: evaluate every so many agent steps; None leaves it to RLlib's `evaluation_interval`.
             total_steps: agent steps of the whole run: the last iteration ends there, evaluated.
             steps_per_iteration: agent steps per `train()`, at most.
+            max_time_s_per_iteration: seconds after which a `train()` returns, where nothing hinders it: the
+                many updates after the random steps, and slow models, report their progress in parts.
             updates_per_call: gradient steps per call of the learner, at most.
         """
         super().training(**kwargs)
@@ -99,6 +103,7 @@ class TDMPC2Config(AlgorithmConfig):
             "eval_every": eval_every,
             "total_steps": total_steps,
             "steps_per_iteration": steps_per_iteration,
+            "max_time_s_per_iteration": max_time_s_per_iteration,
             "updates_per_call": updates_per_call,
         }
         for name, value in given.items():
@@ -157,7 +162,7 @@ class TDMPC2Config(AlgorithmConfig):
 
     def update_from_dict(self, config_dict: Mapping[str, Any]) -> TDMPC2Config:
         known = vars(self)
-        for key in config_dict:
+        for key, _ in config_dict.items():  # also of an AlgorithmConfig, which cannot be iterated
             translated = self._translate_special_keys(key, warn_deprecated=False)
             if translated not in known and not hasattr(type(self), translated) and not key.startswith("_"):
                 raise unknown("setting of TDMPC2Config", key, [k for k in known if not k.startswith("_")])

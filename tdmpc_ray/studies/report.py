@@ -73,8 +73,10 @@ def scaling_points(runs: StudyRuns) -> list[tuple[int, float]]:
 
 def render_table(runs: StudyRuns) -> Table:
     """The summary for a terminal."""
-    table = Table(
-        title=f"{runs.study} ({', '.join(runs.tasks)})",
+    name = "success" if runs.metric.endswith("success") else "return"
+    table = Table(  # its width has to stay below 80
+        title=f"{runs.study} ({', '.join(runs.tasks)}), final evaluation {name}",
+        padding=(0, 0, 0, 1),
         title_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
@@ -83,14 +85,12 @@ def render_table(runs: StudyRuns) -> Table:
     several = len(runs.tasks) > 1
     if several:
         table.add_column("task")
-    table.add_column("model size")
-    name = "success" if runs.metric.endswith("success") else "return"
+    table.add_column("model size", no_wrap=True)
     for header in (
         "params",
         "seeds",
-        f"final {name}",
-        "95% interval",
-        "best",
+        name,
+        "95% CI",
         "env steps",
         "hours",
         "steps/s",
@@ -100,7 +100,7 @@ def render_table(runs: StudyRuns) -> Table:
     for row in summary_table(runs).to_dict("records"):
         cells = [str(row["task"])] if several else []
         if row["model_size"] == RANDOM:
-            cells += ["random policy", "", "", f"{row['final']:.{digits}f}", "", "", "", "", ""]
+            cells += ["random policy", "", "", f"{row['final']:.{digits}f}", "", "", "", ""]
             table.add_row(*cells, style="dim")
             continue
         interval = (
@@ -108,7 +108,7 @@ def render_table(runs: StudyRuns) -> Table:
         )
         params = f"{row['params'] / 1e6:.2f} M" if np.isfinite(row["params"]) else "?"
         cells += [str(row["model_size"]), params, str(row["seeds"]), f"{row['final']:.{digits}f}", interval]
-        cells += [f"{row['best']:.{digits}f}", f"{row['env_steps']:,.0f}", f"{row['hours']:.2f}"]
+        cells += [f"{row['env_steps']:,.0f}", f"{row['hours']:.2f}"]
         table.add_row(*cells, f"{row['steps_per_s']:.1f}")
     return table
 

@@ -116,15 +116,16 @@ class _Run:
         self.say(
             f"{what} {study.name}: {trials} of {study.steps:,} steps on {study.task}, in {shown(self.out)}"
         )
+        label = partial(trial_params, hide=frozenset(study.overrides))
         tracker = MLflowTracker(
             uri=study.tracking.uri,
             experiment=study.tracking.experiment,
             study=study.name,
             spool_dir=self.out / TRACKING_FOLDER,
             trial_params=trial_params,
+            label_params=label,
             artifacts=[] if resume else artifacts,
         )
-        label = partial(trial_params, hide=frozenset(study.overrides))
         outcome = Outcome(label)
         callbacks = [
             tracker,

@@ -50,6 +50,7 @@ class MLflowTracker(tune.Callback):
         study: name of the study's own run.
         spool_dir: folder of this study for what MLflow has not got yet; kept across resumes.
         trial_params: a trial's config to its parameters (model_size, seed, task, preset, overrides).
+        label_params: the part of it that names the trial's run; None: all of it.
         tags: tags of the study's run and of every trial's.
         artifacts: files to attach to the study's run at its start.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
@@ -63,6 +64,7 @@ class MLflowTracker(tune.Callback):
         study: str,
         spool_dir: Path,
         trial_params: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
+        label_params: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         tags: Mapping[str, str] | None = None,
         artifacts: Iterable[Path] = (),
         shutdown_s: float = 30.0,
@@ -72,6 +74,7 @@ class MLflowTracker(tune.Callback):
         self._study = study
         self._spool_dir = Path(spool_dir).absolute()
         self._trial_params = trial_params
+        self._label_params = label_params or trial_params
         self._tags = clean_tags(tags or {})
         self._artifacts = [Path(path) for path in artifacts]
         self._shutdown_s = shutdown_s
@@ -130,7 +133,7 @@ class MLflowTracker(tune.Callback):
         self._put(
             run_ops.create(
                 key,
-                name=trial_label(record.params),
+                name=trial_label(self._label_params(trial.config)),
                 time=record.started,
                 tags={**self._tags, **own},
                 params=clean_params(record.params),

@@ -95,6 +95,20 @@ class TestRunning:
         finally:
             algo.stop()
 
+    def test_a_long_iteration_reports_in_parts(self, tiny_overrides: dict[str, Any]) -> None:
+        """The updates after the random steps, too: and nothing is skipped by it."""
+        config = walker(tiny_overrides).training(max_time_s_per_iteration=0.0, total_steps=150)
+        algo = config.build_algo()
+        progress = []
+        try:
+            while algo.env_steps < 150:
+                result = algo.train()
+                progress.append((result["env_steps"], result["grad_updates"]))
+        finally:
+            algo.stop()
+        assert progress[:4] == [(25, 0), (50, 25), (50, 50), (75, 75)]
+        assert progress[-1] == (150, 150)
+
     def test_evaluation_by_agent_steps_and_at_the_end(self, tiny_overrides: dict[str, Any]) -> None:
         config = walker(tiny_overrides).training(eval_every=80, total_steps=200)
         algo = config.build_algo()
@@ -165,8 +179,8 @@ class TestConfiguration:
         """So that two trials with a runner each share two cores."""
         config = walker({}).env_runners(num_env_runners=1, num_cpus_per_env_runner=0.5)
         config.resources(num_cpus_for_main_process=0.5)
-        request = TDMPC2.default_resource_request(config.to_dict())
-        assert request.required_resources["CPU"] == 1.0
+        for form in (config, config.to_dict()):
+            assert TDMPC2.default_resource_request(form).required_resources["CPU"] == 1.0
 
     def test_own_environment_needs_its_episode_length(self) -> None:
         config = TDMPC2Config().environment(CountingEnv)
