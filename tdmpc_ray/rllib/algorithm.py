@@ -38,6 +38,7 @@ class TDMPC2(Algorithm):
         self.seed_steps = data.num_seed_steps(episode_length)
         self.utd_ratio = data.utd_ratio
         self.env_steps = 0  # agent steps whose transitions are in the replay
+        self.random_steps = 0  # of these, the ones taken before the first update
         self.grad_updates = 0
         self.lost_fragments = 0
         self.evaluated_at = 0
@@ -65,7 +66,7 @@ class TDMPC2(Algorithm):
         """
         if self.env_steps < self.seed_steps:
             return 0
-        allowed = self.seed_steps + (self.env_steps - self.seed_steps) * self.utd_ratio
+        allowed = self.random_steps + (self.env_steps - self.random_steps) * self.utd_ratio
         return max(math.floor(allowed) - self.grad_updates, 0)
 
     def _next_boundary(self) -> int:
@@ -97,6 +98,8 @@ class TDMPC2(Algorithm):
         batches = [s.fragments for s in sampled]
         added, lost = self._on_learner(TDMPC2Learner.ingest, batches=batches)
         self.env_steps += added
+        if self.grad_updates == 0:
+            self.random_steps = self.env_steps
         self.lost_fragments += lost
 
     def _learn(self, num_updates: int) -> None:
@@ -154,6 +157,7 @@ class TDMPC2(Algorithm):
         if components is None:
             state["tdmpc2"] = {
                 "env_steps": self.env_steps,
+                "random_steps": self.random_steps,
                 "grad_updates": self.grad_updates,
                 "lost_fragments": self.lost_fragments,
                 "evaluated_at": self.evaluated_at,

@@ -71,6 +71,7 @@ def graceful_stop() -> Iterator[StopRequest]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     signal.signal(signal.SIGINT, _request)
     signal.signal(signal.SIGTERM, _request)
+    signal.signal(_TUNE_STOPS_AT, signal.SIG_DFL)  # an earlier experiment may have left its handler
     try:
         yield _request
     finally:

@@ -108,12 +108,13 @@ def test_random_steps_then_as_many_updates_then_the_ratio(
     finally:
         algo.stop()
     first_learn = next(i for i, (kind, _, _) in enumerate(events) if kind == "learn")
-    assert sum(n for kind, _, n in events[:first_learn]) == 60  # the random steps, to the step
-    updates, steps = 0, 60
+    random = sum(n for kind, _, n in events[:first_learn])
+    assert 60 <= random < 64  # to the step, but that four environments step at once
+    updates, steps = 0, random
     for kind, at, number in events[first_learn:]:
         if kind == "collect":
             # never ahead of its updates: at once as many as random steps, then the ratio
-            assert updates == 60 + int((steps - 60) * utd_ratio)
+            assert updates == random + int((steps - random) * utd_ratio)
             steps += number
         else:
             assert at == steps
