@@ -113,19 +113,6 @@ def server(server_process: MLflowServer) -> MLflowServer:
     return server_process
 
 
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """A local Ray with two cores."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def fake_trial(trial_id: str, **config: Any) -> SimpleNamespace:
     """What the callbacks read of a trial of Tune."""
     return SimpleNamespace(trial_id=trial_id, config=config, status="RUNNING")

@@ -24,7 +24,7 @@ RESULTS = 6  # per trial, 100 agent steps each
 # Ray's workers cannot import test modules.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def train(config: dict[str, Any]) -> None:
