@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -180,8 +181,11 @@ def test_evaluate_prints_every_episode(
 ) -> None:
     from tdmpc_ray.rllib import evaluate
 
-    def fake(path: Path, episodes: int, seed: int, video: Path | None) -> dict[str, Any]:
+    def fake(
+        path: Path, episodes: int, seed: int, video: Path | None, on_progress: Callable[[float], None]
+    ) -> dict[str, Any]:
         assert (path, episodes, seed, video) == (Path("run"), 2, 5, Path("a.mp4"))
+        on_progress(0.5)
         return {"returns": [10.0, 20.0], "lengths": [500, 400], "successes": [1.0, 0.0]}
 
     monkeypatch.setattr(evaluate, "evaluate_checkpoint", fake)

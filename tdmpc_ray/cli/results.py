@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import make_console
+from tdmpc_ray.cli.common import make_console, progress_bar
 from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 
 
@@ -29,7 +29,8 @@ def evaluate(
     quiet()
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
 
-    played = evaluate_checkpoint(checkpoint, episodes, seed, video)
+    with progress_bar("playing") as advance:
+        played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance)
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"] or [None] * len(returns)
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):

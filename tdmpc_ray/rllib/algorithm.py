@@ -141,7 +141,7 @@ class TDMPC2(Algorithm):
             result, self.last_evaluation, counters, self.env_steps - steps, self.grad_updates - updates
         )
         self.last_evaluation = {}
-        return {**result, **counters, "report": report}
+        return {**result, **counters, "updates_owed": self.updates_owed(), "report": report}
 
     def _evaluation_due(self) -> bool:
         every, total = self.config.eval_every, self.config.total_steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
@@ -64,7 +65,11 @@ def load_agent(path: Path | str) -> Agent:
 
 
 def evaluate_checkpoint(
-    path: Path | str, episodes: int = 10, seed: int = 0, video: Path | str | None = None
+    path: Path | str,
+    episodes: int = 10,
+    seed: int = 0,
+    video: Path | str | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Any]:
     """Play episodes with the planner in evaluation mode.
 
@@ -73,6 +78,7 @@ def evaluate_checkpoint(
         episodes: how many.
         seed: of the environments and the planner.
         video: write the first episode to this mp4 file.
+        on_progress: called while playing with the share of the work done, 0 to 1.
 
     Returns:
         `task`, and per episode the lists `returns`, `lengths`, `successes` (empty where the task has none).
@@ -93,17 +99,23 @@ def evaluate_checkpoint(
         for i in range(num_envs)
     ]
     outcome: dict[str, Any] = {"task": agent.task, "returns": [], "lengths": [], "successes": []}
+    limit = task_info(agent.task).episode_length
     with contextlib.closing(writer) if writer else contextlib.nullcontext():
-        while (missing := episodes - len(outcome["returns"])) > 0:
-            _play(agent, envs[:missing], outcome, writer)
+        while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
+            playing = min(missing, num_envs)
+            for step in _play(agent, envs[:playing], outcome, writer):
+                on_progress((ended + playing * min(step / limit, 1.0)) / episodes)
             writer = None
     for env in envs:
         env.close()
     return outcome
 
 
-def _play(agent: Agent, envs: list[gymnasium.Env], outcome: dict[str, Any], writer: Any) -> None:
-    """One episode in each environment; those that end early wait, so that none plays more than one."""
+def _play(agent: Agent, envs: list[gymnasium.Env], outcome: dict[str, Any], writer: Any) -> Iterator[int]:
+    """One episode in each environment; those that end early wait, so that none plays more than one.
+
+    Yields the number of steps so far.
+    """
     obs = np.stack([env.reset()[0] for env in envs])
     num_envs = len(envs)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
@@ -121,6 +133,7 @@ def _play(agent: Agent, envs: list[gymnasium.Env], outcome: dict[str, Any], writ
                 successes[int(i)] = float(info["success"])
         if writer is not None and running[0]:
             writer.append_data(envs[0].render())
+        yield int(lengths.max())
     outcome["returns"] += returns.tolist()
     outcome["lengths"] += lengths.tolist()
     outcome["successes"] += [successes[i] for i in sorted(successes)]

@@ -63,9 +63,11 @@ class Reporter:
         """
         report: dict[str, float] = {f"time/{name}": value for name, value in counters.items()}
         report["time/wall_s"] = self.wall_s
-        _copy(evaluation, _EVALUATION, report)
+        report.update({ours: evaluation[name] for name, ours in _EVALUATION.items() if name in evaluation})
         sampling = result.get(ENV_RUNNER_RESULTS, {})
-        _copy(sampling, _SAMPLING, report)
+        for name, ours in _SAMPLING.items():
+            if name in sampling and not math.isnan(sampling[name]):  # RLlib's NaN: no episode ended
+                report[ours] = sampling[name]
         for name, total in self._losses.items():
             report[f"train/{name}"] = total / self._num_losses
         report["summary/params_total"] = self._num_params
@@ -85,9 +87,3 @@ class Reporter:
         self._losses.clear()
         self._num_losses = 0
         return {name: float(value) for name, value in report.items()}
-
-
-def _copy(source: dict[str, Any], names: dict[str, str], target: dict[str, float]) -> None:
-    for name, ours in names.items():
-        if name in source:
-            target[ours] = source[name]

@@ -32,6 +32,7 @@ class TrialRow:
     eval_return: float | None = None
     train_return: float | None = None
     elapsed_s: float = 0.0
+    updates_owed: int = 0
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     printed_at: float = float("-inf")
 
@@ -40,12 +41,19 @@ class TrialRow:
         report = result.get("report") or {}
         self.env_steps = int(result.get("env_steps", self.env_steps))
         self.elapsed_s = float(result.get("time_total_s", self.elapsed_s))
+        self.updates_owed = int(result.get("updates_owed", 0))
         self.train_return = report.get("train/return", self.train_return)
         self.eval_return = report.get("eval/return", self.eval_return)
         if self.recent and self.env_steps < self.recent[-1][1]:
             self.recent.clear()  # a scheduler put it back to an older checkpoint
         self.recent.append((self.elapsed_s, self.env_steps))
         return "eval/return" in report
+
+    @property
+    def activity(self) -> str:
+        """The status; of a trial whose updates catch up with its random steps, how many are to go."""
+        catching_up = self.status == "running" and self.updates_owed > 0
+        return f"{self.updates_owed:,} updates to go" if catching_up else self.status
 
     @property
     def steps_per_s(self) -> float | None:
@@ -179,7 +187,7 @@ class ProgressTable(tune.Callback):
     def _cells(self, row: TrialRow) -> list[Text | str]:
         return [
             row.name,
-            Text(row.status, style=_STYLES[row.status]),
+            Text(row.activity, style=_STYLES[row.status]),
             Text(_number(row.eval_return), style="bold"),
             _number(row.train_return),
             f"{row.env_steps:,}/{self._total_steps:,}",
@@ -190,6 +198,8 @@ class ProgressTable(tune.Callback):
 
     def _print_line(self, row: TrialRow, evaluated: bool) -> None:
         words = [f"{row.name}: {row.env_steps:,}/{self._total_steps:,} steps"]
+        if row.updates_owed:
+            words.append(row.activity)
         if evaluated:
             words.append(f"eval return {_number(row.eval_return)}")
         if row.train_return is not None:

@@ -135,7 +135,9 @@ class TestRunning:
         algo.train()
         algo.save_to_path(str(tmp_path / "run" / "checkpoint"))
         algo.stop()
-        outcome = evaluate_checkpoint(tmp_path / "run", episodes=3, seed=1)
+        shares: list[float] = []
+        outcome = evaluate_checkpoint(tmp_path / "run", episodes=3, seed=1, on_progress=shares.append)
+        assert shares == pytest.approx([step / 500 for step in range(1, 501)])
         assert outcome["task"] == "walker-walk"
         assert outcome["lengths"] == [500] * 3
         assert len(set(outcome["returns"])) == 3

@@ -130,9 +130,21 @@ class Callbacks:
             self.trials.append(trial)
         self.callback.on_trial_start(iteration=0, trials=self.trials, trial=trial)
 
-    def result(self, trial: SimpleNamespace, env_steps: int, seconds: float = 0.0, **report: float) -> None:
+    def result(
+        self,
+        trial: SimpleNamespace,
+        env_steps: int,
+        seconds: float = 0.0,
+        updates_owed: int = 0,
+        **report: float,
+    ) -> None:
         report = {key.replace("__", "/"): value for key, value in report.items()}
-        result = {"env_steps": env_steps, "report": report, "time_total_s": seconds}
+        result = {
+            "env_steps": env_steps,
+            "updates_owed": updates_owed,
+            "report": report,
+            "time_total_s": seconds,
+        }
         self.callback.on_trial_result(iteration=0, trials=self.trials, trial=trial, result=result)
 
     def complete(self, trial: SimpleNamespace) -> None:

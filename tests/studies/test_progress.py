@@ -141,6 +141,20 @@ def test_lines_come_at_intervals(drive: Any, pipe: Console) -> None:
     assert len(pipe.file.getvalue().splitlines()) == 3  # type: ignore[attr-defined]
 
 
+def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) -> None:
+    progress = ProgressTable(1000, trial_params=params, console=pipe, interval_s=0.0)
+    calls = drive(progress)
+    trial = drive.trial("a", size="1", seed=0)
+    calls.start(trial)
+    calls.result(trial, 500, updates_owed=500)
+    assert "500 updates to go" in shown(progress, pipe)
+    calls.result(trial, 500, updates_owed=0)
+    assert pipe.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "size=1 seed=0: 500/1,000 steps, 500 updates to go",
+        "size=1 seed=0: 500/1,000 steps",
+    ]
+
+
 def test_it_survives_a_restore(drive: Any) -> None:
     progress = ProgressTable(1000, trial_params=params, console=terminal())
     calls = drive(progress)
