@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP) ## make .venv with the pinned versions
 
-quickstart: $(STAMP) ## train two model sizes on walker-walk and draw the scaling curve
+quickstart: $(STAMP) ## train two model sizes on finger-spin and draw the scaling curve
 	$(BIN)/tdmpc-ray tune experiments/quickstart.yaml
 
 test: lint types test-fast ## lint, formatting, types, layer test and all tests
