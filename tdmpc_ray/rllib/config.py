@@ -13,6 +13,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry, register_env
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.errors import UserError, unknown
+from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
 
 ENV_NAME = "tdmpc_ray"
 register_env(ENV_NAME, lambda env_config: make_env(env_config["task"]))
@@ -42,6 +43,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.updates_per_call = 50
 
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+        self.env_runner_cls = TDMPC2EnvRunner
         self.num_env_runners = 0
         self.rollout_fragment_length = 25
         self.num_cpus_for_main_process = 1

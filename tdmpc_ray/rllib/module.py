@@ -80,13 +80,13 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return action
 
     def _seeded_generator(self, device: torch.device) -> torch.Generator:
-        """The planner's own random stream: RLlib seeds each process with seed + worker index."""
+        """The planner's own random stream; another one after a restart, which RLlib seeds as before."""
         if self._generator is None:
             self._generator = torch.Generator(device)
             if self.model_config["seed"] is None:
                 self._generator.seed()
             else:
-                self._generator.manual_seed(int(torch.randint(2**62, ())))
+                self._generator.manual_seed(int(torch.randint(2**62, ())) + int(self.grad_updates))
         return self._generator
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
