@@ -72,6 +72,7 @@ class PlannerConfig:
             0 <= self.num_pi_trajs < self.num_samples,
             "planner.num_pi_trajs must lie in [0, planner.num_samples)",
         )
+        _require(self.extra_iterations >= 0, "planner.extra_iterations must not be negative")
         _require(
             self.num_elites <= self.num_samples, "planner.num_elites must not exceed planner.num_samples"
         )

@@ -2,7 +2,8 @@
 
 A plan is thousands of small operations; dispatching them one by one from Python takes longer than
 computing them. Matrix products run in the BLAS that PyTorch ships. Where that, a C compiler or float32 on
-the CPU is missing, `fused_model` returns None and the planner runs the same functions in PyTorch.
+the CPU is missing, or a layer is wider than the kernels' buffers, `fused_model` returns None and the planner
+runs the same functions in PyTorch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tdmpc_ray.core.kernels import library
+from tdmpc_ray.core.kernels import MAX_DIM, library
 from tdmpc_ray.core.layers import EnsembleMLP, NormedLinear
 from tdmpc_ray.core.world_model import WorldModel
 
@@ -59,8 +60,10 @@ def _functions() -> ctypes.CDLL | None:
 
 def fused_model(model: WorldModel) -> FusedModel | None:
     """The fused form of `model`, or None where it cannot run (see the module's docstring)."""
-    weight = model.bins
+    weight, cfg = model.bins, model.cfg
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or _functions() is None:
+        return None
+    if max(cfg.mlp_dim, cfg.latent_dim, cfg.num_bins) > MAX_DIM:
         return None
     return FusedModel(model)
 

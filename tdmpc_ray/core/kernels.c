@@ -225,6 +225,7 @@ static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, int64_t z_dim, const
                  int64_t rows, int64_t shared, float *scratch, float *out) {
     int64_t hidden = mlp->hidden;
     float *first = scratch, *second = scratch + rows * hidden;
+    if (rows == 0) return;
     fill_(second, mlp->b[0], rows / shared, hidden);
     product_(gemm, z, mlp->w[0], second, rows / shared, z_dim, hidden, z_dim, mlp->in);
     if (shared > 1) {

@@ -34,7 +34,7 @@ _FLAGS = [
     "-shared",
     "-fPIC",
 ]
-_MAX_DIM = 8192
+MAX_DIM = 8192  # of kernels.c
 _PTR, _INT, _U32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32, ctypes.c_float
 _SIGNATURES = {
     "norm_act_forward": [_PTR] * 5 + [_INT] * 4 + [_U32, _U32, _F32],
@@ -100,7 +100,7 @@ def _fusable(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
-        and x.shape[-1] <= _MAX_DIM
+        and x.shape[-1] <= MAX_DIM
         and not torch.compiler.is_compiling()
         and library() is not None
     )

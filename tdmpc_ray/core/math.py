@@ -21,7 +21,7 @@ def _two_hot_bins(x: Tensor, low: float, high: float, num_bins: int) -> tuple[Te
     """Lower bin (int64) and the share of the bin above it, for symlog(x) on an even grid."""
     position = (symlog(x).clamp(low, high) - low) * ((num_bins - 1) / (high - low))
     lower = position.floor().clamp(max=num_bins - 2)
-    return lower.long(), position - lower
+    return lower.long().clamp_(min=0), position - lower  # NaN is no index, but shall reach the loss
 
 
 def two_hot(x: Tensor, low: float, high: float, num_bins: int) -> Tensor:

@@ -20,6 +20,7 @@ from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.errors import UserError
 
 _ROWS = ("obs", "action", "reward", "terminated", "next_row", "valid")
+_FILE = (*_ROWS, "counters", "lane_ids", "lane_steps", "lane_sizes", "lane_rows")
 
 
 @dataclass
@@ -89,10 +90,20 @@ class SequenceReplay:
             reward: (T,).
             terminated: the task itself ended with the last step.
             done: no fragment of this episode follows (terminated or truncated).
+
+        Raises:
+            UserError: a number is not finite, or the fragment does not fit.
         """
         num_steps = len(action)
         if len(obs) != num_steps + 1 or len(reward) != num_steps:
             raise ValueError(f"a fragment of {num_steps} actions needs {num_steps + 1} observations")
+        for name, values in (("observation", obs), ("action", action), ("reward", reward)):
+            finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+            if not finite.all():
+                step = start + int(np.argmin(finite))
+                raise UserError(
+                    f"the {name} at step {step} of an episode is not finite: mend the environment"
+                )
         if num_steps > self.capacity - self.horizon - 1:
             raise UserError(f"data.capacity={self.capacity} is too small for a fragment of {num_steps} steps")
         lane = self._lanes.get(episode_id)
@@ -145,9 +156,16 @@ class SequenceReplay:
         self.num_valid += len(ring)
 
     def sample_rows(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw starts uniformly over all valid ones, with replacement: rows (H + 1, B)."""
+        """Draw starts uniformly over all valid ones, with replacement: rows (H + 1, B).
+
+        Raises:
+            UserError: there are none yet.
+        """
         if self.num_valid == 0:
-            raise RuntimeError("the replay holds no sequence of `horizon` transitions yet")
+            raise UserError(
+                f"no episode in the replay has planner.horizon={self.horizon} steps yet: "
+                "raise data.seed_steps or lower planner.horizon"
+            )
         size = len(self)
         starts = np.empty(0, np.int64)
         if self.num_valid * 4 > size:  # nearly always: most rows are valid starts, so reject the others
@@ -199,8 +217,8 @@ class SequenceReplay:
         """
         try:
             with np.load(path) as file:
-                data: dict[str, Any] = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                data: dict[str, Any] = {name: file[name] for name in _FILE}
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"cannot read the replay in {path}: {error}") from None
         capacity, horizon, *counters = data["counters"].tolist()
         theirs = (capacity, horizon, data["obs"].shape[1], data["action"].shape[1])
@@ -212,6 +230,7 @@ class SequenceReplay:
         self.rows_written, self.transitions_added, self.num_valid = counters
         for name in _ROWS:
             getattr(self, name)[: len(self)] = data[name]
+        self.valid[len(self) :] = False  # what lay there before is gone
         tails = np.split(data["lane_rows"], np.cumsum(data["lane_sizes"])[:-1])
         self._lanes = {
             str(key): _Lane(int(step), deque(tail.tolist(), maxlen=self.horizon + 1))

@@ -9,16 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEARNER_RESULTS
 
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.fragments import Sampled, sample_fragments
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.report import Reporter
 
 REPLAY_FOLDER = "replay"
+_NO_RUNNER_S = 1.0
 T = TypeVar("T")
 
 
@@ -50,8 +53,9 @@ class TDMPC2(Algorithm):
         config, started = self.config, time.perf_counter()
         boundary = self._next_boundary()
         while self.env_steps < boundary or self.updates_owed() > 0:
-            if self.updates_owed() == 0:
-                self._collect(boundary - self.env_steps)
+            if self.updates_owed() == 0 and not self._collect(boundary - self.env_steps):
+                time.sleep(_NO_RUNNER_S)  # RLlib restarts runners between iterations
+                break
             if num_updates := min(self.updates_owed(), config.updates_per_call):
                 self._learn(num_updates)
             # Tune stops a trial at its last step, so there all updates have to be done.
@@ -80,8 +84,8 @@ class TDMPC2(Algorithm):
             boundaries.append(config.total_steps)
         return min(boundaries)
 
-    def _collect(self, limit: int) -> None:
-        """Sample one fragment from every env runner, at most about `limit` steps in all."""
+    def _collect(self, limit: int) -> bool:
+        """Sample one fragment from every env runner, about `limit` steps in all; False: all are dead."""
         if self.env_steps < self.seed_steps:
             limit = min(limit, self.seed_steps - self.env_steps)
         config, runners = self.config, self.env_runner_group
@@ -91,9 +95,11 @@ class TDMPC2(Algorithm):
         started = time.perf_counter()
         sampled: list[Sampled] = runners.foreach_env_runner(
             partial(sample_fragments, num_timesteps=min(share, fragment), as_ref=config.num_learners > 0),
-            local_env_runner=num_remote == 0,
+            local_env_runner=config.num_env_runners == 0,
         )
         self._reporter.add_time("sample", time.perf_counter() - started)
+        if not sampled:
+            return False
         self.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
         batches = [s.fragments for s in sampled]
         added, lost = self._on_learner(TDMPC2Learner.ingest, batches=batches)
@@ -101,6 +107,7 @@ class TDMPC2(Algorithm):
         if self.grad_updates == 0:
             self.random_steps = self.env_steps
         self.lost_fragments += lost
+        return True
 
     def _learn(self, num_updates: int) -> None:
         """Run updates on the learner, then hand the new weights to the env runners."""
@@ -117,9 +124,19 @@ class TDMPC2(Algorithm):
             )
 
     def _on_learner(self, method: Callable[..., T], **kwargs: Any) -> T:
-        """Call a method of the learner, which lives in this process or in an actor of its own."""
-        (result,) = self.learner_group.foreach_learner(partial(method, **kwargs))
-        return result.get()
+        """Call a method of the learner, which lives in this process or in an actor of its own.
+
+        Raises:
+            RuntimeError: the learner's process is gone.
+        """
+        results = list(self.learner_group.foreach_learner(partial(method, **kwargs)))
+        if not results:
+            raise RuntimeError("the learner's process has died")
+        value = results[0].get()
+        if results[0].ok:
+            return value
+        # RLlib hands the error over as if it were the result; Ray wraps it together with its traceback.
+        raise getattr(value, "cause", None) or value
 
     def step(self) -> dict[str, Any]:
         """One `train()`: RLlib's iteration, then an evaluation where one is due by agent steps."""
@@ -127,8 +144,8 @@ class TDMPC2(Algorithm):
         result = super().step()
         if self._evaluation_due():
             result.update(self._run_one_evaluation(parallel_train_future=None))
-            self.evaluated_at = self.env_steps
         if self.last_evaluation:
+            self.evaluated_at = self.env_steps
             result[EVALUATION_RESULTS][ENV_RUNNER_RESULTS].update(self.last_evaluation)
         self._reporter.wall_s += time.perf_counter() - started
         counters = {
@@ -173,15 +190,33 @@ class TDMPC2(Algorithm):
             setattr(self, name, value)
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
-        """Save a checkpoint: RLlib's files, and the replay as one plain file under `replay/`."""
+        """Save a checkpoint: RLlib's files, and the replay as one plain file under `replay/`.
+
+        Raises:
+            UserError: the place is no local folder.
+        """
+        _require_local(path, kwargs.get("filesystem"))
         saved = super().save_to_path(path, *args, **kwargs)
         folder = Path(saved) / REPLAY_FOLDER
         self._on_learner(TDMPC2Learner.save_replay, folder=folder)
         return saved
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Load a checkpoint that `save_to_path` wrote, with its replay."""
+        """Load a checkpoint that `save_to_path` wrote, with its replay.
+
+        Raises:
+            UserError: the place is no local folder, or its replay is missing or damaged.
+        """
+        _require_local(path, kwargs.get("filesystem"))
         super().restore_from_path(path, *args, **kwargs)
         folder = Path(path) / REPLAY_FOLDER
         if "component" not in kwargs:
             self._on_learner(TDMPC2Learner.load_replay, folder=folder)
+
+
+def _require_local(path: Any, filesystem: Any) -> None:
+    is_local = filesystem is None or isinstance(filesystem, LocalFileSystem)
+    if not is_local or "://" in str(path or "").removeprefix("file://"):
+        raise UserError(
+            f"checkpoints go to local folders, not to {path}: let Tune upload them (RunConfig.storage_path)"
+        )

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.tune.registry import ENV_CREATOR, _global_registry, register_env
+from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
-from tdmpc_ray.envs import make_env, task_info
+from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import UserError, unknown
-from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner
 
-ENV_NAME = "tdmpc_ray"
-register_env(ENV_NAME, lambda env_config: make_env(env_config["task"]))
+# Where the published implementation departs from its defaults for a whole suite.
+_SUITE_SETTINGS: dict[str, dict[str, Any]] = {
+    "gymnasium": {"model.episodic": True, "update.discount_max": 0.99, "update.rho": 0.7},
+}
+# RLlib's settings that nothing here reads, and those that do what their names promise.
+_UNREAD = {
+    "lr": "update.lr",
+    "gamma": "update.discount_max",
+    "grad_clip": "update.grad_clip_norm",
+    "train_batch_size": "update.batch_size",
+    "_train_batch_size_per_learner": "update.batch_size",
+    "minibatch_size": "update.batch_size",
+    "num_epochs": "data.utd_ratio",
+}
+_MAX_EVALUATION_ENVS = 32  # in one process
 
 
 class TDMPC2Config(AlgorithmConfig):
@@ -58,12 +72,14 @@ class TDMPC2Config(AlgorithmConfig):
         Raises:
             UserError: a name that neither the catalog nor RLlib's registry knows.
         """
+        if env is not NotProvided and env is not TaskEnv and self.task is not None:
+            self.episode_length, self.action_repeat, self.normalize_actions = None, 1, True
         if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
             info = task_info(env)
             kwargs["env_config"] = {**kwargs.get("env_config", {}), "task": info.name}
             self.episode_length, self.action_repeat = info.episode_length, info.action_repeat
             kwargs.setdefault("normalize_actions", False)  # the catalog's actions are in [-1, 1] already
-            env = ENV_NAME
+            env = TaskEnv
         super().environment(env, **kwargs)
         return self
 
@@ -86,7 +102,8 @@ class TDMPC2Config(AlgorithmConfig):
         Args:
             model_size: a key of `core.config.MODEL_SIZES`.
             preset: a key of `core.config.PRESETS`.
-            overrides: dotted keys to values or Tune search spaces, `{"update.lr": 1e-3}`.
+            overrides: dotted keys to values or Tune search spaces, `{"update.lr": 1e-3}`; added to earlier
+                ones.
             episode_length: of an environment that the catalog does not know, in agent steps; sets the
                 discount and the number of random steps.
             eval_every: evaluate every so many agent steps; None leaves it to RLlib's `evaluation_interval`.
@@ -100,7 +117,9 @@ class TDMPC2Config(AlgorithmConfig):
         given = {
             "model_size": model_size,
             "preset": preset,
-            "agent_overrides": dict(overrides) if overrides is not NotProvided else NotProvided,
+            "agent_overrides": overrides
+            if overrides is NotProvided
+            else {**self.agent_overrides, **overrides},
             "episode_length": episode_length,
             "eval_every": eval_every,
             "total_steps": total_steps,
@@ -119,17 +138,16 @@ class TDMPC2Config(AlgorithmConfig):
         Raises:
             UserError: an unknown key or a value out of its range.
         """
-        overrides = dict(self.agent_overrides)
-        if self.task is not None and task_info(self.task).can_terminate:
-            overrides.setdefault("model.episodic", True)
-        return agent_config(self.model_size, self.preset, overrides)
+        suite = {} if self.task is None else _SUITE_SETTINGS.get(task_info(self.task).suite, {})
+        return agent_config(self.model_size, self.preset, {**suite, **self.agent_overrides})
 
     @property
     def task(self) -> str | None:
         """Name in the catalog; None for an environment of the user's own."""
-        return self.env_config.get("task") if self.env == ENV_NAME else None
+        return self.env_config.get("task") if self.env is TaskEnv else None
 
     def validate(self) -> None:
+        self._refuse_what_is_not_read()
         super().validate()
         self.agent()
         if self.episode_length is None:
@@ -144,8 +162,12 @@ class TDMPC2Config(AlgorithmConfig):
             "episode_length",
         ):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"{name} must be positive, not {value}")
+            if value is None and name in ("eval_every", "total_steps"):
+                continue
+            if not isinstance(value, int) or value <= 0:
+                raise UserError(f"{name} must be a positive whole number, not {value!r}")
+        if not 0 <= self.max_time_s_per_iteration < math.inf:
+            raise UserError(f"max_time_s_per_iteration must not be {self.max_time_s_per_iteration}")
         if self.num_learners == 0 and vars(self)["num_cpus_per_learner"] == "auto":
             # The learner is the main process; RLlib would raise `num_cpus_for_main_process` to a whole CPU.
             self.learners(num_cpus_per_learner=0)
@@ -153,22 +175,51 @@ class TDMPC2Config(AlgorithmConfig):
             # RLlib builds evaluation runners only where an interval is set, and counts it in iterations.
             self.evaluation_interval = sys.maxsize
 
+    def _refuse_what_is_not_read(self) -> None:
+        """A setting without effect is a silent error."""
+        defaults = vars(AlgorithmConfig())
+        for name, ours in _UNREAD.items():
+            if getattr(self, name) != defaults[name]:
+                theirs = name.removeprefix("_")
+                raise UserError(f"TD-MPC2 does not read '{theirs}': set overrides={{'{ours}': ...}} instead")
+        unit, duration = self.evaluation_duration_unit, self.evaluation_duration
+        if unit != "episodes" or not isinstance(duration, int) or duration <= 0:
+            raise UserError(f"evaluation_duration must be a number of episodes, not {duration!r} {unit}")
+        if not self._equal_episodes and (self.evaluation_config or {}).get("num_envs_per_env_runner", 1) > 1:
+            raise UserError(
+                "evaluation_config: num_envs_per_env_runner above 1 favours short episodes: leave it out"
+            )
+
+    @property
+    def _equal_episodes(self) -> bool:
+        """Whether every episode is known to last until its time limit."""
+        return self.task is not None and not task_info(self.task).can_terminate
+
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         config = super().get_evaluation_config_object()
         if config is not None and "num_envs_per_env_runner" not in (self.evaluation_config or {}):
             # One batch of plans serves all episodes; but where episodes differ in length, the first to end
             # would be the short ones, so there each runner plays one after the other.
-            share = -(-int(self.evaluation_duration) // max(self.evaluation_num_env_runners, 1))
-            config.num_envs_per_env_runner = 1 if self.agent().model.episodic else share
+            share = -(-self.evaluation_duration // max(self.evaluation_num_env_runners, 1))
+            rounds = -(-share // _MAX_EVALUATION_ENVS) if self._equal_episodes else share
+            config.num_envs_per_env_runner = -(-share // rounds)
         return config
 
     def update_from_dict(self, config_dict: Mapping[str, Any]) -> TDMPC2Config:
-        known = vars(self)
-        for key, _ in config_dict.items():  # also of an AlgorithmConfig, which cannot be iterated
-            translated = self._translate_special_keys(key, warn_deprecated=False)
-            if translated not in known and not hasattr(type(self), translated) and not key.startswith("_"):
-                raise unknown("setting of TDMPC2Config", key, [k for k in known if not k.startswith("_")])
-        super().update_from_dict(config_dict)
+        values = dict(config_dict.items())  # an AlgorithmConfig, too, which cannot be iterated
+        if "overrides" in values:
+            self.training(overrides=values.pop("overrides"))
+        env = values.get("env")
+        if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
+            self.environment(values.pop("env"))
+            values["env_config"] = {**self.env_config, **values.get("env_config", {})}
+        known = [name for name in vars(self) if not name.startswith("_")]
+        for key in values:
+            name = self._translate_special_keys(key, warn_deprecated=False)
+            is_property = isinstance(getattr(type(self), name, None), property)
+            if name not in (*known, "multiagent") and not is_property and not key.startswith("_"):
+                raise unknown("setting of TDMPC2Config", key, known)
+        super().update_from_dict(values)
         return self
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:

@@ -1,11 +1,21 @@
-"""The env runner: RLlib's, with initial states that never repeat."""
+"""The catalog's tasks as RLlib builds them, and its env runner with initial states that never repeat."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+from tdmpc_ray.envs import make_env
+
+
+class TaskEnv(gymnasium.Wrapper):
+    """The catalog's task `config["task"]`; a class: names registered with RLlib end with the session."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(make_env(config["task"]))
 
 
 class TDMPC2EnvRunner(SingleAgentEnvRunner):

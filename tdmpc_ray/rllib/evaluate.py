@@ -51,17 +51,24 @@ def find_checkpoint(path: Path) -> Path:
     return max(found, key=lambda p: (p / "rllib_checkpoint.json").stat().st_mtime)
 
 
-def load_agent(path: Path | str) -> Agent:
+def load_agent(path: Path | str, seed: int | None = None) -> Agent:
     """Load the newest checkpoint at or below `path`.
+
+    Args:
+        path: a checkpoint, or the folder of a run.
+        seed: of the planner; None: another one each time, unless the run had one.
 
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
     checkpoint = find_checkpoint(Path(path))
     try:
-        return Agent(TDMPC2RLModule.from_checkpoint((checkpoint / _MODULE).resolve()))
+        module = TDMPC2RLModule.from_checkpoint((checkpoint / _MODULE).resolve())
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"the checkpoint {checkpoint} is damaged: {str(error).splitlines()[0]}") from error
+    if seed is not None:
+        module.seed(seed)
+    return Agent(module)
 
 
 def evaluate_checkpoint(
@@ -88,8 +95,7 @@ def evaluate_checkpoint(
     """
     if episodes < 1:
         raise UserError(f"episodes must be positive, not {episodes}")
-    torch.manual_seed(seed)
-    agent = load_agent(path)
+    agent = load_agent(path, seed)
     if agent.task is None:
         raise UserError("this checkpoint was trained on an environment that the catalog does not know")
     writer = None if video is None else _video_writer(Path(video))

@@ -28,10 +28,13 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
     Returns:
         Metrics under RLlib's names, environment steps, agent steps.
     """
-    wanted = int(algorithm.config.evaluation_duration)
+    wanted = algorithm.config.evaluation_duration
     num_remote = runners.num_healthy_remote_workers()
     share = -(-wanted // max(num_remote, 1))
-    played = runners.foreach_env_runner(partial(_play, num_episodes=share), local_env_runner=num_remote == 0)
+    is_local = algorithm.config.evaluation_num_env_runners == 0
+    played = runners.foreach_env_runner(partial(_play, num_episodes=share), local_env_runner=is_local)
+    if not played:  # all runners are dead: RLlib restarts them, and the next iteration tries again
+        return {}, 0, 0
     algorithm.metrics.aggregate([m for _, m in played], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
     returns, lengths, successes = zip(*[o for outcomes, _ in played for o in outcomes][:wanted], strict=True)
     results = {

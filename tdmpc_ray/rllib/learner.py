@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,9 @@ class TDMPC2Learner(TorchLearner):
 
         Returns:
             Transitions written, and batches lost because the runner that held them has died.
+
+        Raises:
+            UserError: an environment broke its contract.
         """
         before, lost = self.replay.transitions_added, 0
         for batch in batches:
@@ -75,11 +80,25 @@ class TDMPC2Learner(TorchLearner):
                     lost += 1
                     continue
             for fragment in batch:
+                if fragment.terminated and not self._agent.model.episodic:
+                    self._refuse_termination()
                 self.replay.add(**fragment._asdict())
         return self.replay.transitions_added - before, lost
 
+    def _refuse_termination(self) -> None:
+        """The planner would never learn that the task can end; whoever wants that says so."""
+        if "model.episodic" not in self.config.agent_overrides:
+            raise UserError(
+                "the environment terminated an episode: set overrides={'model.episodic': True}, "
+                "or False to plan without foreseeing it"
+            )
+
     def learn(self, num_updates: int) -> dict[str, float]:
-        """Take `num_updates` gradient steps; returns the mean of each loss and norm over them."""
+        """Take `num_updates` gradient steps; returns the mean of each loss and norm over them.
+
+        Raises:
+            UserError: there is nothing to learn from yet, or the losses are no longer finite.
+        """
         module, batch_size = self._rl_module, self._agent.update.batch_size
         history: dict[str, list[torch.Tensor]] = {}
         for _ in range(num_updates):
@@ -88,7 +107,13 @@ class TDMPC2Learner(TorchLearner):
             for name, value in self._updater.step(batch, noise).items():
                 history.setdefault(name, []).append(value)
         module.grad_updates += num_updates
-        return {name: torch.stack(values).mean().item() for name, values in history.items()}
+        means = {name: torch.stack(values).mean().item() for name, values in history.items()}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise UserError(
+                    f"{name} is {mean} after {int(module.grad_updates):,} updates: lower update.lr"
+                )
+        return means
 
     def model_cost(self) -> tuple[int, int]:
         """Trainable parameters, and floating-point operations per update."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
@@ -14,6 +15,7 @@ from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.kernels import keep_freed_memory
 from tdmpc_ray.core.planner import PlanNoise, plan
 from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.errors import UserError
 
 IS_FIRST = "is_first"
 
@@ -30,6 +32,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         keep_freed_memory()
         self.agent = AgentConfig.from_dict(self.model_config["agent"])
         self.discount = float(self.model_config["discount"])
+        for name, space in (("observation", self.observation_space), ("action", self.action_space)):
+            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+                raise UserError(f"TD-MPC2 needs a Box vector as its {name} space, not {space}")
         (obs_dim,), (action_dim,) = self.observation_space.shape, self.action_space.shape
         self.world_model = WorldModel(obs_dim, action_dim, self.agent.model, target=not self.inference_only)
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
@@ -79,6 +84,11 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             )
         return action
 
+    def seed(self, seed: int) -> None:
+        """Begin the planner's random stream anew."""
+        device = self.world_model.bins.device
+        self._generator = torch.Generator(device).manual_seed(seed)
+
     def _seeded_generator(self, device: torch.device) -> torch.Generator:
         """The planner's own random stream; another one after a restart, which RLlib seeds as before."""
         if self._generator is None:
@@ -90,7 +100,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return self._generator
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return {Columns.ACTIONS: self.act(batch[Columns.OBS], batch[IS_FIRST], explore=False)}
+        return {Columns.ACTIONS: self.act(batch[Columns.OBS], _is_first(batch), explore=False)}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         obs = batch[Columns.OBS]
@@ -98,7 +108,16 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             shape = (len(obs), self.world_model.action_dim)
             uniform = torch.rand(shape, generator=self._seeded_generator(obs.device), device=obs.device)
             return {Columns.ACTIONS: uniform * 2 - 1}
-        return {Columns.ACTIONS: self.act(obs, batch[IS_FIRST], explore=True)}
+        return {Columns.ACTIONS: self.act(obs, _is_first(batch), explore=True)}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         raise NotImplementedError("TDMPC2Learner updates `world_model` through tdmpc_ray.core.update")
+
+
+def _is_first(batch: dict[str, Any]) -> Tensor:
+    if IS_FIRST not in batch:
+        raise UserError(
+            f"the module needs '{IS_FIRST}' (N,), True where an episode begins, beside 'obs': "
+            "or load the checkpoint with tdmpc_ray.rllib.evaluate.load_agent"
+        )
+    return batch[IS_FIRST]

@@ -135,7 +135,7 @@ def test_sparse_starts_are_found() -> None:
     writer = Writer(replay, np.random.default_rng(0))
     for _ in range(200):
         writer.fragment(0, 2, done=True)
-    with pytest.raises(RuntimeError, match="no sequence"):
+    with pytest.raises(UserError, match=r"no episode .* planner\.horizon=3"):
         replay.sample(8, np.random.default_rng(0))
     writer.fragment(0, 4, done=True)
     assert set(replay.sample_rows(64, np.random.default_rng(0))[0].tolist()) == {600, 601}
@@ -158,11 +158,39 @@ def test_save_and_load_continue_bitwise(tmp_path: Path) -> None:
     assert all((a == b).all() for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("rows", [4, 80])
+def test_loading_into_a_filled_replay_leaves_nothing_of_it(tmp_path: Path, rows: int) -> None:
+    saved = SequenceReplay(300, 2, 1, HORIZON)
+    Writer(saved, np.random.default_rng(0)).fragment(0, rows - 1, done=True)
+    saved.save(tmp_path / "replay.npz")
+    replay = SequenceReplay(300, 2, 1, HORIZON)
+    Writer(replay, np.random.default_rng(1)).random(100)
+    replay.load(tmp_path / "replay.npz")
+    writer = Writer(replay, np.random.default_rng(2))
+    writer.episodes = 1
+    for _ in range(40):
+        assert len(chains(replay)) == replay.num_valid > 0
+        writer.random(1)
+
+
+@pytest.mark.parametrize("part", ["observation", "action", "reward"])
+def test_numbers_that_are_not_finite_are_named(part: str) -> None:
+    replay = SequenceReplay(50, 2, 1, HORIZON)
+    arrays = {"observation": np.zeros((6, 2)), "action": np.zeros((5, 1)), "reward": np.zeros(5)}
+    arrays[part][2] = np.nan
+    with pytest.raises(UserError, match=f"the {part} at step 12 of an episode is not finite"):
+        replay.add("e", 10, *arrays.values(), terminated=False, done=False)
+    assert len(replay) == 0
+
+
 def test_bad_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "replay.npz"
     SequenceReplay(50, 2, 1, HORIZON).save(path)
     with pytest.raises(UserError, match="capacity"):
         SequenceReplay(60, 2, 1, HORIZON).load(path)
     path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match="cannot read"):
+        SequenceReplay(50, 2, 1, HORIZON).load(path)
+    np.savez(path, weights=np.zeros(3))
     with pytest.raises(UserError, match="cannot read"):
         SequenceReplay(50, 2, 1, HORIZON).load(path)

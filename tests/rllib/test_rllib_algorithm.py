@@ -1,5 +1,9 @@
 """TDMPC2 as RLlib users meet it: configuration, checkpoints, remote parts, evaluation, Tune."""
 
+import math
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +95,42 @@ class TestRunning:
             assert result["env_steps"] == result["grad_updates"] == 200
             assert result["report"]["train/loss/total"] > 0
             algo.save_to_path(str(tmp_path / "checkpoint"))
-            assert (tmp_path / "checkpoint" / "replay" / "replay.npz").stat().st_size > 10_000
+            replay = tmp_path / "checkpoint" / "replay" / "replay.npz"
+            assert replay.stat().st_size > 10_000
+            replay.write_bytes(replay.read_bytes()[:100])
+            with pytest.raises(UserError, match="cannot read the replay"):  # raised in the learner's process
+                algo.restore_from_path(str(tmp_path / "checkpoint"))
         finally:
             algo.stop()
+
+    def test_a_killed_env_runner_comes_back(self, tiny_overrides: dict[str, Any]) -> None:
+        algo = walker(tiny_overrides).env_runners(num_env_runners=1).build_algo()
+        try:
+            algo.train()
+            (pid,) = algo.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
+            os.kill(pid, signal.SIGKILL)
+            before, deadline = algo.env_steps, time.monotonic() + 120
+            while algo.env_steps == before:
+                assert time.monotonic() < deadline
+                algo.train()
+        finally:
+            algo.stop()
+
+    def test_an_unforeseen_termination_and_divergence_are_said(self, tiny_overrides: dict[str, Any]) -> None:
+        config = TDMPC2Config().environment(CountingEnv, env_config={})
+        config.training(model_size="tiny", overrides=tiny_overrides, episode_length=12)
+        algo = config.debugging(seed=0, log_level="ERROR").build_algo()
+        with pytest.raises(UserError, match=r"terminated an episode: set overrides=.*model\.episodic"):
+            algo.train()
+        algo.stop()
+
+        algo = walker(tiny_overrides).build_algo()
+        algo.train()
+        with torch.no_grad():
+            learner(algo)._rl_module.world_model.encoder[0].weight.fill_(math.inf)
+        with pytest.raises(UserError, match=r"is nan after \d+ updates: lower update\.lr"):
+            algo.train()
+        algo.stop()
 
     def test_a_long_iteration_reports_in_parts(self, tiny_overrides: dict[str, Any]) -> None:
         """The updates after the random steps, too: and nothing is skipped by it."""
@@ -141,6 +178,7 @@ class TestRunning:
         assert outcome["task"] == "walker-walk"
         assert outcome["lengths"] == [500] * 3
         assert len(set(outcome["returns"])) == 3
+        torch.manual_seed(99)  # the planner's stream does not depend on what ran before
         assert outcome == evaluate_checkpoint(tmp_path / "run", episodes=3, seed=1)
 
         module = find_checkpoint(tmp_path) / "learner_group/learner/rl_module/default_policy/module_state.pkl"
@@ -172,10 +210,71 @@ class TestConfiguration:
             config.copy().training(overrides={"update.rl": 1}).validate()
         with pytest.raises(UserError, match="did you mean 'eval_every'"):
             config.copy().update_from_dict({"eval_evry": 5})
-        with pytest.raises(UserError, match="steps_per_iteration must be positive"):
-            config.copy().training(steps_per_iteration=0).validate()
+        for value in (0, "100", 1.5):
+            with pytest.raises(UserError, match="steps_per_iteration must be a positive whole number"):
+                config.copy().training(steps_per_iteration=value).validate()
         with pytest.raises(UserError, match="num_learners=2"):
             config.copy().learners(num_learners=2).validate()
+
+    @pytest.mark.parametrize(
+        ("setting", "instead"),
+        [
+            ({"lr": 1e-2}, "update.lr"),
+            ({"gamma": 0.5}, "update.discount_max"),
+            ({"grad_clip": 1.0}, "update.grad_clip_norm"),
+            ({"train_batch_size_per_learner": 9}, "update.batch_size"),
+            ({"num_epochs": 7}, "data.utd_ratio"),
+        ],
+    )
+    def test_rllib_settings_without_effect_are_refused(self, setting: dict[str, Any], instead: str) -> None:
+        (name,) = setting
+        for config in (walker({}).training(**setting), walker({}).update_from_dict(setting)):
+            with pytest.raises(UserError, match=f"does not read '{name}': set overrides={{'{instead}'"):
+                config.validate()
+
+    def test_a_dict_means_what_the_builder_means(self) -> None:
+        """As Tune's param_space may be one."""
+        values = {"env": "cartpole-balance", "overrides": {"update.lr": 1e-2}, "model_size": "1"}
+        config = TDMPC2Config().update_from_dict(values)
+        config.validate()
+        assert (config.task, config.episode_length, config.agent().update.lr) == (
+            "cartpole-balance",
+            500,
+            1e-2,
+        )
+        assert TDMPC2Config().update_from_dict(config.to_dict()).agent() == config.agent()
+
+    def test_overrides_add_up_and_an_environment_leaves_nothing_behind(self) -> None:
+        config = walker({"update.lr": 1e-2}).training(overrides={"update.rho": 0.9})
+        assert (config.agent().update.lr, config.agent().update.rho) == (1e-2, 0.9)
+        config.environment(CountingEnv)
+        assert (config.task, config.episode_length, config.action_repeat) == (None, None, 1)
+        config.training(episode_length=12).environment(CountingEnv, env_config={"log": "x"})
+        assert config.episode_length == 12
+
+    def test_only_episodes_of_one_length_are_evaluated_side_by_side(self) -> None:
+        """Otherwise the first ones to end, the short ones, would be what counts."""
+
+        def envs(config: TDMPC2Config, episodes: int) -> int:
+            config.evaluation(evaluation_duration=episodes, evaluation_interval=1).validate()
+            evaluation = config.get_evaluation_config_object()
+            assert evaluation is not None
+            return evaluation.num_envs_per_env_runner
+
+        assert [envs(walker({}), n) for n in (10, 50)] == [10, 25]
+        own = TDMPC2Config().environment(CountingEnv).training(episode_length=12)
+        gym = TDMPC2Config().environment("gym:InvertedPendulum-v5")
+        gym.training(overrides={"model.episodic": False})
+        assert (envs(own, 10), envs(gym, 10)) == (1, 1)
+        gym.evaluation(evaluation_config={"num_envs_per_env_runner": 4})
+        with pytest.raises(UserError, match="favours short episodes"):
+            gym.validate()
+        with pytest.raises(UserError, match="must be a number of episodes, not 1000 timesteps"):
+            walker({}).evaluation(evaluation_duration=1000, evaluation_duration_unit="timesteps").validate()
+
+    def test_checkpoints_go_to_local_folders(self) -> None:
+        with pytest.raises(UserError, match=r"not to s3://bucket/x: let Tune upload"):
+            TDMPC2.save_to_path(object.__new__(TDMPC2), "s3://bucket/x")
 
     def test_fractions_of_cpus_are_kept(self) -> None:
         """So that two trials with a runner each share two cores."""
@@ -192,6 +291,7 @@ class TestConfiguration:
     def test_tasks_that_can_terminate_get_the_episodic_model(self) -> None:
         gym_config = TDMPC2Config().environment("gym:InvertedPendulum-v5")
         assert gym_config.agent().model.episodic
+        assert (gym_config.agent().update.rho, gym_config.agent().update.discount_max) == (0.7, 0.99)
         assert not gym_config.training(overrides={"model.episodic": False}).agent().model.episodic
         assert not TDMPC2Config().environment("walker-walk").agent().model.episodic
 

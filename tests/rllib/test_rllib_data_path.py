@@ -18,7 +18,11 @@ ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
 
 def counting_config(overrides: dict[str, Any], **env_config: Any) -> TDMPC2Config:
     config = TDMPC2Config().environment(CountingEnv, env_config=env_config)
-    config.training(model_size="tiny", overrides={**overrides, "data.seed_steps": 60}, episode_length=12)
+    config.training(
+        model_size="tiny",
+        overrides={**overrides, "model.episodic": False, "data.seed_steps": 60},
+        episode_length=12,
+    )
     return config.debugging(seed=0, log_level="ERROR")
 
 

@@ -1,0 +1,84 @@
+"""Plans of many environments at once, and planners at the edges of their settings."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from tdmpc_ray.core import planner
+from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.fused import fused_model
+from tdmpc_ray.core.planner import PlanNoise, plan
+from tdmpc_ray.core.world_model import WorldModel
+
+SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_trajs": 4}
+
+
+@pytest.fixture(params=["fused", "plain"])
+def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "plain":
+        monkeypatch.setattr(planner, "fused_model", lambda model: None)
+
+
+def world(**settings: object) -> tuple[WorldModel, planner.PlannerConfig]:
+    """A model whose values differ from candidate to candidate, as an untrained one's do not."""
+    agent = agent_config("tiny", overrides={**SETTINGS, **settings})
+    torch.manual_seed(0)
+    model = WorldModel(5, 2, agent.model).eval()
+    with torch.no_grad():
+        for head in (model.reward_head[-1], model.q_ensemble.layers[-1]):
+            head.weight.normal_(std=0.3)
+    return model, agent.planner
+
+
+def noise_of(noise: PlanNoise, env: int) -> PlanNoise:
+    """One environment's share."""
+    axis = {"pi": 1, "candidates": 2, "value_pi": 1, "gumbel": 0, "explore": 0}
+    parts = {f.name: getattr(noise, f.name) for f in fields(noise)}
+    return PlanNoise(**{k: x if k == "heads" else x.narrow(axis[k], env, 1) for k, x in parts.items()})
+
+
+@pytest.mark.usefixtures("_form")
+@pytest.mark.parametrize("episodic", [False, True])
+def test_each_environment_of_a_batch_gets_the_plan_it_would_get_alone(episodic: bool) -> None:
+    model, cfg = world(**{"model.episodic": episodic})
+    z = model.encode(torch.randn(3, 5)).detach()
+    prev_mean = torch.rand(3, cfg.horizon, 2) * 2 - 1
+    noise = PlanNoise.sample(model, cfg, 3, torch.Generator().manual_seed(0))
+    actions, means = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
+    for i in range(3):
+        alone = plan(
+            model, z[i : i + 1], prev_mean[i : i + 1], cfg, noise_of(noise, i), discount=0.9, explore=True
+        )
+        # Sums in another order can swap two elites of nearly the same value.
+        torch.testing.assert_close(alone, (actions[i : i + 1], means[i : i + 1]), rtol=0, atol=5e-3)
+
+
+@pytest.mark.usefixtures("_form")
+def test_exploration_noise_is_added_on_demand_only() -> None:
+    model, cfg = world()
+    z, prev_mean = model.encode(torch.randn(2, 5)).detach(), torch.zeros(2, cfg.horizon, 2)
+    quiet = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
+    loud = replace(quiet, explore=torch.full_like(quiet.explore, 50.0))
+
+    def action(noise: PlanNoise, explore: bool) -> torch.Tensor:
+        return plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=explore)[0]
+
+    assert torch.equal(action(loud, False), action(quiet, False))
+    assert (action(loud, True) == 1).all()
+
+
+@pytest.mark.usefixtures("_form")
+def test_planning_without_policy_trajectories() -> None:
+    model, cfg = world(**{"planner.num_pi_trajs": 0})
+    noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
+    z = model.encode(torch.randn(2, 5)).detach()
+    action, mean = plan(model, z, torch.zeros(2, cfg.horizon, 2), cfg, noise, discount=0.9, explore=True)
+    assert action.shape == (2, 2)
+    assert mean.isfinite().all()
+    assert mean.abs().sum() > 0
+
+
+def test_layers_wider_than_the_kernels_buffers_run_in_pytorch() -> None:
+    assert fused_model(world()[0]) is not None
+    assert fused_model(world(**{"model.num_bins": 8193})[0]) is None

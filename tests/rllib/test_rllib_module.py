@@ -1,0 +1,108 @@
+"""The RLModule: whose plan warms whose next one, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from counting_env import CountingEnv
+from ray.rllib.core.columns import Columns
+
+from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.planner import PlanNoise, plan
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.module import IS_FIRST, TDMPC2RLModule
+
+OBS, ACTION = gymnasium.spaces.Box(-1, 1, (5,)), gymnasium.spaces.Box(-1, 1, (2,))
+
+
+@pytest.fixture
+def module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
+    agent = agent_config("tiny", overrides=tiny_overrides)
+    model_config = {"agent": agent.to_dict(), "discount": 0.9, "seed": 0}
+    torch.manual_seed(0)
+    module = TDMPC2RLModule(observation_space=OBS, action_space=ACTION, model_config=model_config)
+    with torch.no_grad():  # a new model values every action alike
+        module.world_model.reward_head[-1].weight.normal_(std=0.3)
+    return module.eval()
+
+
+def test_a_plan_begins_with_the_last_one_of_its_environment_or_anew(module: TDMPC2RLModule) -> None:
+    module.seed(0)
+    obs = torch.randn(2, 2, 5)
+    module.act(obs[0], torch.tensor([True, True]), explore=True)
+    action = module.act(obs[1], torch.tensor([False, True]), explore=True)
+
+    generator, model, cfg = torch.Generator().manual_seed(0), module.world_model, module.agent.planner
+    mean = torch.zeros(2, cfg.horizon, 2)
+    for step in range(2):
+        mean[1] = 0.0  # the second environment was reset at both steps
+        noise = PlanNoise.sample(model, cfg, 2, generator)
+        z = model.encode(obs[step])
+        expected, mean = plan(model, z, mean, cfg, noise, discount=0.9, explore=True)
+    assert torch.equal(action, expected)
+    assert mean.abs().sum() > 0
+
+
+def test_evaluation_acts_without_exploration_noise(module: TDMPC2RLModule) -> None:
+    batch = {Columns.OBS: torch.randn(3, 5), IS_FIRST: torch.ones(3, dtype=torch.bool)}
+    module._trained = True
+    actions = {}
+    for name in ("_forward_inference", "_forward_exploration"):
+        module.seed(0)
+        actions[name] = getattr(module, name)(batch)[Columns.ACTIONS]
+    module.seed(0)
+    quiet = module.act(batch[Columns.OBS], batch[IS_FIRST], explore=False)
+    assert torch.equal(actions["_forward_inference"], quiet)
+    assert not torch.allclose(actions["_forward_exploration"], quiet)
+
+
+def test_without_is_first_it_says_what_to_do(module: TDMPC2RLModule) -> None:
+    with pytest.raises(UserError, match=r"needs 'is_first'.*load_agent"):
+        module.forward_inference({Columns.OBS: torch.zeros(1, 5)})
+
+
+@pytest.mark.parametrize(
+    ("name", "space"),
+    [("action", gymnasium.spaces.Discrete(3)), ("observation", gymnasium.spaces.Box(0, 1, (3, 64, 64)))],
+)
+def test_spaces_that_are_no_vectors_are_refused(name: str, space: gymnasium.Space) -> None:
+    spaces = {"observation_space": OBS, "action_space": ACTION, f"{name}_space": space}
+    agent = agent_config("tiny").to_dict()
+    with pytest.raises(UserError, match=f"needs a Box vector as its {name} space"):
+        TDMPC2RLModule(**spaces, model_config={"agent": agent, "discount": 0.9, "seed": 0})
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_is_first_marks_exactly_the_first_step_of_each_episode(
+    tmp_path: Path, tiny_overrides: dict[str, Any]
+) -> None:
+    """In four environments with unsynchronised resets, across fragments."""
+    config = TDMPC2Config().environment(CountingEnv, env_config={})
+    config.training(model_size="tiny", overrides=tiny_overrides, episode_length=12)
+    config.env_runners(num_envs_per_env_runner=4).debugging(seed=0, log_level="ERROR")
+    runner = TDMPC2EnvRunner(config=config, worker_index=0)
+    module, seen = runner.module.unwrapped(), []
+    module._trained = True
+    act = module.act
+
+    def spy(obs: torch.Tensor, is_first: torch.Tensor, *, explore: bool) -> torch.Tensor:
+        seen.append((obs[:, :2].clone(), is_first.clone()))
+        return act(obs, is_first, explore=explore)
+
+    module.act = spy
+    fragments = [episode for _ in range(12) for episode in runner.sample(num_timesteps=20)]
+    acted_in = {(obs[0], obs[1]) for e in fragments for obs in e.get_observations()[:-1]}
+    runner.stop()
+    firsts = 0
+    for obs, is_first in seen:
+        for (episode, step), first in zip(obs.tolist(), is_first.tolist(), strict=True):
+            if (episode, step) in acted_in:  # not the step in which Gymnasium resets, whose action is dropped
+                assert first == (step == 0)
+                firsts += first
+    assert firsts >= 20
+    assert np.ptp([obs[:, 1].numpy() for obs, _ in seen], axis=1).max() > 0
