@@ -51,6 +51,9 @@ class Resources(Section):
     num_envs_per_env_runner: Count = Field(
         default=1, description="environments per process, planned in one batch"
     )
+    rollout_fragment_length: Count = Field(
+        default=25, description="agent steps of an environment between updates"
+    )
     cpus_per_env_runner: Amount = 1
     cpus_for_main_process: Amount = Field(
         default=1, description="it learns, unless there are learner processes"

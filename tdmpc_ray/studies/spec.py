@@ -174,6 +174,7 @@ class Study(Section):
         config.env_runners(
             num_env_runners=resources.num_env_runners,
             num_envs_per_env_runner=resources.num_envs_per_env_runner,
+            rollout_fragment_length=resources.rollout_fragment_length,
             num_cpus_per_env_runner=resources.cpus_per_env_runner,
         )
         config.learners(num_learners=resources.num_learners, num_gpus_per_learner=resources.gpus_per_learner)

@@ -76,7 +76,12 @@ def test_values_reach_the_algorithm() -> None:
             "set": {"update.lr": "1e-3"},
             "space": {"planner.horizon": {"choice": ["2", 3]}},
             "evaluation": {"every": 1500, "episodes": 4},
-            "resources": {"num_env_runners": 2, "num_envs_per_env_runner": 3, "cpus_per_env_runner": 0.5},
+            "resources": {
+                "num_env_runners": 2,
+                "num_envs_per_env_runner": 3,
+                "cpus_per_env_runner": 0.5,
+                "rollout_fragment_length": 100,
+            },
         }
     )
     config = study.config()
@@ -85,7 +90,7 @@ def test_values_reach_the_algorithm() -> None:
     assert (config.task, config.model_size, config.seed) == ("cartpole-balance", "tiny", 3)
     assert (config.eval_every, config.total_steps, config.evaluation_duration) == (1500, 6000, 4)
     assert (config.num_env_runners, config.num_envs_per_env_runner) == (2, 3)
-    assert config.num_cpus_per_env_runner == 0.5
+    assert (config.num_cpus_per_env_runner, config.rollout_fragment_length) == (0.5, 100)
     [variant, _] = [spec for _, spec in generate_variants(study.param_space().to_dict())]
     assert variant["agent_overrides"]["planner.horizon"] in (2, 3)
     assert study.param_space().to_dict()["model_size"] == {"grid_search": ["tiny", "1"]}
