@@ -22,3 +22,8 @@ def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> Use
     best = nearest(name, known)
     fix = f"did you mean '{best}'?" if best else f"choose one of: {', '.join(known)}"
     return UserError(f"unknown {what} '{name}': {fix}{' ' + hint if hint else ''}")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line: the first of the message, or the kind of error where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -16,16 +16,18 @@ class Batch(NamedTuple):
     """B sequences of H transitions.
 
     Attributes:
-        obs: observations, (H + 1, B, O).
+        obs: observations, (H + 1, B, O) or (H + 1, B, C, 64, 64).
         action: actions in [-1, 1], (H, B, A).
         reward: rewards, (H, B, 1).
         terminated: 1.0 where the task itself ended with this step (never for a time limit), (H, B, 1).
+        task: ids of the tasks that the sequences come from, (B,); None for a single-task model.
     """
 
     obs: Tensor
     action: Tensor
     reward: Tensor
     terminated: Tensor
+    task: Tensor | None = None
 
     @property
     def horizon(self) -> int:
@@ -33,4 +35,11 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> Batch:
         """Copy to `device`; asynchronous where the memory is pinned."""
-        return Batch(*(x.to(device, non_blocking=True) for x in self))
+        task = None if self.task is None else self.task.to(device, non_blocking=True)
+        return Batch(
+            self.obs.to(device, non_blocking=True),
+            self.action.to(device, non_blocking=True),
+            self.reward.to(device, non_blocking=True),
+            self.terminated.to(device, non_blocking=True),
+            task,
+        )

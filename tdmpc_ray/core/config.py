@@ -25,6 +25,8 @@ class ModelConfig:
     num_enc_layers: int = 2  # hidden layers of the encoder: max(num_enc_layers - 1, 1)
     num_q: int = 5  # heads of the Q ensemble
     simnorm_dim: int = 8  # group size of SimNorm
+    num_channels: int = 32  # of each convolution, for pixels
+    task_dim: int = 96  # of the task embedding, with several tasks
     num_bins: int = 101  # of the two-hot encoded reward and value
     vmin: float = -10.0  # first and last bin, in symlog space
     vmax: float = 10.0
@@ -35,6 +37,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "simnorm_dim")
+        _require_positive(self, "num_channels")
+        _require(self.task_dim >= 0, "model.task_dim must not be negative")
         _require(
             self.latent_dim % self.simnorm_dim == 0,
             "model.latent_dim must be a multiple of model.simnorm_dim",

@@ -6,7 +6,10 @@ work. A backward pass costs twice its forward pass, or once where only the input
 
 from __future__ import annotations
 
+from torch import nn
+
 from tdmpc_ray.core.config import PlannerConfig, UpdateConfig
+from tdmpc_ray.core.pixels import PixelEncoder
 from tdmpc_ray.core.world_model import WorldModel
 
 
@@ -15,14 +18,24 @@ def _mlp(in_dim: int, hidden: int, out_dim: int) -> int:
     return 2 * (in_dim * hidden + hidden * hidden + hidden * out_dim)
 
 
+def _encoder_layers(encoder: nn.Module) -> list[int]:
+    """Operations of one observation in each layer."""
+    sizes = encoder.sizes if isinstance(encoder, PixelEncoder) else []
+    weights = [p.numel() for p in encoder.parameters() if p.dim() > 1]
+    areas = [*(size**2 for size in sizes), *[1] * (len(weights) - len(sizes))]
+    return [2 * weight * area for weight, area in zip(weights, areas, strict=True)]
+
+
 class _Rows:
     """Operations per row of each component's forward pass."""
 
     def __init__(self, model: WorldModel) -> None:
-        cfg, z, a = model.cfg, model.cfg.latent_dim, model.action_dim
-        layers = max(cfg.num_enc_layers - 1, 1)
-        self.encoder = 2 * cfg.enc_dim * (model.obs_dim + (layers - 1) * cfg.enc_dim + z)
-        self.dynamics = _mlp(z + a, cfg.mlp_dim, z)
+        cfg, a = model.cfg, model.action_dim
+        z = cfg.latent_dim + (cfg.task_dim if model.num_tasks else 0)  # what the networks read
+        layers = _encoder_layers(model.encoder)
+        self.encoder = sum(layers)
+        self.observation = layers[0]  # needs no gradient of its own
+        self.dynamics = _mlp(z + a, cfg.mlp_dim, cfg.latent_dim)
         self.reward = _mlp(z + a, cfg.mlp_dim, cfg.num_bins)
         self.q = _mlp(z + a, cfg.mlp_dim, cfg.num_bins)  # one head
         self.pi = _mlp(z, cfg.mlp_dim, 2 * a)
@@ -35,7 +48,7 @@ def update_flops(model: WorldModel, cfg: UpdateConfig, horizon: int) -> int:
     targets = horizon * (rows.encoder + rows.pi + 2 * rows.q)
     learned = rows.encoder + horizon * (rows.dynamics + rows.reward + num_q * rows.q + rows.termination)
     policy = (horizon + 1) * (3 * rows.pi + 2 * 2 * rows.q)
-    return cfg.batch_size * (targets + 3 * learned + policy)
+    return cfg.batch_size * (targets + 3 * learned - rows.observation + policy)
 
 
 def plan_flops(model: WorldModel, cfg: PlannerConfig) -> int:

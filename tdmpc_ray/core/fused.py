@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc_ray.core.kernels import MAX_DIM, library
-from tdmpc_ray.core.layers import EnsembleMLP, NormedLinear
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.layers import EnsembleMLP
+from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 _PTR, _INT, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -27,7 +27,8 @@ class _Mlp(ctypes.Structure):
 
     _fields_ = [
         *((name, _PTR * 3) for name in ("w", "b", "gain", "shift")),
-        *((name, _INT) for name in ("in_dim", "hidden", "out", "simnorm")),
+        ("mask", _PTR),
+        *((name, _INT) for name in ("latent", "in_dim", "hidden", "out", "simnorm", "groups")),
     ]
 
 
@@ -50,7 +51,7 @@ def _functions() -> ctypes.CDLL | None:
     lib = library()
     if lib is None or _blas() is None:
         return None
-    lib.rollout_forward.argtypes = [_PTR] * 7 + [_INT] * 4 + [_F32] + [_PTR] * 4
+    lib.rollout_forward.argtypes = [_PTR] * 7 + [_INT] * 4 + [_PTR] * 5
     lib.terminal_value_forward.argtypes = [_PTR] * 7 + [_INT] + [_F32] * 2 + [_PTR] * 2
     lib.policy_rollout_forward.argtypes = [_PTR] * 5 + [_INT] * 2 + [_F32] * 2 + [_PTR] * 2
     for name in ("rollout_forward", "terminal_value_forward", "policy_rollout_forward"):
@@ -58,39 +59,64 @@ def _functions() -> ctypes.CDLL | None:
     return lib
 
 
-def fused_model(model: WorldModel) -> FusedModel | None:
+def fused_model(model: WorldModel, task: TaskContext | None = None) -> FusedModel | None:
     """The fused form of `model`, or None where it cannot run (see the module's docstring)."""
     weight, cfg = model.bins, model.cfg
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or _functions() is None:
         return None
     if max(cfg.mlp_dim, cfg.latent_dim, cfg.num_bins) > MAX_DIM:
         return None
-    return FusedModel(model)
+    return FusedModel(model, task)
 
 
 class FusedModel:
-    """Views the weights of a `WorldModel`; cheap to make, valid until they are moved or replaced."""
+    """Views the weights of a `WorldModel`; cheap to make, valid until they are moved or replaced.
 
-    def __init__(self, model: WorldModel) -> None:
+    Args:
+        model: the weights.
+        task: of each environment (N, ...), for a multi-task model.
+    """
+
+    def __init__(self, model: WorldModel, task: TaskContext | None = None) -> None:
         lib, gemm = _functions(), _blas()
         assert lib is not None
         self._lib, self._gemm, self._model, self._bins = lib, gemm, model, model.bins.data_ptr()
-        self._dynamics, self._reward = _sequential(model.dynamics), _sequential(model.reward_head)
-        self._pi = _sequential(model.policy)
-        self._termination = None if model.termination_head is None else _sequential(model.termination_head)
-        self._heads = [_head(model.q_ensemble, k) for k in range(model.cfg.num_q)]
         cfg = model.cfg
+        self._kept: list[Tensor] = []  # what the structures point to and nobody else holds
+        self._dynamics = self._mlp(_sequential(model.dynamics), task, cfg.simnorm_dim)
+        self._reward = self._mlp(_sequential(model.reward_head), task)
+        self._pi = self._mlp(_sequential(model.policy), task)
+        if task is not None:
+            self._kept.append(task.action_mask.contiguous())
+            self._pi.mask = self._kept[-1].data_ptr()
+        head = model.termination_head
+        self._termination = None if head is None else self._mlp(_sequential(head), task)
+        self._heads = [self._mlp(_head(model.q_ensemble, k), task) for k in range(cfg.num_q)]
         self._log_std = cfg.log_std_min, cfg.log_std_max
         # Upper bound of what any of the three functions needs per row, see kernels.c.
         widest = max(cfg.num_bins, 2 * model.action_dim)
         self._scratch_per_row = 2 * cfg.mlp_dim + 2 * cfg.latent_dim + widest + model.action_dim + 1
 
+    def _mlp(self, layers: list[_Layer], task: TaskContext | None, simnorm_dim: int = 0) -> _Mlp:
+        mlp, z_dim = _Mlp(), self._model.cfg.latent_dim
+        for i, layer in enumerate(layers):
+            for field, tensor in zip(("w", "b", "gain", "shift"), layer, strict=False):
+                getattr(mlp, field)[i] = tensor.data_ptr()
+        (first, bias, *_), (last, *_) = layers[0], layers[-1]
+        mlp.hidden, mlp.in_dim = first.shape
+        mlp.latent, mlp.out, mlp.simnorm, mlp.groups = z_dim, len(last), simnorm_dim, 1
+        if task is not None:
+            columns = first[:, z_dim : z_dim + task.embedding.shape[-1]]
+            self._kept.append(torch.addmm(bias, task.embedding, columns.T))
+            mlp.b[0], mlp.groups = self._kept[-1].data_ptr(), len(task.embedding)
+        return mlp
+
     def _scratch(self, rows: int) -> Tensor:
         return torch.empty(rows * self._scratch_per_row)
 
-    def rollout(self, z: Tensor, actions: Tensor, discount: float) -> tuple[Tensor, Tensor, Tensor]:
+    def rollout(self, z: Tensor, actions: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `planner.rollout`; z (N, Z) serves all S candidates of actions (H, N, S, A)."""
-        actions, z = actions.contiguous(), z.contiguous()
+        actions, z, discount = actions.contiguous(), z.contiguous(), discount.contiguous()
         horizon, num_envs, num, action_dim = actions.shape
         rows = num_envs * num
         total, weight = torch.empty(num_envs, num), torch.empty(num_envs, num)
@@ -98,7 +124,7 @@ class FusedModel:
         termination = None if self._termination is None else ctypes.addressof(self._termination)
         self._lib.rollout_forward(
             self._gemm, ctypes.addressof(self._dynamics), ctypes.addressof(self._reward), termination,
-            self._bins, z.data_ptr(), actions.data_ptr(), horizon, rows, num, action_dim, discount,
+            self._bins, z.data_ptr(), actions.data_ptr(), horizon, rows, num, action_dim, discount.data_ptr(),
             scratch.data_ptr(), total.data_ptr(), last_z.data_ptr(), weight.data_ptr(),
         )  # fmt: skip
         return total, last_z, weight
@@ -128,25 +154,12 @@ class FusedModel:
         return actions
 
 
-def _sequential(layers: nn.Sequential) -> _Mlp:
-    mlp = _Mlp()
-    for i, layer in enumerate(layers):
-        assert isinstance(layer, nn.Linear)
-        mlp.w[i], mlp.b[i] = layer.weight.data_ptr(), layer.bias.data_ptr()
-        if isinstance(layer, NormedLinear):
-            mlp.gain[i], mlp.shift[i] = layer.ln.weight.data_ptr(), layer.ln.bias.data_ptr()
-            mlp.simnorm = layer.simnorm_dim
-    first, last = layers[0], layers[-1]
-    mlp.in_dim, mlp.hidden, mlp.out = first.in_features, first.out_features, last.out_features
-    return mlp
+_Layer = tuple[Tensor, ...]  # weight and bias, and of the LayerNorm where the layer has one
 
 
-def _head(ensemble: EnsembleMLP, k: int) -> _Mlp:
-    mlp = _Mlp()
-    for i, layer in enumerate(ensemble.layers):
-        mlp.w[i], mlp.b[i] = layer.weight[k].data_ptr(), layer.bias[k].data_ptr()  # type: ignore[index]
-        if layer.normed:
-            mlp.gain[i], mlp.shift[i] = layer.ln_weight[k].data_ptr(), layer.ln_bias[k].data_ptr()  # type: ignore[index]
-    _, mlp.hidden, mlp.in_dim = ensemble.layers[0].weight.shape  # type: ignore[misc]
-    mlp.out = ensemble.layers[-1].weight.shape[1]  # type: ignore[index]
-    return mlp
+def _sequential(layers: nn.Sequential) -> list[_Layer]:
+    return [tuple(layer.parameters()) for layer in layers]
+
+
+def _head(ensemble: EnsembleMLP, k: int) -> list[_Layer]:
+    return [tuple(parameter[k] for parameter in layer.parameters()) for layer in ensemble.layers]

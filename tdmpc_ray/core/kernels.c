@@ -200,10 +200,13 @@ typedef void (*Gemm)(const char *ta, const char *tb, const int *m, const int *n,
                      const float *a, const int *lda, const float *b, const int *ldb, const float *beta, float *c,
                      const int *ldc);
 
-/* Three layers; w (out, in), b, and LayerNorm's gain and shift where the layer has one. */
+/* Three layers; w (out, in), b, and LayerNorm's gain and shift where the layer has one. The input is a latent,
+   columns for the task's embedding, and an action. What the embedding adds to the first layer is constant, so
+   that it comes as part of the bias: b[0] (groups, hidden), one row for every rows / groups rows of the input.
+   mask (groups, action), for a policy: 0 for the dimensions that the task's action lacks; may be null. */
 typedef struct {
-    const float *w[3], *b[3], *gain[3], *shift[3];
-    int64_t in, hidden, out, simnorm;
+    const float *w[3], *b[3], *gain[3], *shift[3], *mask;
+    int64_t latent, in, hidden, out, simnorm, groups;
 } Mlp;
 
 /* y (rows, out) = x (rows, in) . w^T + y */
@@ -215,18 +218,19 @@ INLINE void product_(Gemm gemm, const float *x, const float *w, float *y, int64_
     gemm("T", "N", &m, &n, &k, &one, w, &lda, x, &ldb, &one, y, &m);
 }
 
-static void fill_(float *y, const float *bias, int64_t rows, int64_t dim) {
-    for (int64_t r = 0; r < rows; r++) memcpy(y + r * dim, bias, dim * sizeof(float));
+static void fill_(float *y, const float *bias, int64_t rows, int64_t dim, int64_t groups) {
+    for (int64_t r = 0; r < rows; r++) memcpy(y + r * dim, bias + r * groups / rows * dim, dim * sizeof(float));
 }
 
 /* Run one MLP on [z, a]. Each z row serves `shared` consecutive rows of a, so that its part of the first
    product is computed once. a may be null. scratch: 2 * rows * hidden. out: rows * mlp.out. */
-static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, int64_t z_dim, const float *a, int64_t a_dim,
-                 int64_t rows, int64_t shared, float *scratch, float *out) {
+static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, const float *a, int64_t a_dim, int64_t rows,
+                 int64_t shared, float *scratch, float *out) {
     int64_t hidden = mlp->hidden;
     float *first = scratch, *second = scratch + rows * hidden;
     if (rows == 0) return;
-    fill_(second, mlp->b[0], rows / shared, hidden);
+    int64_t z_dim = mlp->latent;
+    fill_(second, mlp->b[0], rows / shared, hidden, mlp->groups);
     product_(gemm, z, mlp->w[0], second, rows / shared, z_dim, hidden, z_dim, mlp->in);
     if (shared > 1) {
         for (int64_t r = 0; r < rows; r++)
@@ -234,48 +238,50 @@ static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, int64_t z_dim, const
     } else {
         float *swap = first; first = second; second = swap;
     }
-    if (a) product_(gemm, a, mlp->w[0] + z_dim, first, rows, a_dim, hidden, a_dim, mlp->in);
+    if (a) product_(gemm, a, mlp->w[0] + mlp->in - a_dim, first, rows, a_dim, hidden, a_dim, mlp->in);
     norm_act_forward(first, mlp->gain[0], mlp->shift[0], first, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
-    fill_(second, mlp->b[1], rows, hidden);
+    fill_(second, mlp->b[1], rows, hidden, 1);
     product_(gemm, first, mlp->w[1], second, rows, hidden, hidden, hidden, hidden);
     norm_act_forward(second, mlp->gain[1], mlp->shift[1], second, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
-    fill_(out, mlp->b[2], rows, mlp->out);
+    fill_(out, mlp->b[2], rows, mlp->out, 1);
     product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden);
     if (mlp->gain[2])
         norm_act_forward(out, mlp->gain[2], mlp->shift[2], out, 0, rows, mlp->out, rows, mlp->simnorm, 0, 0, 1.0f);
 }
 
 /* action = tanh(mean + e^log_std * eps); out: scratch for rows * 2 * a_dim. */
-static void policy_(Gemm gemm, const Mlp *pi, const float *z, int64_t z_dim, const float *eps, int64_t rows,
+static void policy_(Gemm gemm, const Mlp *pi, const float *z, const float *eps, int64_t rows,
                     float log_std_min, float log_std_max, float *scratch, float *out, float *action) {
     int64_t a_dim = pi->out / 2;
-    mlp_(gemm, pi, z, z_dim, 0, 0, rows, 1, scratch, out);
+    mlp_(gemm, pi, z, 0, 0, rows, 1, scratch, out);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < a_dim; i++) {
             float mean = out[r * 2 * a_dim + i], squashed = tanhf(out[r * 2 * a_dim + a_dim + i]);
             float log_std = log_std_min + 0.5f * (log_std_max - log_std_min) * (squashed + 1.0f);
-            action[r * a_dim + i] = tanhf(mean + expf(log_std) * eps[r * a_dim + i]);
+            float a = tanhf(mean + expf(log_std) * eps[r * a_dim + i]);
+            action[r * a_dim + i] = pi->mask ? a * pi->mask[r * pi->groups / rows * a_dim + i] : a;
         }
 }
 
-/* planner.rollout: actions (horizon, rows, a_dim) from z (rows / shared, z_dim). Out: total (rows),
-   z_last (rows, z_dim), weight (rows). termination may be null. scratch: rows * (2 * hidden + z_dim + widest). */
+/* planner.rollout: actions (horizon, rows, a_dim) from z (rows / shared, z_dim), discount (rows / shared).
+   Out: total (rows), z_last (rows, z_dim), weight (rows). termination may be null. scratch: rows * (2 * hidden + z_dim + widest). */
 void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Mlp *termination, const float *bins,
                      const float *z, const float *actions, int64_t horizon, int64_t rows, int64_t shared,
-                     int64_t a_dim, float discount, float *scratch, float *total, float *z_last, float *weight) {
+                     int64_t a_dim, const float *discount, float *scratch, float *total, float *z_last, float *weight) {
     int64_t z_dim = dynamics->out, hidden = dynamics->hidden;
     float *other = scratch + 2 * rows * hidden, *logits = other + rows * z_dim, *value = logits + rows * reward->out;
     /* Latents alternate between two buffers, so that the last one is z_last. */
     float *to = horizon % 2 ? z_last : other, *from = horizon % 2 ? other : z_last;
+    int64_t candidates = shared;
     for (int64_t r = 0; r < rows; r++) { total[r] = 0.0f; weight[r] = 1.0f; }
     for (int64_t t = 0; t < horizon; t++) {
         const float *a = actions + t * rows * a_dim;
-        mlp_(gemm, reward, z, z_dim, a, a_dim, rows, shared, scratch, logits);
+        mlp_(gemm, reward, z, a, a_dim, rows, shared, scratch, logits);
         two_hot_value_forward(logits, bins, value, rows, reward->out);
-        mlp_(gemm, dynamics, z, z_dim, a, a_dim, rows, shared, scratch, to);
-        for (int64_t r = 0; r < rows; r++) { total[r] += weight[r] * value[r]; weight[r] *= discount; }
+        mlp_(gemm, dynamics, z, a, a_dim, rows, shared, scratch, to);
+        for (int64_t r = 0; r < rows; r++) { total[r] += weight[r] * value[r]; weight[r] *= discount[r / candidates]; }
         if (termination) {
-            mlp_(gemm, termination, to, z_dim, 0, 0, rows, 1, scratch, value);
+            mlp_(gemm, termination, to, 0, 0, rows, 1, scratch, value);
             for (int64_t r = 0; r < rows; r++) if (value[r] > 0.0f) weight[r] = 0.0f;
         }
         z = to; shared = 1;
@@ -287,13 +293,13 @@ void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Ml
 void terminal_value_forward(Gemm gemm, const Mlp *pi, const Mlp *head0, const Mlp *head1, const float *bins,
                             const float *z, const float *eps, int64_t rows, float log_std_min, float log_std_max,
                             float *scratch, float *value) {
-    int64_t z_dim = pi->in, a_dim = pi->out / 2;
+    int64_t a_dim = pi->out / 2;
     float *out = scratch + 2 * rows * pi->hidden;
     float *action = out + rows * (head0->out > pi->out ? head0->out : pi->out), *second = action + rows * a_dim;
-    policy_(gemm, pi, z, z_dim, eps, rows, log_std_min, log_std_max, scratch, out, action);
-    mlp_(gemm, head0, z, z_dim, action, a_dim, rows, 1, scratch, out);
+    policy_(gemm, pi, z, eps, rows, log_std_min, log_std_max, scratch, out, action);
+    mlp_(gemm, head0, z, action, a_dim, rows, 1, scratch, out);
     two_hot_value_forward(out, bins, value, rows, head0->out);
-    mlp_(gemm, head1, z, z_dim, action, a_dim, rows, 1, scratch, out);
+    mlp_(gemm, head1, z, action, a_dim, rows, 1, scratch, out);
     two_hot_value_forward(out, bins, second, rows, head1->out);
     for (int64_t r = 0; r < rows; r++) value[r] = 0.5f * (value[r] + second[r]);
 }
@@ -302,13 +308,13 @@ void terminal_value_forward(Gemm gemm, const Mlp *pi, const Mlp *head0, const Ml
 void policy_rollout_forward(Gemm gemm, const Mlp *pi, const Mlp *dynamics, const float *z, const float *eps,
                             int64_t horizon, int64_t rows, float log_std_min, float log_std_max, float *scratch,
                             float *actions) {
-    int64_t z_dim = pi->in, a_dim = pi->out / 2;
+    int64_t z_dim = pi->latent, a_dim = pi->out / 2;
     float *out = scratch + 2 * rows * pi->hidden, *to = out + rows * pi->out, *from = to + rows * z_dim;
     for (int64_t t = 0; t < horizon; t++) {
         float *action = actions + t * rows * a_dim;
-        policy_(gemm, pi, z, z_dim, eps + t * rows * a_dim, rows, log_std_min, log_std_max, scratch, out, action);
+        policy_(gemm, pi, z, eps + t * rows * a_dim, rows, log_std_min, log_std_max, scratch, out, action);
         if (t + 1 < horizon) {
-            mlp_(gemm, dynamics, z, z_dim, action, a_dim, rows, 1, scratch, to);
+            mlp_(gemm, dynamics, z, action, a_dim, rows, 1, scratch, to);
             z = to;
             float *swap = to; to = from; from = swap;
         }

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from tdmpc_ray.core.kernels import norm_act
 
 
+def simnorm(x: Tensor, group: int) -> Tensor:
+    """Softmax over groups of `group` values (paper, equation 5), (..., D)."""
+    return x.unflatten(-1, (-1, group)).softmax(-1).flatten(-2)
+
+
 class NormedLinear(nn.Linear):
     """Linear, LayerNorm, then Mish, or SimNorm where the output is a latent.
 

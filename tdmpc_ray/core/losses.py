@@ -11,7 +11,7 @@ from torch import Tensor
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.math import two_hot_cross_entropy
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 
 @torch.no_grad()
@@ -20,9 +20,10 @@ def td_target(
     next_z: Tensor,
     reward: Tensor,
     terminated: Tensor,
-    discount: float,
+    discount: float | Tensor,
     eps: Tensor,
     heads: Tensor,
+    task: TaskContext | None = None,
 ) -> Tensor:
     """One-step TD target; bootstraps unless the task itself ended.
 
@@ -30,14 +31,15 @@ def td_target(
         next_z: encoded (not predicted) next latents, (..., Z).
         reward: (..., 1).
         terminated: (..., 1).
+        discount: per step; of each sequence's task, (B, 1), with several.
         eps: standard-normal noise of the policy action, (..., A).
         heads: the two target heads whose minimum counts, (2,).
 
     Returns:
         (..., 1).
     """
-    action = model.pi(next_z, eps).action
-    value = model.q(next_z, action, heads, target=True).amin(0)
+    action = model.pi(next_z, eps, task).action
+    value = model.q(next_z, action, heads, task, target=True).amin(0)
     return reward + discount * (1 - terminated) * value
 
 
@@ -53,18 +55,25 @@ class WorldModelLoss(NamedTuple):
 
 
 def world_model_loss(
-    model: WorldModel, batch: Batch, next_z: Tensor, target: Tensor, cfg: UpdateConfig
+    model: WorldModel,
+    batch: Batch,
+    next_z: Tensor,
+    target: Tensor,
+    cfg: UpdateConfig,
+    task: TaskContext | None = None,
+    shift: Tensor | None = None,
 ) -> WorldModelLoss:
     """Joint loss of encoder, dynamics, reward, values and termination along a latent rollout.
 
     Args:
         next_z: encoded latents of obs[1..H], without gradient, (H, B, Z).
         target: TD targets, (H, B, 1).
+        shift: of the first step's images, (B, 2).
     """
     horizon, low, high = batch.horizon, model.cfg.vmin, model.cfg.vmax
-    zs = [model.encode(batch.obs[0])]
+    zs = [model.encode(batch.obs[0], task, shift)]
     for action_t in batch.action:
-        zs.append(model.next(zs[-1], action_t))
+        zs.append(model.next(zs[-1], action_t, task))
     rollout = torch.stack(zs)  # (H + 1, B, Z)
     rho = cfg.rho ** torch.arange(horizon, device=rollout.device) / horizon  # (H,)
 
@@ -73,14 +82,14 @@ def world_model_loss(
 
     consistency = over_time((rollout[1:] - next_z).square())
     reward = over_time(
-        two_hot_cross_entropy(model.reward_logits(rollout[:-1], batch.action), batch.reward, low, high)
+        two_hot_cross_entropy(model.reward_logits(rollout[:-1], batch.action, task), batch.reward, low, high)
     )
-    q_logits = model.q_logits(rollout[:-1], batch.action)  # (num_q, H, B, K)
+    q_logits = model.q_logits(rollout[:-1], batch.action, task=task)  # (num_q, H, B, K)
     value = over_time(two_hot_cross_entropy(q_logits, target, low, high).mean(0))
     termination = torch.zeros_like(value)
     if model.termination_head is not None:
         termination = F.binary_cross_entropy_with_logits(
-            model.termination_logit(rollout[1:]), batch.terminated
+            model.termination_logit(rollout[1:], task), batch.terminated
         )
     total = (
         cfg.consistency_coef * consistency
@@ -101,7 +110,13 @@ class PolicyLoss(NamedTuple):
 
 
 def policy_loss(
-    model: WorldModel, zs: Tensor, scale: RunningScale, cfg: UpdateConfig, eps: Tensor, heads: Tensor
+    model: WorldModel,
+    zs: Tensor,
+    scale: RunningScale,
+    cfg: UpdateConfig,
+    eps: Tensor,
+    heads: Tensor,
+    task: TaskContext | None = None,
 ) -> PolicyLoss:
     """Maximum-entropy loss of the policy prior on the latents of the rollout.
 
@@ -111,8 +126,8 @@ def policy_loss(
         eps: standard-normal noise, (H + 1, B, A).
         heads: the two online heads whose mean counts, (2,).
     """
-    sample = model.pi(zs, eps)
-    q = model.q(zs, sample.action, heads, detach=True).mean(0)  # (H + 1, B, 1)
+    sample = model.pi(zs, eps, task)
+    q = model.q(zs, sample.action, heads, task, detach=True).mean(0)  # (H + 1, B, 1)
     scale.update(q[0].detach())
     objective = q / scale.value + cfg.entropy_coef * sample.scaled_entropy
     rho = cfg.rho ** torch.arange(len(zs), device=zs.device) / len(zs)

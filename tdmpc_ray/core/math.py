@@ -69,7 +69,7 @@ class PolicySample(NamedTuple):
     scaled_entropy: Tensor  # what the policy loss rewards
 
 
-def squashed_gaussian(mean: Tensor, log_std: Tensor, eps: Tensor) -> PolicySample:
+def squashed_gaussian(mean: Tensor, log_std: Tensor, eps: Tensor, mask: Tensor | None = None) -> PolicySample:
     """Sample tanh(mean + std * eps) and its entropy terms.
 
     The scaled entropy multiplies the entropy with (A * Gaussian log-prob / log-prob of the squashed
@@ -79,8 +79,14 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, eps: Tensor) -> PolicySampl
         mean: before squashing, (..., A).
         log_std: (..., A).
         eps: standard-normal noise, (..., A).
+        mask: 1.0 for the dimensions that count, (..., A); the others act with zero. As published they still
+            add their constant to the Gaussian log-prob.
     """
+    size: int | Tensor = mean.shape[-1]
+    if mask is not None:
+        mean, log_std, eps = mean * mask, log_std * mask, eps * mask
+        size = mask.sum(-1, keepdim=True)
     gaussian = (-0.5 * eps.square() - log_std - LOG_SQRT_2PI).sum(-1, keepdim=True)
     action = torch.tanh(mean + eps * log_std.exp())
     correction = torch.log(F.relu(1 - action.square()) + 1e-6).sum(-1, keepdim=True)
-    return PolicySample(action, torch.tanh(mean), log_std, correction - gaussian, -gaussian * mean.shape[-1])
+    return PolicySample(action, torch.tanh(mean), log_std, correction - gaussian, -gaussian * size)

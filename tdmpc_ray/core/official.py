@@ -1,37 +1,168 @@
-"""Read checkpoints of the published TD-MPC2 implementation (nicklashansen/tdmpc2, MIT)."""
+"""Checkpoints of the published TD-MPC2 implementation (nicklashansen/tdmpc2, MIT), read and written."""
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-_PARTS = {
-    "_encoder.state": "encoder",
-    "_dynamics": "dynamics",
-    "_reward": "reward_head",
-    "_pi": "policy",
-    "_termination": "termination_head",
-    "_Qs.params": "q_ensemble.layers",
-    "_target_Qs_params": "target_q.layers",
-}
-_KEY = re.compile(rf"({'|'.join(map(re.escape, _PARTS))})\.(\d+)\.(weight|bias|ln\.weight|ln\.bias)")
+from tdmpc_ray.core.config import ModelConfig
+from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.errors import UserError, reason
+
+# Our prefix and the published one; layers are numbered alike, but for the convolutions.
+_PARTS = (
+    ("encoder", "_encoder.state"),
+    ("dynamics", "_dynamics"),
+    ("reward_head", "_reward"),
+    ("policy", "_pi"),
+    ("termination_head", "_termination"),
+    ("q_ensemble.layers", "_Qs.params"),
+    ("target_q.layers", "_target_Qs_params"),
+)
+_CONVOLUTIONS = ("encoder.convolutions", "_encoder.rgb")
+_EMBEDDING = ("task_embedding", "_task_emb.weight")
+# Older checkpoints number the parameters of the heads: layer after layer, four each.
+_FLAT = re.compile(r"(_Qs|_target_Qs)\.params\.(\d+)")
+_FLAT_NAMES = ("weight", "bias", "ln.weight", "ln.bias")
+_NUM_LISTED = 3  # mismatching tensors that an error names
 
 
 def from_official(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Translate the published `state_dict` of a single-task, state-based model to `WorldModel`'s keys.
+    """Translate the published `state_dict`, in either of its layouts, to the keys of `WorldModel`.
 
     Args:
         state: the mapping under the checkpoint's key `model`.
     """
-    ours: dict[str, Tensor] = {}
-    for key, value in state.items():
-        match = _KEY.fullmatch(key)
+    return {key: value for name, value in state.items() if (key := _our_key(name)) is not None}
+
+
+def to_official(model: WorldModel, *, flat: bool = False) -> dict[str, Any]:
+    """The published `state_dict` of a model; `from_official` is its inverse.
+
+    Args:
+        model: with target heads.
+        flat: number the heads' parameters, as older published checkpoints do.
+
+    Raises:
+        UserError: the published code has no such network.
+    """
+    cfg = model.cfg
+    if model.target_q is None:
+        raise ValueError("the published format needs the target heads")
+    low, span = (
+        int(x) if x.is_integer() else x for x in (cfg.log_std_min, cfg.log_std_max - cfg.log_std_min)
+    )
+    state: dict[str, Any] = {"log_std_min": torch.tensor(low), "log_std_dif": torch.tensor(span)}
+    if model.num_tasks:
+        state["_action_masks"] = model.action_masks
+    for ours, value in model.state_dict().items():
+        state[_official_key(ours, flat=flat)] = value
+    if not flat:
+        heads = {k: v for k, v in state.items() if k.startswith("_Qs.params.")}
+        state |= {k.replace("_Qs.params", "_detach_Qs_params"): v for k, v in heads.items()}
+        for prefix in ("_Qs.params", "_detach_Qs_params", "_target_Qs_params"):
+            state |= {f"{prefix}.__batch_size": torch.Size([cfg.num_q]), f"{prefix}.__device": None}
+    return state
+
+
+def read_official(path: Path) -> dict[str, Tensor]:
+    """Parameters in a published checkpoint file, under the keys of `WorldModel`.
+
+    Raises:
+        UserError: the file cannot be read, or is none.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise UserError(f"cannot read {path} as a checkpoint: {reason(error)}") from None
+    state = state.get("model", state) if isinstance(state, dict) else {}
+    translated = from_official(state)
+    if not {"dynamics.0.weight", "q_ensemble.layers.0.weight"} <= translated.keys():
+        raise UserError(f"{path} holds no checkpoint of the published TD-MPC2 code")
+    return translated
+
+
+def infer_config(state: Mapping[str, Tensor]) -> ModelConfig:
+    """The architecture that parameters, as `read_official` gives them, belong to."""
+    mlp_dim = state["dynamics.0.weight"].shape[0]
+    encoder: dict[str, int] = {}
+    if "encoder.0.weight" in state:
+        num_hidden = sum(bool(re.fullmatch(r"encoder\.\d+\.weight", key)) for key in state) - 1
+        encoder = {"enc_dim": state["encoder.0.weight"].shape[0], "num_enc_layers": num_hidden + 1}
+    elif "encoder.convolutions.0.weight" in state:
+        encoder = {"num_channels": state["encoder.convolutions.0.weight"].shape[0]}
+    num_q, num_bins, _ = state["q_ensemble.layers.2.weight"].shape
+    return ModelConfig(
+        **encoder,
+        mlp_dim=mlp_dim,
+        latent_dim=state["dynamics.2.weight"].shape[0],
+        num_q=num_q,
+        num_bins=num_bins,
+        task_dim=state["task_embedding"].shape[1] if "task_embedding" in state else 0,
+        episodic="termination_head.0.weight" in state,
+    )
+
+
+def load_parameters(model: WorldModel, state: Mapping[str, Tensor]) -> None:
+    """Put parameters into a model.
+
+    Raises:
+        UserError: they belong to a model of another shape; names the first tensors that differ.
+    """
+    ours = model.state_dict()
+    problems = [
+        f"{key} is {_shape(state.get(key))} in the file and {_shape(ours.get(key))} here"
+        for key in [*ours, *(state.keys() - ours.keys())]
+        if _shape(state.get(key)) != _shape(ours.get(key))
+    ]
+    if problems:
+        more = len(problems) - _NUM_LISTED
+        listed = "; ".join(problems[:_NUM_LISTED]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(f"the checkpoint belongs to a model of another shape: {listed}")
+    model.load_state_dict(state)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(tuple(tensor.shape))
+
+
+def _our_key(name: str) -> str | None:
+    """Our key of a published one; None for what a model does not keep."""
+    if match := _FLAT.fullmatch(name):
+        layer, parameter = divmod(int(match[2]), len(_FLAT_NAMES))
+        prefix = "_Qs.params" if match[1] == "_Qs" else "_target_Qs_params"
+        name = f"{prefix}.{layer}.{_FLAT_NAMES[parameter]}"
+    if name == _EMBEDDING[1]:
+        return _EMBEDDING[0]
+    for ours, theirs in (*_PARTS, _CONVOLUTIONS):
+        match = re.fullmatch(rf"{re.escape(theirs)}\.(\d+)\.(weight|bias|ln\.weight|ln\.bias)", name)
         if match:
-            part, layer, name = match.groups()
-            if "Q" in part:  # stacked over heads, where LayerNorm is part of the layer
-                name = name.replace(".", "_")
-            ours[f"{_PARTS[part]}.{layer}.{name}"] = value
-    return ours
+            layer, parameter_name = int(match[1]), match[2]
+            if ours == _CONVOLUTIONS[0]:  # shift and scaling come first, and a ReLU after each convolution
+                layer = (layer - 2) // 2
+            if "q" in ours.split(".")[0].split("_"):  # stacked heads keep their LayerNorm in the layer itself
+                parameter_name = parameter_name.replace(".", "_")
+            return f"{ours}.{layer}.{parameter_name}"
+    return None
+
+
+def _official_key(key: str, *, flat: bool) -> str:
+    if key == _EMBEDDING[0]:
+        return _EMBEDDING[1]
+    for ours, theirs in (*_PARTS, _CONVOLUTIONS):
+        match = re.fullmatch(rf"{re.escape(ours)}\.(\d+)\.(weight|bias|ln[._]weight|ln[._]bias)", key)
+        if match:
+            layer, name = int(match[1]), match[2].replace("_", ".")
+            if ours == _CONVOLUTIONS[0]:
+                layer = 2 * layer + 2
+            if flat and ours in ("q_ensemble.layers", "target_q.layers"):
+                prefix = "_Qs" if ours == "q_ensemble.layers" else "_target_Qs"
+                return f"{prefix}.params.{layer * len(_FLAT_NAMES) + _FLAT_NAMES.index(name)}"
+            return f"{theirs}.{layer}.{name}"
+    raise UserError(f"the published code has no place for {key}: it knows pixels at model size 5 only")

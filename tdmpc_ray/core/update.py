@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.losses import RunningScale, policy_loss, td_target, world_model_loss
+from tdmpc_ray.core.pixels import MAX_SHIFT
 from tdmpc_ray.core.planner import draw_heads
 from tdmpc_ray.core.world_model import WorldModel
 
@@ -24,12 +26,14 @@ class UpdateNoise:
         target_heads: target heads whose minimum counts, (2,).
         pi_eps: standard-normal, of the policy loss, (H + 1, B, A).
         pi_heads: online heads whose mean counts in the policy loss, (2,).
+        shift: pixels to move each image by, (H + 1, B, 2); None for vectors.
     """
 
     target_eps: Tensor
     target_heads: Tensor
     pi_eps: Tensor
     pi_heads: Tensor
+    shift: Tensor | None = None
 
     @classmethod
     def sample(
@@ -39,7 +43,11 @@ class UpdateNoise:
         shape, device = (2 * horizon + 1, batch_size, model.action_dim), generator.device
         eps = torch.randn(shape, generator=generator, device=device)
         heads = draw_heads(model.cfg.num_q, 2, generator)
-        return cls(eps[:horizon], heads[0], eps[horizon:], heads[1])
+        shift = None
+        if len(model.obs_shape) == 3:
+            size = (horizon + 1, batch_size, 2)
+            shift = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, size, generator=generator, device=device)
+        return cls(eps[:horizon], heads[0], eps[horizon:], heads[1], shift)
 
 
 def make_optimizers(model: WorldModel, cfg: UpdateConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
@@ -60,7 +68,7 @@ class Updater:
     Args:
         model: a world model with target heads.
         cfg: losses and rates.
-        discount: of the task, see `UpdateConfig.discount`.
+        discount: of the task, see `UpdateConfig.discount`; one per task for a multi-task model.
         optimizers: world model's and policy prior's; made from `cfg` where not given.
     """
 
@@ -68,12 +76,15 @@ class Updater:
         self,
         model: WorldModel,
         cfg: UpdateConfig,
-        discount: float,
+        discount: float | Sequence[float],
         optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] | None = None,
     ) -> None:
         if model.target_q is None:
             raise ValueError("an update needs a world model with target heads")
-        self.model, self.cfg, self.discount = model, cfg, discount
+        self.model, self.cfg = model, cfg
+        self.discount = torch.as_tensor(discount, dtype=torch.float32, device=model.bins.device)
+        if self.discount.shape != ((model.num_tasks,) if model.num_tasks else ()):
+            raise ValueError(f"{model.num_tasks} tasks need as many discounts, not {discount}")
         self.world_optimizer, self.pi_optimizer = optimizers or make_optimizers(model, cfg)
         self.scale = RunningScale(cfg.tau, model.bins.device)
         self._world_params = model.world_parameters()
@@ -89,21 +100,27 @@ class Updater:
         """
         model, cfg = self.model, self.cfg
         model.train()
+        model.bound_task_embedding()
+        task = model.task(batch.task)
+        discount = self.discount if task is None else self.discount[batch.task].unsqueeze(-1)
+        first_shift, next_shift = (None, None) if noise.shift is None else (noise.shift[0], noise.shift[1:])
         with torch.no_grad():
-            next_z = model.encode(batch.obs[1:])
+            next_z = model.encode(batch.obs[1:], task, next_shift)
             target = td_target(
                 model,
                 next_z,
                 batch.reward,
                 batch.terminated,
-                self.discount,
+                discount,
                 noise.target_eps,
                 noise.target_heads,
+                task,
             )
-        world = world_model_loss(model, batch, next_z, target, cfg)
+        world = world_model_loss(model, batch, next_z, target, cfg, task, first_shift)
         grad_norm = self._descend(self.world_optimizer, self._world_params, world.total)
 
-        pi = policy_loss(model, world.zs.detach(), self.scale, cfg, noise.pi_eps, noise.pi_heads)
+        task = model.task(batch.task, detach=True)
+        pi = policy_loss(model, world.zs.detach(), self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
         pi_grad_norm = self._descend(self.pi_optimizer, self._pi_params, pi.total)
 
         with torch.no_grad():

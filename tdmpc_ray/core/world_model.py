@@ -3,36 +3,75 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc_ray.core.config import ModelConfig
 from tdmpc_ray.core.kernels import two_hot_value
 from tdmpc_ray.core.layers import EnsembleLinear, EnsembleMLP, mlp
 from tdmpc_ray.core.math import PolicySample, squashed_gaussian
+from tdmpc_ray.core.pixels import PixelEncoder, shift_images
+
+
+class TaskContext(NamedTuple):
+    """What a multi-task model is told about the task; both broadcast against latents.
+
+    Attributes:
+        embedding: (..., T).
+        action_mask: 1.0 for the dimensions that the task's action has, (..., A).
+    """
+
+    embedding: Tensor
+    action_mask: Tensor
 
 
 class WorldModel(nn.Module):
     """An implicit, control-centric world model (TD-MPC2, section 3.1).
 
+    The methods of a multi-task model need `task`; those of a single-task model take None.
+
     Args:
-        obs_dim: size of the observation O.
-        action_dim: size of the action A.
+        obs_shape: (O,), zero-padded to the largest task's; or (C, 64, 64) for stacked frames of 0 to 255.
+        action_dim: size of the action A; the largest task's.
         cfg: architecture.
+        action_dims: sizes of the tasks' own actions, for a multi-task model.
         target: hold the Polyak-averaged target heads; rollout workers need none.
     """
 
     bins: Tensor
+    action_masks: Tensor  # (tasks, A)
     target_q: EnsembleMLP | None
 
-    def __init__(self, obs_dim: int, action_dim: int, cfg: ModelConfig, *, target: bool = True) -> None:
+    def __init__(
+        self,
+        obs_shape: Sequence[int],
+        action_dim: int,
+        cfg: ModelConfig,
+        *,
+        action_dims: Sequence[int] | None = None,
+        target: bool = True,
+    ) -> None:
         super().__init__()
-        self.obs_dim, self.action_dim, self.cfg = obs_dim, action_dim, cfg
-        z_dim, hidden, simnorm = cfg.latent_dim, [cfg.mlp_dim] * 2, cfg.simnorm_dim
+        self.obs_shape, self.action_dim, self.cfg = tuple(obs_shape), action_dim, cfg
+        self.num_tasks = 0 if action_dims is None else len(action_dims)
+        task_dim = cfg.task_dim if self.num_tasks else 0
+        hidden, simnorm = [cfg.mlp_dim] * 2, cfg.simnorm_dim
+        z_dim = cfg.latent_dim + task_dim
         za_dim = z_dim + action_dim
-        self.encoder = mlp(obs_dim, [cfg.enc_dim] * max(cfg.num_enc_layers - 1, 1), z_dim, simnorm)
-        self.dynamics = mlp(za_dim, hidden, z_dim, simnorm)
+        self.task_embedding = nn.Parameter(torch.empty(self.num_tasks, task_dim)) if self.num_tasks else None
+        masks = torch.arange(action_dim) < torch.tensor(action_dims or []).unsqueeze(-1)
+        self.register_buffer("action_masks", masks.float(), persistent=False)
+        self.encoder: nn.Module
+        if len(self.obs_shape) == 3:
+            self.encoder = PixelEncoder(self.obs_shape[0], cfg.num_channels, cfg.latent_dim, simnorm)
+        else:
+            enc_hidden = [cfg.enc_dim] * max(cfg.num_enc_layers - 1, 1)
+            self.encoder = mlp(self.obs_shape[0] + task_dim, enc_hidden, cfg.latent_dim, simnorm)
+        self.dynamics = mlp(za_dim, hidden, cfg.latent_dim, simnorm)
         self.reward_head = mlp(za_dim, hidden, cfg.num_bins)
         self.policy = mlp(z_dim, hidden, 2 * action_dim)
         self.termination_head = mlp(z_dim, hidden, 1) if cfg.episodic else None
@@ -49,6 +88,8 @@ class WorldModel(nn.Module):
             if isinstance(module, (nn.Linear, EnsembleLinear)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        if self.task_embedding is not None:
+            nn.init.uniform_(self.task_embedding, -0.02, 0.02)
         # Reward and value start as exactly zero, so that the first targets are the rewards alone.
         nn.init.zeros_(self.reward_head[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.q_ensemble.layers[-1].weight)  # type: ignore[arg-type]
@@ -62,40 +103,68 @@ class WorldModel(nn.Module):
             self.target_q.eval()
         return self
 
-    def encode(self, obs: Tensor) -> Tensor:
-        """Observations (..., O) to latents (..., Z)."""
-        return self.encoder(obs)
+    def task(self, task_id: Tensor | None, *, detach: bool = False) -> TaskContext | None:
+        """What the model is told about tasks: ids (...,), or None for a single-task model."""
+        if self.task_embedding is None:
+            return None
+        if task_id is None:
+            raise ValueError("a multi-task model needs the ids of the tasks")
+        table = self.task_embedding.detach() if detach else self.task_embedding
+        return TaskContext(F.embedding(task_id, table * self._embedding_scale()), self.action_masks[task_id])
 
-    def next(self, z: Tensor, action: Tensor) -> Tensor:
+    def _embedding_scale(self) -> Tensor:
+        """Brings the tasks' embeddings to norms of at most 1, (tasks, 1)."""
+        assert self.task_embedding is not None
+        return 1 / self.task_embedding.detach().norm(dim=-1, keepdim=True).clamp(min=1)
+
+    @torch.no_grad()
+    def bound_task_embedding(self) -> None:
+        """Project the tasks' embeddings, so that their gradient is that of what `task` gives out."""
+        if self.task_embedding is not None:
+            self.task_embedding.mul_(self._embedding_scale())
+
+    def encode(self, obs: Tensor, task: TaskContext | None = None, shift: Tensor | None = None) -> Tensor:
+        """Observations to latents (..., Z).
+
+        Args:
+            obs: (..., O) or (..., C, 64, 64).
+            shift: pixels to move each image by, (..., 2), see `shift_images`.
+        """
+        if shift is not None:
+            obs = shift_images(obs, shift)
+        return self.encoder(_join(obs, task))
+
+    def next(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
         """Latents of the next step, (..., Z)."""
-        return self.dynamics(torch.cat([z, action], -1))
+        return self.dynamics(_join(z, task, action))
 
-    def reward_logits(self, z: Tensor, action: Tensor) -> Tensor:
+    def reward_logits(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
         """Logits over the reward bins, (..., K)."""
-        return self.reward_head(torch.cat([z, action], -1))
+        return self.reward_head(_join(z, task, action))
 
-    def reward(self, z: Tensor, action: Tensor) -> Tensor:
+    def reward(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
         """Expected rewards, (..., 1)."""
-        return two_hot_value(self.reward_logits(z, action), self.bins)
+        return two_hot_value(self.reward_logits(z, action, task), self.bins)
 
-    def termination_logit(self, next_z: Tensor) -> Tensor:
+    def termination_logit(self, next_z: Tensor, task: TaskContext | None = None) -> Tensor:
         """Logit that the step which led to `next_z` ended the task, (..., 1)."""
         if self.termination_head is None:
             raise RuntimeError("this model has no termination head: set model.episodic=true")
-        return self.termination_head(next_z)
+        return self.termination_head(_join(next_z, task))
 
-    def pi(self, z: Tensor, eps: Tensor) -> PolicySample:
+    def pi(self, z: Tensor, eps: Tensor, task: TaskContext | None = None) -> PolicySample:
         """Sample the policy prior with standard-normal noise `eps` (..., A)."""
         cfg = self.cfg
-        mean, log_std = self.policy(z).chunk(2, -1)
+        mean, log_std = self.policy(_join(z, task)).chunk(2, -1)
         log_std = cfg.log_std_min + 0.5 * (cfg.log_std_max - cfg.log_std_min) * (torch.tanh(log_std) + 1)
-        return squashed_gaussian(mean, log_std, eps)
+        return squashed_gaussian(mean, log_std, eps, None if task is None else task.action_mask)
 
     def q_logits(
         self,
         z: Tensor,
         action: Tensor,
         heads: Tensor | None = None,
+        task: TaskContext | None = None,
         *,
         target: bool = False,
         detach: bool = False,
@@ -115,19 +184,38 @@ class WorldModel(nn.Module):
         ensemble = self.target_q if target else self.q_ensemble
         if ensemble is None:
             raise RuntimeError("this world model was built without target heads")
-        return ensemble(torch.cat([z, action], -1), heads, detach)
+        return ensemble(_join(z, task, action), heads, detach)
 
     def q(
-        self, z: Tensor, action: Tensor, heads: Tensor, *, target: bool = False, detach: bool = False
+        self,
+        z: Tensor,
+        action: Tensor,
+        heads: Tensor,
+        task: TaskContext | None = None,
+        *,
+        target: bool = False,
+        detach: bool = False,
     ) -> Tensor:
         """Values of the chosen heads, (J, ..., 1)."""
-        return two_hot_value(self.q_logits(z, action, heads, target=target, detach=detach), self.bins)
+        logits = self.q_logits(z, action, heads, task, target=target, detach=detach)
+        return two_hot_value(logits, self.bins)
 
     def world_parameters(self) -> list[nn.Parameter]:
         """Parameters of the world-model step: all but policy prior and target heads."""
         parts = [self.encoder, self.dynamics, self.reward_head, self.termination_head, self.q_ensemble]
-        return [p for part in parts if part is not None for p in part.parameters()]
+        embedding = [] if self.task_embedding is None else [self.task_embedding]
+        return [*(p for part in parts if part is not None for p in part.parameters()), *embedding]
 
     def num_params(self) -> int:
         """Trainable parameters, as the paper counts them (without target heads)."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def _join(x: Tensor, task: TaskContext | None, action: Tensor | None = None) -> Tensor:
+    """Input of a network: latents or observations, the task's embedding, actions."""
+    parts = [x]
+    if task is not None:
+        parts.append(task.embedding.expand(*x.shape[:-1], -1))
+    if action is not None:
+        parts.append(action)
+    return torch.cat(parts, -1) if len(parts) > 1 else x

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tdmpc_ray.envs import make_env, task_info
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 _MODULE = Path("learner_group/learner/rl_module/default_policy")
@@ -65,7 +65,7 @@ def load_agent(path: Path | str, seed: int | None = None) -> Agent:
     try:
         module = TDMPC2RLModule.from_checkpoint((checkpoint / _MODULE).resolve())
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"the checkpoint {checkpoint} is damaged: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the checkpoint {checkpoint} is damaged: {reason(error)}") from error
     if seed is not None:
         module.seed(seed)
     return Agent(module)

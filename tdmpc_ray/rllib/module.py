@@ -35,8 +35,12 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         for name, space in (("observation", self.observation_space), ("action", self.action_space)):
             if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
                 raise UserError(f"TD-MPC2 needs a Box vector as its {name} space, not {space}")
-        (obs_dim,), (action_dim,) = self.observation_space.shape, self.action_space.shape
-        self.world_model = WorldModel(obs_dim, action_dim, self.agent.model, target=not self.inference_only)
+        self.world_model = WorldModel(
+            self.observation_space.shape,
+            self.action_space.shape[0],
+            self.agent.model,
+            target=not self.inference_only,
+        )
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
         self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
         self._trained = False

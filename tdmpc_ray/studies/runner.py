@@ -26,7 +26,7 @@ from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.baseline import LogBaseline, random_baseline
 from tdmpc_ray.studies.cluster import quiet, ray_session
 from tdmpc_ray.studies.interrupt import SaveTrials, Scheduler, graceful_stop
@@ -246,7 +246,7 @@ def _trainable_and_space(
     try:
         study.config().validate()
     except ValueError as error:
-        raise UserError(f"RLlib refuses this study: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"RLlib refuses this study: {reason(error)}") from None
     return TDMPC2, study.param_space()
 
 

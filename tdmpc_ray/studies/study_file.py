@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tdmpc_ray.errors import UserError, unknown
+from tdmpc_ray.errors import UserError, reason, unknown
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{path}{where}: {error.problem or 'not valid YAML'}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}: {reason(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, such as 'task: walker-walk'")
     return values

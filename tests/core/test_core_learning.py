@@ -32,7 +32,7 @@ def one_hot_episodes(terminated: bool) -> SequenceReplay:
 
 def train(replay: SequenceReplay, episodic: bool, num_updates: int) -> WorldModel:
     torch.manual_seed(0)
-    model = WorldModel(LENGTH + 1, 1, ModelConfig(**SMALL, episodic=episodic))
+    model = WorldModel((LENGTH + 1,), 1, ModelConfig(**SMALL, episodic=episodic))
     updater = Updater(
         model, UpdateConfig(lr=3e-3, enc_lr_scale=1.0, tau=0.1, consistency_coef=1, value_coef=1), DISCOUNT
     )

@@ -18,18 +18,21 @@ def numel(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def mt80(size: str) -> WorldModel:
+    """The published model of all 80 tasks: their largest observation and action."""
+    with torch.device("meta"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorldModel, "_init_weights", lambda self: None)
+        return WorldModel((39,), 6, agent_config(size).model, action_dims=[6] * 80, target=False)
+
+
 def test_published_parameter_counts_of_every_component() -> None:
-    """mt80 at size 5: the task embedding widens every input by 96, here as observation and latent columns."""
-    task_dim, hidden = 96, 512
-    model = WorldModel(39, 6, agent_config("5").model)
-    # The embedding adds task_dim columns to the first layer of each component, and of each head.
-    assert numel(model.encoder) + task_dim * 256 == 167_936
-    assert numel(model.dynamics) + task_dim * hidden == 843_264
-    assert numel(model.reward_head) + task_dim * hidden == 631_397
-    assert numel(model.policy) + task_dim * hidden == 582_668
-    assert numel(model.q_ensemble) + 5 * task_dim * hidden == 3_156_985
-    total = model.num_params() + task_dim * (256 + 8 * hidden) + 80 * task_dim
-    assert total == 5_389_930
+    model = mt80("5")
+    assert numel(model.encoder) == 167_936
+    assert numel(model.dynamics) == 843_264
+    assert numel(model.reward_head) == 631_397
+    assert numel(model.policy) == 582_668
+    assert numel(model.q_ensemble) == 3_156_985
+    assert model.task_embedding.numel() == 7_680
 
 
 @pytest.mark.parametrize(
@@ -37,26 +40,20 @@ def test_published_parameter_counts_of_every_component() -> None:
     [("1", 1_435_067), ("5", 5_389_930), ("19", 18_970_218), ("48", 48_791_146), ("317", 317_383_129)],
 )
 def test_published_totals_of_every_size(size: str, published: int) -> None:
-    """mt80 totals: our single-task model plus what 80 task embeddings of 96 add."""
-    cfg = agent_config(size).model
-    with torch.device("meta"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorldModel, "_init_weights", lambda self: None)
-        model = WorldModel(39, 6, cfg, target=False)
-    first_layers = cfg.enc_dim + (3 + cfg.num_q) * cfg.mlp_dim
-    assert model.num_params() + 96 * (first_layers + 80) == published
+    assert mt80(size).num_params() == published
 
 
 def test_target_heads_start_equal_and_are_not_trained() -> None:
-    model = WorldModel(5, 2, agent_config("tiny").model)
+    model = WorldModel((5,), 2, agent_config("tiny").model)
     assert model.target_q is not None
     for ours, theirs in zip(model.q_ensemble.parameters(), model.target_q.parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert not theirs.requires_grad
-    assert WorldModel(5, 2, agent_config("tiny").model, target=False).target_q is None
+    assert WorldModel((5,), 2, agent_config("tiny").model, target=False).target_q is None
 
 
 def test_initial_rewards_and_values_are_zero() -> None:
-    model = WorldModel(5, 2, agent_config("tiny").model).eval()
+    model = WorldModel((5,), 2, agent_config("tiny").model).eval()
     z, action = model.encode(torch.randn(7, 5)), torch.rand(7, 2)
     assert model.reward(z, action).abs().max() < 1e-4
     assert model.q(z, action, torch.tensor([0, 1])).abs().max() < 1e-4
@@ -64,22 +61,26 @@ def test_initial_rewards_and_values_are_zero() -> None:
     assert 0.015 < model.dynamics[1].weight.std() < 0.025
 
 
-@pytest.mark.parametrize("episodic", [False, True])
-def test_counted_flops_are_those_that_run(episodic: bool) -> None:
-    agent = agent_config("5", "light", {"model.episodic": episodic, "update.batch_size": 16})
-    model = WorldModel(24, 6, agent.model)
+@pytest.mark.parametrize("kind", ["plain", "episodic", "multitask", "pixels"])
+def test_counted_flops_are_those_that_run(kind: str) -> None:
+    agent = agent_config("5", "light", {"model.episodic": kind == "episodic", "update.batch_size": 16})
+    obs_shape = (9, 64, 64) if kind == "pixels" else (24,)
+    tasks = 2 if kind == "multitask" else 0
+    model = WorldModel(obs_shape, 6, agent.model, action_dims=[6] * tasks or None)
     noise = UpdateNoise.sample(model, 3, 16, torch.Generator())
-    batch = Batch(torch.randn(4, 16, 24), torch.rand(3, 16, 6), torch.rand(3, 16, 1), torch.zeros(3, 16, 1))
+    obs, task_id = torch.randn(4, 16, *obs_shape), torch.randint(2, (16,)) if tasks else None
+    batch = Batch(obs, torch.rand(3, 16, 6), torch.rand(3, 16, 1), torch.zeros(3, 16, 1), task_id)
     with FlopCounterMode(display=False) as counter:
-        Updater(model, agent.update, 0.99).step(batch, noise)
+        Updater(model, agent.update, [0.99] * tasks if tasks else 0.99).step(batch, noise)
     assert counter.get_total_flops() == pytest.approx(update_flops(model, agent.update, 3), rel=0.05)
 
     cfg = agent.planner
-    functions = ModelFunctions(model.eval())
+    task = model.task(None if task_id is None else task_id[:1])
+    functions = ModelFunctions(model.eval(), task)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        z = model.encode(torch.randn(1, 24))
+        z = model.encode(obs[0, :1], task)
         for _ in range(cfg.iterations):
-            _, last, _ = functions.rollout(z, torch.rand(3, 1, cfg.num_samples, 6), 0.99)
+            _, last, _ = functions.rollout(z, torch.rand(3, 1, cfg.num_samples, 6), torch.tensor([[0.99]]))
             functions.terminal_value(last, torch.randn(1, cfg.num_samples, 6), torch.tensor([0, 1]))
         functions.policy_rollout(z, torch.randn(3, 1, cfg.num_pi_trajs, 6))
     assert counter.get_total_flops() == pytest.approx(plan_flops(model, cfg), rel=0.01)

@@ -17,14 +17,16 @@ SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_
 @pytest.fixture(params=["fused", "plain"])
 def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "plain":
-        monkeypatch.setattr(planner, "fused_model", lambda model: None)
+        monkeypatch.setattr(planner, "fused_model", lambda *_: None)
 
 
-def world(**settings: object) -> tuple[WorldModel, planner.PlannerConfig]:
+def world(
+    action_dims: list[int] | None = None, **settings: object
+) -> tuple[WorldModel, planner.PlannerConfig]:
     """A model whose values differ from candidate to candidate, as an untrained one's do not."""
     agent = agent_config("tiny", overrides={**SETTINGS, **settings})
     torch.manual_seed(0)
-    model = WorldModel(5, 2, agent.model).eval()
+    model = WorldModel((5,), 2, agent.model, action_dims=action_dims).eval()
     with torch.no_grad():
         for head in (model.reward_head[-1], model.q_ensemble.layers[-1]):
             head.weight.normal_(std=0.3)
@@ -52,6 +54,33 @@ def test_each_environment_of_a_batch_gets_the_plan_it_would_get_alone(episodic: 
         )
         # Sums in another order can swap two elites of nearly the same value.
         torch.testing.assert_close(alone, (actions[i : i + 1], means[i : i + 1]), rtol=0, atol=5e-3)
+
+
+@pytest.mark.usefixtures("_form")
+def test_environments_of_several_tasks_plan_in_one_batch() -> None:
+    model, cfg = world(action_dims=[2, 1])
+    model.task_embedding.data.normal_()  # as large as one that has learned
+    task_id, discount = torch.tensor([1, 0, 1]), torch.tensor([0.5, 0.95, 0.99])
+    task, obs = model.task(task_id), torch.randn(3, 5)
+    z = model.encode(obs, task).detach()
+    prev_mean = torch.rand(3, cfg.horizon, 2) * model.action_masks[task_id].unsqueeze(1)
+    noise = PlanNoise.sample(model, cfg, 3, torch.Generator().manual_seed(0))
+    actions, means = plan(model, z, prev_mean, cfg, noise, discount=discount, explore=True, task=task)
+    assert (actions[:, 1] != 0).tolist() == [False, True, False]
+    assert (means[:, :, 1] != 0).any(1).tolist() == [False, True, False]
+    for i in range(3):
+        one = slice(i, i + 1)
+        alone = plan(
+            model,
+            z[one],
+            prev_mean[one],
+            cfg,
+            noise_of(noise, i),
+            discount=discount[one],
+            explore=True,
+            task=model.task(task_id[one]),
+        )
+        torch.testing.assert_close(alone, (actions[one], means[one]), rtol=0, atol=5e-3)
 
 
 @pytest.mark.usefixtures("_form")

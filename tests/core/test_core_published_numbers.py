@@ -39,19 +39,26 @@ class Case:
         self.model_cfg = ModelConfig(**section(ModelConfig))
         self.planner_cfg = PlannerConfig(**section(PlannerConfig))
         self.update_cfg = UpdateConfig(**section(UpdateConfig))
-        self.model = WorldModel(cfg["obs_shape"]["state"][0], cfg["action_dim"], self.model_cfg).eval()
+        (obs_shape,) = cfg["obs_shape"].values()
+        action_dims = cfg["action_dims"] if cfg["multitask"] else None
+        self.model = WorldModel(obs_shape, cfg["action_dim"], self.model_cfg, action_dims=action_dims).eval()
         state = torch.load(FIXTURES / f"{name}.pt", weights_only=True, map_location="cpu")["model"]
         self.model.load_state_dict(from_official(state))
-        self.discount = float(self["discount"])
+        self.task_id = self.arrays.get("task")
+        self.task = self.model.task(self.task_id)
+        # Planning was recorded for one environment, with several tasks that of the second one.
+        self.one_task = self.model.task(None if self.task is None else torch.tensor([1]))
+        self.discount = self["discount"]
+        self.one_discount = self.discount if self.task is None else self.discount[1]
 
     def __getitem__(self, key: str) -> torch.Tensor:
         return self.arrays[key]
 
     def batch(self) -> Batch:
-        return Batch(self["obs"], self["action"], self["reward"], self["terminated"])
+        return Batch(self["obs"], self["action"], self["reward"], self["terminated"], self.task_id)
 
 
-@pytest.fixture(params=["single", "episodic"])
+@pytest.fixture(params=["single", "episodic", "pixels", "multitask"])
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(request.param)
 
@@ -61,22 +68,22 @@ def close(ours: torch.Tensor, published: torch.Tensor, rtol: float = 1e-4, atol:
 
 
 def test_model_outputs(case: Case) -> None:
-    model, action = case.model, case["action"][0]
-    z = model.encode(case["obs"][0])
+    model, action, task = case.model, case["action"][0], case.task
+    z = model.encode(case["obs"][0], task)
     close(z, case["z"])
-    close(model.next(z, action), case["next_z"])
-    close(model.reward_logits(z, action), case["reward_logits"])
-    close(model.reward(z, action), case["reward_value"])
-    close(model.q_logits(z, action), case["q_logits"])
-    close(model.q_logits(z, action, target=True), case["q_target_logits"])
-    close(model.q(z, action, HEADS).mean(0), case["q_avg"])
-    close(model.q(z, action, HEADS).amin(0), case["q_min"])
+    close(model.next(z, action, task), case["next_z"])
+    close(model.reward_logits(z, action, task), case["reward_logits"])
+    close(model.reward(z, action, task), case["reward_value"])
+    close(model.q_logits(z, action, task=task), case["q_logits"])
+    close(model.q_logits(z, action, task=task, target=True), case["q_target_logits"])
+    close(model.q(z, action, HEADS, task).mean(0), case["q_avg"])
+    close(model.q(z, action, HEADS, task).amin(0), case["q_min"])
     if case.model_cfg.episodic:
         close(torch.sigmoid(model.termination_logit(z)), case["termination_prob"])
 
 
 def test_policy(case: Case) -> None:
-    sample = case.model.pi(case["z"], case["pi_eps"])
+    sample = case.model.pi(case["z"], case["pi_eps"], case.task)
     close(sample.action, case["pi_action"])
     close(sample.mean, case["pi_mean"])
     close(sample.log_std, case["pi_log_std"])
@@ -95,12 +102,13 @@ def test_td_target(case: Case) -> None:
     model = case.model
     target = td_target(
         model,
-        model.encode(case["obs"][1]),
+        model.encode(case["obs"][1], case.task),
         case["reward"][0],
         case["terminated"][0],
-        case.discount,
+        case.discount if case.task is None else case.discount[case.task_id].unsqueeze(-1),
         case["pi_eps"],
         HEADS,
+        case.task,
     )
     close(target, case["td_target"])
 
@@ -108,11 +116,11 @@ def test_td_target(case: Case) -> None:
 @pytest.mark.parametrize("make", [ModelFunctions, fused_model])
 def test_candidate_values(case: Case, make: Callable) -> None:
     model, actions = case.model, case["value_actions"]
-    z = model.encode(case["obs"][0, :1])
-    functions = make(model)
+    z = model.encode(case["obs"][0, :1], case.one_task)
+    functions = make(model, case.one_task)
     assert functions is not None, "this test needs a C compiler"
     with torch.no_grad():
-        total, last_z, weight = functions.rollout(z, actions.unsqueeze(1), case.discount)
+        total, last_z, weight = functions.rollout(z, actions.unsqueeze(1), case.one_discount.view(1, 1))
         eps = case["pi_eps"][0].expand(1, actions.shape[1], -1)
         value = total + weight * functions.terminal_value(last_z, eps, HEADS)
     close(value.T, case["value"])
@@ -130,9 +138,11 @@ def test_plan(case: Case) -> None:
         gumbel=torch.zeros(1, cfg.num_elites),
         explore=torch.zeros(1, action_dim),
     )
-    z = model.encode(case["obs"][0, :1])
+    z = model.encode(case["obs"][0, :1], case.one_task)
     prev_mean = case["plan_prev_mean"].unsqueeze(0)
-    _, mean = plan(model, z, prev_mean, cfg, noise, discount=case.discount, explore=False)
+    _, mean = plan(
+        model, z, prev_mean, cfg, noise, discount=case.one_discount, explore=False, task=case.one_task
+    )
     close(mean[0], case["plan_mean"], rtol=1e-3, atol=1e-4)
 
 
@@ -162,8 +172,9 @@ def test_one_update(case: Case) -> None:
         close(metrics[ours], case[f"update__{theirs}"])
 
     model.eval()
-    z, action = model.encode(case["obs"][0]), case["action"][0]
+    task, action = model.task(case.task_id), case["action"][0]
+    z = model.encode(case["obs"][0], task)
     close(z, case["after_update__z"])
-    close(model.q_logits(z, action), case["after_update__q_logits"])
-    close(model.q_logits(z, action, target=True), case["after_update__q_target_logits"])
-    close(model.pi(z, eps).mean, case["after_update__pi_mean"])
+    close(model.q_logits(z, action, task=task), case["after_update__q_logits"])
+    close(model.q_logits(z, action, task=task, target=True), case["after_update__q_target_logits"])
+    close(model.pi(z, eps, task).mean, case["after_update__pi_mean"])

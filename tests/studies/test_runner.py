@@ -115,7 +115,7 @@ class Driver:
     def end(self) -> int:
         return self.process.wait(120)
 
-    def left_behind(self, seconds: float = 30) -> list[str]:
+    def left_behind(self, seconds: float = 120) -> list[str]:
         """Command lines of processes that this one started and that are still there after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
