@@ -147,12 +147,12 @@ def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runner, "run_study", fake_run)
     options = ["--model-size", "1", "--preset", "light", "--seed", "7", "--num-env-runners", "4"]
-    options += ["--set", "update.lr=1e-3", "--set", "planner.enabled=false", "--eval-every", "5"]
+    options += ["--set", "update.lr=1e-3", "--set", "planner.method=policy", "--eval-every", "5"]
     assert cli.main([*TRAIN, *options, "--num-learners", "1", "--num-gpus", "1", "--out", "here"]) == 130
     [(study, out)] = started
     assert out == Path("here")
     assert (study.trials(), study.model_sizes, study.seeds, study.steps) == (1, ["1"], [7], 10)
-    assert study.settings() == {"update.lr": 0.001, "planner.enabled": False}
+    assert study.settings() == {"update.lr": 0.001, "planner.method": "policy"}
     assert (study.evaluation.every, study.resources.num_env_runners) == (5, 4)
     assert (study.resources.num_learners, study.resources.gpus_per_learner) == (1, 1.0)
     assert cli.main(TRAIN) == 130

@@ -2,7 +2,7 @@
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, AgentConfig, agent_config
-from tdmpc_ray.core.planner import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.core.world_model import WorldModel

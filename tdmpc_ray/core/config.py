@@ -52,10 +52,19 @@ class ModelConfig:
         _require(self.log_std_min < self.log_std_max, "model.log_std_min must be below model.log_std_max")
 
 
+PLANNERS = {
+    "mppi": "model predictive path integral control",
+    "cem": "cross-entropy method",
+    "gradient": "descent along the model's gradient",
+    "policy": "the policy prior alone",
+}
+
+
 @dataclass(frozen=True)
 class PlannerConfig:
-    """MPPI (paper, section 3.2 and table 8)."""
+    """How actions are chosen; as published, by MPPI (paper, section 3.2 and table 8)."""
 
+    method: str = "mppi"  # a key of PLANNERS
     horizon: int = 3
     num_samples: int = 512  # candidates per iteration, policy trajectories included
     num_elites: int = 64
@@ -66,12 +75,18 @@ class PlannerConfig:
     temperature: float = 0.5
     min_std: float = 0.05
     max_std: float = 2.0
-    enabled: bool = True  # False: act by the policy prior alone
+    momentum: float = 0.1  # cem: share of the old mean that stays, as in TD-MPC
+    gradient_steps: int = 10  # gradient: steps of Adam per decision
+    gradient_lr: float = 0.1  # gradient: their rate, before squashing
 
     def __post_init__(self) -> None:
+        if self.method not in PLANNERS:
+            raise unknown("planner.method", self.method, PLANNERS)
         _require_positive(
             self, "horizon", "num_samples", "num_elites", "iterations", "temperature", "min_std"
         )
+        _require_positive(self, "gradient_steps", "gradient_lr")
+        _require(0 <= self.momentum < 1, "planner.momentum must lie in [0, 1)")
         _require(
             0 <= self.num_pi_trajs < self.num_samples,
             "planner.num_pi_trajs must lie in [0, planner.num_samples)",
@@ -230,10 +245,12 @@ def split_key(key: str) -> tuple[str, str]:
 def _coerce(key: str, value: Any, kind: Any) -> Any:
     """Accept what YAML, JSON and the command line give for a number; refuse what would change its meaning."""
     problem = UserError(f"{key}={value!r} is not a valid value: expected {getattr(kind, '__name__', kind)}")
-    if kind is bool or isinstance(value, bool):
-        if kind is not bool or not isinstance(value, bool):
+    if kind in (bool, str):
+        if type(value) is not kind:
             raise problem
         return value
+    if isinstance(value, bool):
+        raise problem
     if value is None:
         if type(None) not in getattr(kind, "__args__", ()):
             raise problem

@@ -55,9 +55,11 @@ def plan_flops(model: WorldModel, cfg: PlannerConfig) -> int:
     """Operations of one decision of one environment, as published: every candidate rolled out in every
     iteration, two heads evaluated."""
     rows = _Rows(model)
-    if not cfg.enabled:
+    if cfg.method == "policy":
         return rows.encoder + rows.pi
     step = rows.dynamics + rows.reward + rows.termination
     candidate = cfg.horizon * step + rows.pi + 2 * rows.q
     prior = cfg.num_pi_trajs * (cfg.horizon * rows.pi + (cfg.horizon - 1) * rows.dynamics)
+    if cfg.method == "gradient":
+        return rows.encoder + prior + (2 * cfg.gradient_steps + 1) * (cfg.num_pi_trajs + 1) * candidate
     return rows.encoder + prior + cfg.num_iterations(model.action_dim) * cfg.num_samples * candidate

@@ -13,7 +13,7 @@ from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.losses import RunningScale, policy_loss, td_target, world_model_loss
 from tdmpc_ray.core.pixels import MAX_SHIFT
-from tdmpc_ray.core.planner import draw_heads
+from tdmpc_ray.core.planners.contract import draw_heads
 from tdmpc_ray.core.world_model import WorldModel
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.kernels import keep_freed_memory
-from tdmpc_ray.core.planner import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
 
@@ -73,20 +73,17 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         generator = self._seeded_generator(device)
         with torch.no_grad():
             z = self.world_model.encode(obs)
-            if not planner.enabled:
-                eps = torch.randn(num_envs, self.world_model.action_dim, generator=generator, device=device)
-                sample = self.world_model.pi(z, eps)
-                return sample.action if explore else sample.mean
             shape = (num_envs, planner.horizon, self.world_model.action_dim)
             prev_mean = self._prev_mean
             if prev_mean is None or prev_mean.shape != shape:
                 prev_mean = torch.zeros(shape, device=device)
             prev_mean = prev_mean.masked_fill(is_first.view(-1, 1, 1), 0.0)
             noise = PlanNoise.sample(self.world_model, planner, num_envs, generator)
-            action, self._prev_mean = plan(
+            decided = plan(
                 self.world_model, z, prev_mean, planner, noise, discount=self.discount, explore=explore
             )
-        return action
+        self._prev_mean = decided.mean
+        return decided.action
 
     def seed(self, seed: int) -> None:
         """Begin the planner's random stream anew."""

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import MODEL_SIZES, AgentConfig, ModelConfig, agent_config
 from tdmpc_ray.core.cost import plan_flops, update_flops
-from tdmpc_ray.core.planner import ModelFunctions
+from tdmpc_ray.core.planners.functions import ModelFunctions
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
@@ -107,7 +107,9 @@ def test_published_defaults_and_discount() -> None:
         ({"overrides": {"update.lr": "fast"}}, "update.lr='fast' is not a valid value: expected float"),
         ({"overrides": {"update.lr": -1}}, "update.lr must be positive, not -1.0"),
         ({"overrides": {"planner.horizon": 2.5}}, "planner.horizon=2.5 is not a valid value: expected int"),
-        ({"overrides": {"planner.enabled": 1}}, "planner.enabled=1 is not a valid value: expected bool"),
+        ({"overrides": {"model.episodic": 1}}, "model.episodic=1 is not a valid value: expected bool"),
+        ({"overrides": {"planner.method": "ppi"}}, "unknown planner.method 'ppi': did you mean 'mppi'?"),
+        ({"overrides": {"planner.method": 1}}, "planner.method=1 is not a valid value: expected str"),
         ({"overrides": {"update.lr": float("nan")}}, "update.lr=nan is not a valid value: expected float"),
         (
             {"overrides": {"planner.num_elites": 999}},

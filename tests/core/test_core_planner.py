@@ -5,10 +5,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from tdmpc_ray.core import planner
-from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.fused import fused_model
-from tdmpc_ray.core.planner import PlanNoise, plan
+from tdmpc_ray.core.config import PLANNERS, PlannerConfig, agent_config
+from tdmpc_ray.core.math import PolicySample
+from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners.fused import fused_model
 from tdmpc_ray.core.world_model import WorldModel
 
 SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_trajs": 4}
@@ -17,12 +17,10 @@ SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_
 @pytest.fixture(params=["fused", "plain"])
 def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "plain":
-        monkeypatch.setattr(planner, "fused_model", lambda *_: None)
+        monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
 
 
-def world(
-    action_dims: list[int] | None = None, **settings: object
-) -> tuple[WorldModel, planner.PlannerConfig]:
+def world(action_dims: list[int] | None = None, **settings: object) -> tuple[WorldModel, PlannerConfig]:
     """A model whose values differ from candidate to candidate, as an untrained one's do not."""
     agent = agent_config("tiny", overrides={**SETTINGS, **settings})
     torch.manual_seed(0)
@@ -42,30 +40,33 @@ def noise_of(noise: PlanNoise, env: int) -> PlanNoise:
 
 @pytest.mark.usefixtures("_form")
 @pytest.mark.parametrize("episodic", [False, True])
-def test_each_environment_of_a_batch_gets_the_plan_it_would_get_alone(episodic: bool) -> None:
-    model, cfg = world(**{"model.episodic": episodic})
+@pytest.mark.parametrize("method", PLANNERS)
+def test_each_environment_of_a_batch_gets_the_plan_it_would_get_alone(method: str, episodic: bool) -> None:
+    model, cfg = world(**{"model.episodic": episodic, "planner.method": method})
     z = model.encode(torch.randn(3, 5)).detach()
     prev_mean = torch.rand(3, cfg.horizon, 2) * 2 - 1
     noise = PlanNoise.sample(model, cfg, 3, torch.Generator().manual_seed(0))
-    actions, means = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
+    actions, means, _ = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
     for i in range(3):
         alone = plan(
             model, z[i : i + 1], prev_mean[i : i + 1], cfg, noise_of(noise, i), discount=0.9, explore=True
         )
         # Sums in another order can swap two elites of nearly the same value.
-        torch.testing.assert_close(alone, (actions[i : i + 1], means[i : i + 1]), rtol=0, atol=5e-3)
+        torch.testing.assert_close(alone[:2], (actions[i : i + 1], means[i : i + 1]), rtol=0, atol=5e-3)
 
 
 @pytest.mark.usefixtures("_form")
-def test_environments_of_several_tasks_plan_in_one_batch() -> None:
-    model, cfg = world(action_dims=[2, 1])
+@pytest.mark.parametrize("method", PLANNERS)
+def test_environments_of_several_tasks_plan_in_one_batch(method: str) -> None:
+    model, cfg = world(action_dims=[2, 1], **{"planner.method": method})
     model.task_embedding.data.normal_()  # as large as one that has learned
     task_id, discount = torch.tensor([1, 0, 1]), torch.tensor([0.5, 0.95, 0.99])
     task, obs = model.task(task_id), torch.randn(3, 5)
     z = model.encode(obs, task).detach()
     prev_mean = torch.rand(3, cfg.horizon, 2) * model.action_masks[task_id].unsqueeze(1)
     noise = PlanNoise.sample(model, cfg, 3, torch.Generator().manual_seed(0))
-    actions, means = plan(model, z, prev_mean, cfg, noise, discount=discount, explore=True, task=task)
+    actions, means, stds = plan(model, z, prev_mean, cfg, noise, discount=discount, explore=True, task=task)
+    assert (stds[:, 0, 1] > 0).tolist() == [False, True, False]
     assert (actions[:, 1] != 0).tolist() == [False, True, False]
     assert (means[:, :, 1] != 0).any(1).tolist() == [False, True, False]
     for i in range(3):
@@ -80,7 +81,7 @@ def test_environments_of_several_tasks_plan_in_one_batch() -> None:
             explore=True,
             task=model.task(task_id[one]),
         )
-        torch.testing.assert_close(alone, (actions[one], means[one]), rtol=0, atol=5e-3)
+        torch.testing.assert_close(alone[:2], (actions[one], means[one]), rtol=0, atol=5e-3)
 
 
 @pytest.mark.usefixtures("_form")
@@ -102,7 +103,7 @@ def test_planning_without_policy_trajectories() -> None:
     model, cfg = world(**{"planner.num_pi_trajs": 0})
     noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
     z = model.encode(torch.randn(2, 5)).detach()
-    action, mean = plan(model, z, torch.zeros(2, cfg.horizon, 2), cfg, noise, discount=0.9, explore=True)
+    action, mean, _ = plan(model, z, torch.zeros(2, cfg.horizon, 2), cfg, noise, discount=0.9, explore=True)
     assert action.shape == (2, 2)
     assert mean.isfinite().all()
     assert mean.abs().sum() > 0
@@ -111,3 +112,72 @@ def test_planning_without_policy_trajectories() -> None:
 def test_layers_wider_than_the_kernels_buffers_run_in_pytorch() -> None:
     assert fused_model(world()[0]) is not None
     assert fused_model(world(**{"model.num_bins": 8193})[0]) is None
+
+
+class Quadratic(WorldModel):
+    """A known world: z is the state itself, z' = z + a, and the reward is -|z - goal|^2 - 0.1 |a|^2."""
+
+    def __init__(self, goal: torch.Tensor) -> None:
+        super().__init__((2,), 2, agent_config("tiny").model)
+        self.goal = goal
+
+    def next(self, z: torch.Tensor, action: torch.Tensor, task: None = None) -> torch.Tensor:
+        return z + action
+
+    def reward(self, z: torch.Tensor, action: torch.Tensor, task: None = None) -> torch.Tensor:
+        return -(z - self.goal).square().sum(-1, keepdim=True) - 0.1 * action.square().sum(-1, keepdim=True)
+
+    def pi(self, z: torch.Tensor, eps: torch.Tensor, task: None = None) -> PolicySample:
+        """A policy that knows nothing."""
+        zero = torch.zeros_like(eps[..., :1])
+        return PolicySample(torch.tanh(eps), torch.zeros_like(eps), torch.zeros_like(eps), zero, zero)
+
+    def q(self, z: torch.Tensor, action: torch.Tensor, heads: torch.Tensor, *_: None) -> torch.Tensor:
+        """As far as the state is from the goal at the end of the plan."""
+        return -(z - self.goal).square().sum(-1, keepdim=True).expand(2, *z.shape[:-1], 1)
+
+
+def optimum(z: torch.Tensor, goal: torch.Tensor, horizon: int, discount: float) -> torch.Tensor:
+    """First action of the best sequence, by the Riccati recursion."""
+    value = 1.0  # of |z - goal|^2 that is left
+    for _ in range(horizon):
+        gain = discount * value / (0.1 + discount * value)
+        value = 1.0 + discount * value * (1 - gain)
+    return gain * (goal - z)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "tolerance"),
+    [
+        ("mppi", {"num_samples": 512, "num_elites": 64, "iterations": 12}, 0.04),
+        ("cem", {"num_samples": 512, "num_elites": 32, "iterations": 12}, 0.04),
+        ("gradient", {"num_pi_trajs": 4, "gradient_steps": 100}, 0.01),
+    ],
+)
+def test_planners_find_the_optimum_of_a_quadratic_problem(
+    method: str, settings: dict, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
+    goal, z = torch.tensor([0.3, -0.2]), torch.tensor([[0.0, 0.0], [0.5, 0.4], [-0.3, 0.1]])
+    model, cfg = Quadratic(goal), PlannerConfig(**{"method": method, "min_std": 0.01, **settings})
+    prev_mean, generator = torch.zeros(3, cfg.horizon, 2), torch.Generator().manual_seed(0)
+    for _ in range(3):  # each decision begins with the last one's plan
+        noise = PlanNoise.sample(model, cfg, 3, generator)
+        _, prev_mean, std = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False)
+    torch.testing.assert_close(prev_mean[:, 0], optimum(z, goal, cfg.horizon, 0.9), rtol=0, atol=tolerance)
+    assert std.shape == (3, cfg.horizon, 2)
+    untouched = all(parameter.grad is None for parameter in model.parameters())
+    assert untouched
+
+
+def test_acting_by_the_policy_alone_ignores_model_and_plan() -> None:
+    model, cfg = world(**{"planner.method": "policy"})
+    noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
+    z = model.encode(torch.randn(2, 5)).detach()
+    sample = model.pi(z, noise.explore)
+    zeros = torch.zeros(2, cfg.horizon, 2)
+    quiet, loud = (plan(model, z, zeros, cfg, noise, discount=0.9, explore=e) for e in (False, True))
+    assert torch.equal(quiet.action, sample.mean)
+    assert torch.equal(loud.action, sample.action)
+    assert torch.equal(quiet.mean[:, 0], sample.mean)
+    assert torch.equal(quiet.std[:, 0], sample.log_std.exp())

@@ -11,11 +11,12 @@ import torch
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig
-from tdmpc_ray.core.fused import fused_model
 from tdmpc_ray.core.losses import td_target
 from tdmpc_ray.core.math import two_hot, two_hot_cross_entropy
 from tdmpc_ray.core.official import from_official
-from tdmpc_ray.core.planner import ModelFunctions, PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners.functions import ModelFunctions
+from tdmpc_ray.core.planners.fused import fused_model
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.core.world_model import WorldModel
 
@@ -140,7 +141,7 @@ def test_plan(case: Case) -> None:
     )
     z = model.encode(case["obs"][0, :1], case.one_task)
     prev_mean = case["plan_prev_mean"].unsqueeze(0)
-    _, mean = plan(
+    _, mean, _ = plan(
         model, z, prev_mean, cfg, noise, discount=case.one_discount, explore=False, task=case.one_task
     )
     close(mean[0], case["plan_mean"], rtol=1e-3, atol=1e-4)

@@ -63,7 +63,7 @@ def test_a_restored_run_does_not_play_its_first_episodes_again(
 
 
 def test_each_evaluation_plays_other_episodes(tiny_overrides: dict[str, Any]) -> None:
-    algo = config({**tiny_overrides, "data.seed_steps": 50, "planner.enabled": False}, 3)
+    algo = config({**tiny_overrides, "data.seed_steps": 50, "planner.method": "policy"}, 3)
     algo = algo.evaluation(evaluation_interval=1, evaluation_duration=1)
     algo = algo.training(steps_per_iteration=50).build_algo()
     seen = []

@@ -1,0 +1,73 @@
+"""One decision in latent space, for many environments at once.
+
+`contract.py` says what a planner takes and gives. MPPI and CEM are in `sampling.py`, descent along the
+gradient of the model in `gradient.py`, acting by the policy prior alone is here. What they ask of the model
+is in `functions.py`, its fast form for the CPU in `fused.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.planners.contract import Plan, PlanNoise
+from tdmpc_ray.core.planners.gradient import plan_by_gradient
+from tdmpc_ray.core.planners.sampling import plan_by_sampling
+from tdmpc_ray.core.world_model import TaskContext, WorldModel
+
+__all__ = ["Plan", "PlanNoise", "plan"]
+
+
+def plan(
+    model: WorldModel,
+    z: Tensor,
+    prev_mean: Tensor,
+    cfg: PlannerConfig,
+    noise: PlanNoise,
+    *,
+    discount: float | Tensor,
+    explore: bool,
+    task: TaskContext | None = None,
+) -> Plan:
+    """Plan one action per environment by `cfg.method`.
+
+    Args:
+        z: latents, (N, Z).
+        prev_mean: mean of the previous step's plan, (N, H, A) in [-1, 1]; zeros at an episode's start.
+        noise: this plan's randomness.
+        discount: per step; of each environment's task, (N,), with several.
+        explore: add the plan's own noise to the chosen action.
+        task: of each environment, for a multi-task model.
+    """
+    discount = torch.as_tensor(discount, dtype=z.dtype, device=z.device).expand(len(z)).unsqueeze(-1)
+    # The previous plan is one step old, and nothing is known about its new last action.
+    prev_mean = torch.cat([prev_mean[:, 1:], torch.zeros_like(prev_mean[:, :1])], 1)
+    return _METHODS[cfg.method](model, z, prev_mean, cfg, noise, discount, explore, task)
+
+
+@torch.no_grad()
+def act_by_policy(
+    model: WorldModel,
+    z: Tensor,
+    prev_mean: Tensor,
+    cfg: PlannerConfig,
+    noise: PlanNoise,
+    discount: Tensor,
+    explore: bool,
+    task: TaskContext | None,
+) -> Plan:
+    """A sample of the policy prior, or its mode; `std` is that before squashing. Plans nothing ahead."""
+    sample = model.pi(z, noise.explore, task)
+    mean, std = torch.zeros_like(prev_mean), torch.zeros_like(prev_mean)
+    mean[:, 0] = sample.mean
+    std[:, 0] = sample.log_std.exp() * (1.0 if task is None else task.action_mask)
+    return Plan(sample.action if explore else sample.mean, mean, std)
+
+
+_METHODS = {
+    "mppi": plan_by_sampling,
+    "cem": plan_by_sampling,
+    "gradient": plan_by_gradient,
+    "policy": act_by_policy,
+}

@@ -1,0 +1,84 @@
+"""What every planner takes and gives.
+
+    plan(model, z, prev_mean, cfg, noise, ...) -> Plan(action, mean, std)
+
+All randomness is drawn beforehand into a `PlanNoise`, so that a plan is a pure function of its inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.world_model import WorldModel
+
+
+class Plan(NamedTuple):
+    """What a planner decides for N environments.
+
+    Attributes:
+        action: in [-1, 1], (N, A).
+        mean: of the planned actions, (N, H, A); the next step's `prev_mean`.
+        std: of the planned actions, (N, H, A).
+    """
+
+    action: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class PlanNoise:
+    """Everything random in one plan of N environments with I iterations over S candidates.
+
+    Attributes:
+        pi: standard-normal, of the policy trajectories, (H, N, P, A).
+        candidates: standard-normal, of the sampled candidates, (I, H, N, S - P, A).
+        value_pi: standard-normal, of the policy action that ends each candidate, (I, N, S, A).
+        heads: the two Q heads that value the candidates of each iteration, (I, 2).
+        gumbel: picks the elite to execute, (N, E).
+        explore: standard-normal, of the executed action, (N, A).
+    """
+
+    pi: Tensor
+    candidates: Tensor
+    value_pi: Tensor
+    heads: Tensor
+    gumbel: Tensor
+    explore: Tensor
+
+    @classmethod
+    def sample(
+        cls, model: WorldModel, cfg: PlannerConfig, num_envs: int, generator: torch.Generator
+    ) -> PlanNoise:
+        """Draw the noise of one plan on the generator's device."""
+        action_dim, device = model.action_dim, generator.device
+        iterations, num_pi, num = cfg.num_iterations(action_dim), cfg.num_pi_trajs, cfg.num_samples
+        num_sampled = num - num_pi
+        if cfg.method == "gradient":  # the policy's trajectories and the last plan, improved together
+            iterations, num, num_sampled = cfg.gradient_steps + 1, num_pi + 1, 0
+        elif cfg.method == "policy":
+            iterations, num_pi, num_sampled = 0, 0, 0
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, action_dim, generator=generator, device=device)
+
+        uniform = torch.rand(num_envs, cfg.num_elites, generator=generator, device=device)
+        return cls(
+            pi=normal(cfg.horizon, num_envs, num_pi),
+            candidates=normal(iterations, cfg.horizon, num_envs, num_sampled),
+            value_pi=normal(iterations, num_envs, num),
+            heads=draw_heads(model.cfg.num_q, iterations, generator),
+            gumbel=-torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))),
+            explore=normal(num_envs),
+        )
+
+
+def draw_heads(num_q: int, rows: int, generator: torch.Generator) -> Tensor:
+    """Draw two different heads per row, (rows, 2)."""
+    keys = torch.rand(rows, num_q, generator=generator, device=generator.device)
+    return keys.topk(2, dim=-1).indices
