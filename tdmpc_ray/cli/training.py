@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +85,7 @@ def train(
     if steps is None:
         raise UserError("train needs --steps, such as --steps 100000")
     values = {
-        "name": f"{task.replace(':', '-').replace('/', '-')}-size{model_size}-seed{seed}",
+        "name": re.sub(r"[^\w.-]+", "-", f"{task}-size{model_size}-seed{seed}").lstrip("-."),
         "task": task,
         "preset": preset,
         "model_sizes": [model_size],
@@ -145,7 +146,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {pair}: write KEY=VALUE, such as --set update.lr=1e-3")
         try:
             settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise UserError(f"--set {pair}: '{value}' is not a value") from None
     return settings
 

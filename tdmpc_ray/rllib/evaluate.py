@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
+_METADATA = "rllib_checkpoint.json"
 _MODULE = Path("learner_group/learner/rl_module/default_policy")
 _AT_ONCE = 10  # episodes whose plans share one batch
 
@@ -45,10 +45,10 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.is_dir():
         raise UserError(f"no checkpoint at {path}: there is no such folder")
-    found = [p.parents[3] for p in path.rglob(str(_MODULE)) if p.is_dir()]
+    found = [p.parents[3] for p in path.rglob(str(_MODULE)) if (p.parents[3] / _METADATA).is_file()]
     if not found:
         raise UserError(f"no checkpoint in {path}: give a checkpoint folder, or the --out folder of a run")
-    return max(found, key=lambda p: (p / "rllib_checkpoint.json").stat().st_mtime)
+    return max(found, key=lambda p: (p / _METADATA).stat().st_mtime)
 
 
 def load_agent(path: Path | str, seed: int | None = None) -> Agent:
@@ -64,7 +64,9 @@ def load_agent(path: Path | str, seed: int | None = None) -> Agent:
     checkpoint = find_checkpoint(Path(path))
     try:
         module = TDMPC2RLModule.from_checkpoint((checkpoint / _MODULE).resolve())
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a torn pickle may fail in any way
         raise UserError(f"the checkpoint {checkpoint} is damaged: {reason(error)}") from error
     if seed is not None:
         module.seed(seed)

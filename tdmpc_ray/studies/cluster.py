@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import warnings
@@ -56,14 +57,32 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
         say(f"note: a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     low, high = _OBJECT_STORE_LIMITS
-    ray.init(
-        address="local",  # without it Ray would join any cluster that runs on this machine
-        num_cpus=max(cores, int(-(-cpus // 1))),
-        object_store_memory=min(max(memory // 10, low), high),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _own_process_groups():
+        ray.init(
+            address="local",  # without it Ray would join any cluster that runs on this machine
+            num_cpus=max(cores, int(-(-cpus // 1))),
+            object_store_memory=min(max(memory // 10, low), high),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextlib.contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """Within, Ray's processes start in groups of their own.
+
+    `timeout`, batch systems and service managers end a command by SIGTERM to its whole group: that would kill
+    Ray before its trials could save.
+    """
+    from ray._private import services
+
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 def _connect(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import matplotlib as mpl
@@ -14,8 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from tdmpc_ray.studies.scaling import bootstrap_interval
-from tdmpc_ray.studies.study_runs import StudyRuns, sort_sizes
+from tdmpc_ray.studies.scaling import mean_interval
+from tdmpc_ray.studies.study_runs import StudyRuns, counted
 
 _STYLE: Any = {
     "font.size": 10,
@@ -38,9 +39,10 @@ _RANDOM_COLOUR = "#999999"
 
 
 def scaling_figure(runs: StudyRuns) -> Figure:
-    """Draw learning curves per model size (left) and final return over parameters (right), a row per task.
+    """Draw learning curves (left) and final return over parameters (right), a row per task.
 
-    Lines are means over seeds, bands and bars 95% bootstrap intervals of the mean; single seeds are faint.
+    One line per model size and setting: means over seeds, with 95% intervals of the mean; single seeds are
+    faint.
 
     Returns:
         A figure that belongs to no window; save it with at least 150 dpi.
@@ -51,12 +53,18 @@ def scaling_figure(runs: StudyRuns) -> Figure:
             figsize=(11, 4.4 * len(tasks) + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
         )
         panels = figure.subplots(len(tasks), 2, squeeze=False, gridspec_kw={"width_ratios": [1.35, 1]})
-        colours = size_colours(runs.sizes)
+        groups = _groups(runs)
+        colours = rank_colours(groups)
         for (curve_axes, size_axes), task in zip(panels, tasks, strict=True):
-            trials = runs.trials[(runs.trials["task"] == task) & runs.trials["final"].notna()]
             random_return = runs.random_returns.get(task)
-            _draw_curves(curve_axes, runs, task, trials, colours, random_return)
-            _draw_sizes(size_axes, trials, colours, random_return)
+            for group in groups:
+                trials = counted(_of(runs.trials, task, group))
+                if len(trials):
+                    curves = runs.curves[runs.curves["run_id"].isin(trials["run_id"])]
+                    _draw_curve(curve_axes, curves, _label(group, runs), colours[group])
+            _draw_sizes(size_axes, runs, task, colours)
+            _draw_random(curve_axes, size_axes, random_return)
+            _finish_curves(curve_axes, runs.frames_per_step)
             for axes in (curve_axes, size_axes):
                 axes.set_ylabel(_value_label(runs.metric))
             top = max(curve_axes.get_ylim()[1], size_axes.get_ylim()[1])
@@ -69,20 +77,38 @@ def scaling_figure(runs: StudyRuns) -> Figure:
             curve_axes.set_title(f"{task}: learning curves")
         for _, size_axes in panels:
             size_axes.set_title("After training, by model size")
-        seeds = sorted(runs.trials.groupby(["task", "model_size"]).size().unique())
+        seeds = sorted({len(counted(_of(runs.trials, t, g))) for t in tasks for g in groups} - {0})
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        note = (
-            "1 seed: no intervals" if seeds == [1] else "bands and bars: 95% bootstrap interval of the mean"
-        )
-        figure.supxlabel(f"{runs.study} · seeds per size: {count} · {note}", fontsize=8, color="#888888")
+        note = "1 seed: no intervals" if seeds == [1] else "bands and bars: 95% interval of the mean (t)"
+        figure.supxlabel(f"{runs.study} · seeds per line: {count} · {note}", fontsize=8, color="#888888")
         return figure
 
 
-def size_colours(sizes: Sequence[str]) -> dict[str, Any]:
-    """Colours by rank of size, light to dark along one perceptually ordered map."""
+_Group = tuple[str, str]  # model size and setting
+
+
+def _groups(runs: StudyRuns) -> list[_Group]:
+    present = set(zip(runs.trials["model_size"], runs.trials["setting"], strict=True))
+    return [group for group in product(runs.sizes, runs.settings) if group in present]
+
+
+def _of(trials: pd.DataFrame, task: str, group: _Group) -> pd.DataFrame:
+    size, setting = group
+    here = (trials["task"] == task) & (trials["model_size"] == size) & (trials["setting"] == setting)
+    return trials[here]
+
+
+def _label(group: _Group, runs: StudyRuns) -> str:
+    size, setting = group
+    words = [f"size {size}"] if len(runs.sizes) > 1 or not setting else []
+    return ", ".join([*words, *([setting] if setting else [])])
+
+
+def rank_colours(groups: Sequence[Any]) -> dict[Any, Any]:
+    """Colours by rank, light to dark along one perceptually ordered map."""
     colormap = mpl.colormaps["viridis_r"]
-    places = np.linspace(0.25, 0.9, len(sizes)) if len(sizes) > 1 else [0.6]
-    return {size: colormap(place) for size, place in zip(sizes, places, strict=True)}
+    places = np.linspace(0.25, 0.9, len(groups)) if len(groups) > 1 else [0.6]
+    return {group: colormap(place) for group, place in zip(groups, places, strict=True)}
 
 
 def mean_curve(
@@ -104,78 +130,69 @@ def mean_curve(
     if len(steps) == 0:
         empty = np.array([])
         return empty, empty, empty, empty
-    bounds = np.array([bootstrap_interval([column], resamples=1000) for column in values.T])
+    bounds = np.array([mean_interval(column) for column in values.T])
     return steps, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
 
 
-def _draw_curves(
-    axes: Axes,
-    runs: StudyRuns,
-    task: str,
-    trials: pd.DataFrame,
-    colours: Mapping[str, Any],
-    random_return: float | None,
-) -> None:
-    curves = runs.curves[runs.curves["task"] == task]
-    for size in sort_sizes(trials):
-        of_size = curves[curves["model_size"] == size]
-        seeds = of_size.groupby("run_id")
-        if len(seeds) > 1:
-            for _, seed in seeds:
-                axes.plot(seed["env_steps"], seed["value"], color=colours[size], alpha=0.3, linewidth=0.8)
-        steps, mean, low, high = mean_curve(of_size)
-        marker = "o" if len(steps) < 40 else ""
-        axes.plot(
-            steps, mean, color=colours[size], linewidth=2, marker=marker, markersize=3.5, label=f"size {size}"
-        )
-        axes.fill_between(steps, low, high, color=colours[size], alpha=0.18, linewidth=0)
-    if random_return is not None:
-        axes.axhline(
-            random_return, color=_RANDOM_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)), label="random policy"
-        )
+def _draw_curve(axes: Axes, curves: pd.DataFrame, label: str, colour: Any) -> None:
+    seeds = curves.groupby("run_id")
+    if len(seeds) > 1:
+        for _, seed in seeds:
+            axes.plot(seed["env_steps"], seed["value"], color=colour, alpha=0.3, linewidth=0.8)
+    steps, mean, low, high = mean_curve(curves)
+    marker = "o" if len(steps) < 40 else ""
+    axes.plot(steps, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=label)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _finish_curves(axes: Axes, frames: int) -> None:
     axes.set_xlim(left=0)
     axes.margins(x=0.02)
-    frames = runs.frames_per_step
     axes.set_xlabel(f"agent steps (1 agent step = {frames} frame{'s' if frames > 1 else ''})")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
 
 
-def _draw_sizes(
-    axes: Axes, trials: pd.DataFrame, colours: Mapping[str, Any], random_return: float | None
-) -> None:
+def _draw_random(curve_axes: Axes, size_axes: Axes, value: float | None) -> None:
+    if value is not None:
+        style: Any = {"color": _RANDOM_COLOUR, "linewidth": 1.2, "linestyle": (0, (4, 3))}
+        curve_axes.axhline(value, label="random policy", **style)
+        size_axes.axhline(value, **style)
+
+
+def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[_Group, Any]) -> None:
     axes.set_xlabel("parameters (model size)")
-    known = trials[trials["params"].notna()]
-    if known.empty:
+    sizes: dict[str, float] = {}  # to parameters
+    for setting in runs.settings:
+        params, means = [], []
+        for group in (g for g in colours if g[1] == setting):
+            trials = counted(_of(runs.trials, task, group)).dropna(subset=["params"])
+            if len(trials):
+                finals = trials["final"].to_numpy(dtype=float)
+                params.append(float(trials["params"].max()))
+                means.append(float(finals.mean()))
+                sizes[group[0]] = params[-1]
+                _draw_mean(axes, params[-1], finals, colours[group])
+        axes.plot(params, means, color="#bbbbbb", linewidth=1.2, zorder=1)
+    if not sizes:
         axes.text(0.5, 0.5, "number of parameters not logged", ha="center", transform=axes.transAxes)
         return
-    sizes = sort_sizes(known)
-    params = [float(known.loc[known["model_size"] == size, "params"].max()) for size in sizes]
-    means = [float(known.loc[known["model_size"] == size, "final"].mean()) for size in sizes]
-    axes.plot(params, means, color="#bbbbbb", linewidth=1.2, zorder=1)
-    for size, x, mean in zip(sizes, params, means, strict=True):
-        finals = known.loc[known["model_size"] == size, "final"].to_numpy(dtype=float)
-        if len(finals) > 1:
-            low, high = bootstrap_interval([finals])
-            axes.scatter(
-                [x] * len(finals), finals, s=14, color=colours[size], alpha=0.35, linewidth=0, zorder=2
-            )
-            axes.errorbar(
-                x,
-                mean,
-                [[mean - low], [high - mean]],
-                color=colours[size],
-                capsize=4,
-                linewidth=1.8,
-                zorder=3,
-            )
-        axes.scatter([x], [mean], s=52, color=[colours[size]], edgecolor="white", linewidth=1, zorder=4)
-    if random_return is not None:
-        axes.axhline(random_return, color=_RANDOM_COLOUR, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
-    axes.set_xlim(min(params) / 2, max(params) * 2)
-    labels = [f"{_short(count)}\n({size})" for size, count in zip(sizes, params, strict=True)]
-    axes.set_xticks(params, labels, fontsize=9 if len(sizes) < 5 else 7.5)
+    axes.set_xlim(min(sizes.values()) / 2, max(sizes.values()) * 2)
+    labels = [f"{_short(count)}\n({size})" for size, count in sizes.items()]
+    axes.set_xticks(list(sizes.values()), labels, fontsize=9 if len(sizes) < 5 else 7.5)
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _draw_mean(axes: Axes, x: float, finals: NDArray[np.float64], colour: Any) -> None:
+    """The mean of seeds with its interval, and the seeds behind it."""
+    mean = float(finals.mean())
+    if len(finals) > 1:
+        low, high = mean_interval(finals)
+        axes.scatter([x] * len(finals), finals, s=14, color=colour, alpha=0.35, linewidth=0, zorder=2)
+        axes.errorbar(
+            x, mean, [[mean - low], [high - mean]], color=colour, capsize=4, linewidth=1.8, zorder=3
+        )
+    axes.scatter([x], [mean], s=52, color=[colour], edgecolor="white", linewidth=1, zorder=4)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

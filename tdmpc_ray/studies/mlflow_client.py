@@ -7,13 +7,17 @@ import takes seconds that `tdmpc-ray --help` should not.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from tdmpc_ray.errors import UserError
 
@@ -30,7 +34,12 @@ _HTTP = ("http", "https")
 
 
 def connect(uri: str) -> Any:
-    """Return an `MlflowClient` for `uri`, with MLflow's log noise off and its waits bounded."""
+    """Return an `MlflowClient` for `uri`; a database is opened at once."""
+    return _import_mlflow().MlflowClient(tracking_uri=uri)
+
+
+def _import_mlflow() -> Any:
+    """MLflow with its log noise off and its waits bounded."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name, value in WRITER_ENV.items():
         os.environ.setdefault(name, value)
@@ -41,19 +50,22 @@ def connect(uri: str) -> Any:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     for name in ("alembic", "alembic.runtime.migration", "mlflow.tracking", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return mlflow.MlflowClient(tracking_uri=uri)
+    return mlflow
 
 
 def check_tracking(uri: str, experiment: str | None = None) -> None:
     """Make sure that MLflow answers at `uri`, and that `experiment` can be written to.
 
-    Does one real request, because a server that refuses this host's name still answers its health check.
-    A new sqlite database gets its tables here.
+    Does real requests, because a server that refuses this host's name still answers its health check. A new
+    sqlite database gets its tables here, and the experiment is created if absent.
 
     Raises:
         UserError: not an address of MLflow, no answer within 5 seconds, or the experiment was deleted.
     """
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise UserError(f"'{uri}' is not an address: {error}") from None
     _check_scheme(uri, parts.scheme)
     if parts.scheme == "sqlite":
         _check_folder(uri)
@@ -62,13 +74,15 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
 
     def ask() -> None:
         try:
-            client = connect(uri)
-            client.search_experiments(max_results=1)
-            found.append(client.get_experiment_by_name(experiment) if experiment else None)
+            with _sole_user(uri):
+                client = connect(uri)
+                client.search_experiments(max_results=1)
+                if experiment:
+                    found.append(client.get_experiment(ensure_experiment(client, uri, experiment)))
         except Exception as error:
             problem.append(error)
 
-    connect(uri)  # imports MLflow outside the time limit
+    _import_mlflow()  # outside the time limit
     with _environment(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="4"):
         # A thread, because name resolution and database drivers have waits of their own.
         thread = threading.Thread(target=ask, daemon=True, name="mlflow-check")
@@ -77,9 +91,9 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
     if problem or thread.is_alive():
         reason = one_line(problem[0]) if problem else "no answer in time"
         raise UserError(
-            f"MLflow at {_public(uri)} cannot be used ({reason}): {_advice(uri, reason)}"
+            f"MLflow at {public_uri(uri)} cannot be used ({reason}): {_advice(uri, reason)}"
         ) from None
-    if found[0] is not None and found[0].lifecycle_stage != "active":
+    if found and found[0].lifecycle_stage != "active":
         raise UserError(
             f"MLflow experiment '{experiment}' was deleted: restore it with `mlflow experiments restore "
             f"-x {found[0].experiment_id}` or choose another name"
@@ -115,7 +129,7 @@ def sqlite_path(uri: str) -> Path | None:
 def absolute_uri(uri: str) -> str:
     """The same address, independent of the working folder."""
     path = sqlite_path(uri)
-    return uri if path is None else f"sqlite:///{path}"
+    return uri if path is None else f"sqlite:///{path}{uri[uri.find('?') :] if '?' in uri else ''}"
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
@@ -141,7 +155,7 @@ def _check_scheme(uri: str, scheme: str) -> None:
             f"'{uri}' is not an address of MLflow (its file store is no longer supported): {accepted}"
         )
     if scheme.partition("+")[0] not in (*_HTTP, "sqlite", "postgresql", "mysql", "mssql", "databricks"):
-        raise UserError(f"'{_public(uri)}' is not an address of MLflow: {accepted}")
+        raise UserError(f"'{public_uri(uri)}' is not an address of MLflow: {accepted}")
 
 
 def _check_folder(uri: str) -> None:
@@ -167,10 +181,30 @@ def _advice(uri: str, reason: str) -> str:
     return "check the address, and that the database is one of this MLflow's version"
 
 
-def _public(uri: str) -> str:
-    """The address without its password."""
+def public_uri(uri: str, text: str | None = None) -> str:
+    """The address without its password; or `text`, which may hold the address, without it."""
     password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    return (text or uri).replace(f":{password}@", ":***@") if password else text or uri
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read: it holds MLflow's address, maybe with a password."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _sole_user(uri: str) -> Iterator[None]:
+    """Two processes that create the tables of one new sqlite file would break it."""
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    lock = Path(tempfile.gettempdir()) / f"tdmpc-ray-{os.getuid()}-{name}.lock"
+    with FileLock(lock, timeout=_CHECK_DATABASE_S):
+        yield
 
 
 @contextlib.contextmanager

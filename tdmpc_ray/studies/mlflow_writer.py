@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import check_tracking, one_line
-from tdmpc_ray.studies.run_ops import Op, OpSender, Spool, coalesce, is_rejection
+from tdmpc_ray.studies.run_ops import Op, OpSender, Spool, coalesce, halves, is_rejection
 
 logger = logging.getLogger("tdmpc_ray.tracking")
 
@@ -154,7 +154,10 @@ class RunWriter:
         try:
             self._sender.apply(op.get("experiment", self._experiment), op)
         except Exception as error:
-            if is_rejection(error):
+            # A store for artifacts that fails on its own must not hold up the metrics.
+            if is_rejection(error) or (op["op"] == "artifact" and self._sender.answers()):
+                if parts := halves(op):  # one bad point of many
+                    return all(self._send(part) for part in parts)
                 self._reject(op, error)
                 return True
             self._retry_at = time.monotonic() + self._retry_s

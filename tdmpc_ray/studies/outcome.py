@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from tdmpc_ray.studies.interrupt import StopRequest
+from tdmpc_ray.studies.mlflow_client import public_uri, sqlite_path
 from tdmpc_ray.studies.naming import trial_label
 
 
@@ -33,7 +37,7 @@ class StudyResult:
         failed: trials that ended with an error.
         unfinished: number of trials that a resume would continue or start.
         signum: the signal that ended the study early, or None.
-        checkpoints: name of a trial to its newest checkpoint.
+        checkpoints: folder of a trial to its newest checkpoint.
     """
 
     out: Path
@@ -61,18 +65,19 @@ class Outcome(tune.Callback):
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
 
-    def result(self, out: Path, request: StopRequest) -> StudyResult:
+    def result(self, out: Path, request: StopRequest, expected: int) -> StudyResult:
+        """How the study of `expected` trials ended; Tune has not created those that never began."""
         failed = [trial for trial in self._trials if trial.status == Trial.ERROR]
         # Not by status: Tune marks the trials that it stops with itself as TERMINATED.
         finished = [t for t in self._trials if t not in failed and t.last_result.get("done")]
-        unfinished = len(self._trials) - len(failed) - len(finished)
+        unfinished = expected - len(failed) - len(finished)
         return StudyResult(
             out=out,
             finished=len(finished),
             failed=tuple(_failed_trial(trial, self._label(trial)) for trial in failed),
             unfinished=unfinished,
             signum=request.signum if unfinished else None,
-            checkpoints={self._label(t): Path(t.checkpoint.path) for t in self._trials if t.checkpoint},
+            checkpoints={trial_name(t): Path(t.checkpoint.path) for t in self._trials if t.checkpoint},
         )
 
     def _label(self, trial: Trial) -> str:
@@ -103,6 +108,21 @@ def shown(path: Path) -> Path:
     """The path as a user would type it here."""
     path = Path(os.path.abspath(path))
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def mlflow_command(uri: str) -> str:
+    """The command that shows the runs, or the address where they are shown already."""
+    path = sqlite_path(uri)
+    if path is None and not uri.startswith(("postgresql", "mysql", "mssql")):
+        return uri
+    address = public_uri(uri) if path is None else f"sqlite:///{shown(path)}"
+    return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(address)}"
+
+
+def program(name: str) -> str:
+    """How to call a program of this environment: its name, or its path where it is not on PATH."""
+    path = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) == str(path) else shlex.quote(str(shown(path)))
 
 
 def trial_name(trial: Trial) -> str:

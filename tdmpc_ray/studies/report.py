@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.figures import scaling_figure
-from tdmpc_ray.studies.scaling import bootstrap_interval
-from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs, sort_sizes
+from tdmpc_ray.studies.scaling import mean_interval
+from tdmpc_ray.studies.study_runs import StudyRuns, counted, load_study_runs
 
 __all__ = [
     "StudyRuns",
@@ -29,24 +32,31 @@ RANDOM = "random"
 
 
 def summary_table(runs: StudyRuns) -> pd.DataFrame:
-    """Summarise a study, one row per task and model size, and one per task for the random policy if known.
+    """Summarise a study, one row per task, model size and setting, and one per task for the random policy.
+
+    A row counts the trials that have finished; where none has, those that have been evaluated.
 
     Returns:
-        Columns task, model_size, params, seeds, final (mean over seeds of the last evaluation), low, high
-        (its 95% bootstrap interval, NaN for one seed), best (of any evaluation), env_steps (mean per trial),
-        hours (sum over trials), steps_per_s (mean).
+        Columns task, model_size, setting (see `StudyRuns`), params, seeds, unfinished (trials), final (mean
+        over seeds of the last evaluation), low, high (its 95% interval, NaN for one seed), best (of any
+        evaluation), env_steps (mean per trial), hours (sum over trials), steps_per_s (mean).
     """
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
-        trials = runs.trials[(runs.trials["task"] == task) & runs.trials["final"].notna()]
-        for size in sort_sizes(trials):
-            group = trials[trials["model_size"] == size]
+        trials = runs.trials[runs.trials["task"] == task]
+        for size, setting in product(runs.sizes, runs.settings):
+            everyone = trials[(trials["model_size"] == size) & (trials["setting"] == setting)]
+            group = counted(everyone)
+            if group.empty:
+                continue
             finals = group["final"].to_numpy(dtype=float)
-            low, high = bootstrap_interval([finals])
+            low, high = mean_interval(finals)
             rows.append(
                 {
                     "task": task,
                     "model_size": size,
+                    "setting": setting,
+                    "unfinished": int((everyone["status"] != "FINISHED").sum()),
                     "params": group["params"].max(),
                     "seeds": len(group),
                     "final": finals.mean(),
@@ -64,10 +74,13 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
 
 
 def scaling_points(runs: StudyRuns) -> list[tuple[int, float]]:
-    """Pairs (parameters, mean final return) per model size, for the scaling curve on the study's run."""
+    """Pairs (parameters, mean final return) per model size, for the scaling curve on the study's run.
+
+    Over settings and tasks, where the study has several.
+    """
     table = summary_table(runs)
     known = table[table["params"].notna()]
-    means = known.groupby("params")["final"].mean()  # over tasks, where the study has several
+    means = known.groupby("params")["final"].mean()
     return [(int(params), float(final)) for params, final in means.items()]
 
 
@@ -82,34 +95,36 @@ def render_table(runs: StudyRuns) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    several = len(runs.tasks) > 1
-    if several:
-        table.add_column("task")
-    table.add_column("model size", no_wrap=True)
-    for header in (
-        "params",
-        "seeds",
-        name,
-        "95% CI",
-        "env steps",
-        "hours",
-        "steps/s",
-    ):
-        table.add_column(header, justify="right", no_wrap=True)
+    summary = summary_table(runs)
+    tasks, settings = len(runs.tasks) > 1, runs.settings != [""]
     digits = 2 if name == "success" else 1
-    for row in summary_table(runs).to_dict("records"):
-        cells = [str(row["task"])] if several else []
-        if row["model_size"] == RANDOM:
-            cells += ["random policy", "", "", f"{row['final']:.{digits}f}", "", "", "", ""]
-            table.add_row(*cells, style="dim")
-            continue
-        interval = (
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        **({"task": lambda row: row["task"]} if tasks else {}),
+        "model size": lambda row: row["model_size"],
+        **({"setting": lambda row: row["setting"]} if settings else {}),
+        "params": lambda row: f"{row['params'] / 1e6:.2f} M" if np.isfinite(row["params"]) else "?",
+        "seeds": lambda row: f"{row['seeds']}{'*' if row['unfinished'] else ''}",
+        name: lambda row: f"{row['final']:.{digits}f}",
+        "95% CI": lambda row: (
             f"{row['low']:.{digits}f} to {row['high']:.{digits}f}" if np.isfinite(row["low"]) else "n=1"
-        )
-        params = f"{row['params'] / 1e6:.2f} M" if np.isfinite(row["params"]) else "?"
-        cells += [str(row["model_size"]), params, str(row["seeds"]), f"{row['final']:.{digits}f}", interval]
-        cells += [f"{row['env_steps']:,.0f}", f"{row['hours']:.2f}"]
-        table.add_row(*cells, f"{row['steps_per_s']:.1f}")
+        ),
+        "env steps": lambda row: f"{row['env_steps']:,.0f}",
+        "hours": lambda row: f"{row['hours']:.2f}",
+        "steps/s": lambda row: f"{row['steps_per_s']:.1f}",
+    }
+    for header in columns:
+        words = header in ("task", "model size", "setting")
+        table.add_column(header, justify="left" if words else "right", no_wrap=header != "setting")
+    for row in summary.to_dict("records"):
+        if row["model_size"] == RANDOM:
+            cells = dict.fromkeys(columns, "")
+            cells |= {"model size": "random policy", name: columns[name](row)}
+            table.add_row(*(row["task"] if h == "task" else cell for h, cell in cells.items()), style="dim")
+            continue
+        table.add_row(*(cell(row) for cell in columns.values()))
+    if (summary["unfinished"] > 0).any():
+        table.caption = "* some trials have not finished: they count only where none of the group has"
+        table.caption_justify = "left"
     return table
 
 
@@ -128,7 +143,7 @@ def compare(
         experiment: name of the MLflow experiment.
         uri: address of MLflow.
         study: name or run id of the study; None: the newest one.
-        out: the PNG file, or a folder for it; None: `<study>_scaling.png` in the working folder.
+        out: the file (.png, .pdf or .svg), or a folder for it; None: `<study>_scaling.png` here.
         metric: the metric to compare, such as `eval/return` or `eval/success`.
         console: where to print; None: standard output.
 
@@ -142,8 +157,11 @@ def compare(
     (console or Console()).print(render_table(runs))
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in runs.study)
     path = Path(f"{safe}_scaling.png") if out is None else Path(out)
-    if path.is_dir() or path.suffix == "":
+    if path.is_dir() or path.suffix not in (".png", ".pdf", ".svg"):
         path = path / f"{safe}_scaling.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scaling_figure(runs).savefig(path, dpi=160)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scaling_figure(runs).savefig(path, dpi=160)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
     return path

@@ -102,6 +102,13 @@ def is_rejection(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError | IsADirectoryError | RunMissing | TypeError)
 
 
+def halves(op: Op) -> list[Op]:
+    """Two operations with half the metric points each; none where there is nothing to split."""
+    points = op.get("points", [])
+    middle = len(points) // 2
+    return [{**op, "points": part} for part in (points[:middle], points[middle:])] if middle else []
+
+
 class OpSender:
     """Applies operations to an MLflow server or database.
 
@@ -140,6 +147,14 @@ class OpSender:
             self._client.log_artifact(run_id, op["path"], op["folder"] or None)
         else:
             raise TypeError(f"unknown operation {kind!r}")
+
+    def answers(self) -> bool:
+        """Whether MLflow itself can be reached, whatever has failed before."""
+        try:
+            self._client.search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
 
     def find(self, experiment: str, run: str) -> str | None:
         """MLflow's id of the run with our key, or None."""

@@ -1,21 +1,10 @@
-"""A study's way: file -> Tune on Ray -> MLflow -> table and figure. Also its continuation after a stop.
-
-A study's folder holds
-
-    study.yaml     the study with every default written out: all that a resume needs
-    tune/          Tune's state; tune/<trial>/checkpoint_*, logs, error.txt
-    mlflow/        what MLflow has not got yet
-    baseline.json  the random policy's return
-    scaling.png    the figure
-"""
+"""A study's way: file -> Tune on Ray -> MLflow -> table and figure. Also its continuation after a stop."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import shutil
-import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,17 +19,28 @@ from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.baseline import LogBaseline, random_baseline
 from tdmpc_ray.studies.cluster import quiet, ray_session
 from tdmpc_ray.studies.interrupt import SaveTrials, Scheduler, graceful_stop
-from tdmpc_ray.studies.mlflow_client import sqlite_path
-from tdmpc_ray.studies.outcome import Outcome, StudyResult, shown, trial_name, trial_params
+from tdmpc_ray.studies.outcome import (
+    Outcome,
+    StudyResult,
+    mlflow_command,
+    program,
+    shown,
+    trial_name,
+    trial_params,
+)
 from tdmpc_ray.studies.progress import ProgressTable
 from tdmpc_ray.studies.report import load_study_runs, render_table, scaling_figure, scaling_points
 from tdmpc_ray.studies.spec import Study, load_study
+from tdmpc_ray.studies.study_folder import (
+    FIGURE_FILE,
+    STUDY_FILE,
+    TRACKING_FOLDER,
+    TUNE_FOLDER,
+    begin,
+    has_trials,
+    only_process,
+)
 from tdmpc_ray.studies.tracking import MLflowTracker, check_tracking
-
-STUDY_FILE = "study.yaml"
-TUNE_FOLDER = "tune"
-TRACKING_FOLDER = "mlflow"
-FIGURE_FILE = "scaling.png"
 
 
 def run_study(
@@ -69,15 +69,9 @@ def run_study(
             f"{out} is not empty: continue it with `--resume {shown(out)}` or choose another --out"
         )
     run = _Run(study, out, trainable, console or Console())
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / STUDY_FILE).write_text(study.to_yaml(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
-    artifacts = [out / STUDY_FILE]
-    if study_file is not None and study_file.name != STUDY_FILE:
-        artifacts.append(Path(shutil.copy(study_file, out / study_file.name)))
-    return run(resume=False, artifacts=artifacts)
+    artifacts = begin(study, out, study_file)
+    with only_process(out):
+        return run(resume=False, artifacts=artifacts)
 
 
 def resume_study(
@@ -91,25 +85,36 @@ def resume_study(
     out = Path(out).absolute()
     if not (out / STUDY_FILE).is_file():
         raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
-    run = _Run(load_study(out / STUDY_FILE), out, trainable, console or Console())
-    return run(resume=_has_trials(out / TUNE_FOLDER), artifacts=[out / STUDY_FILE])
+    with only_process(out):
+        run = _Run(load_study(out / STUDY_FILE), out, trainable, console or Console(), resume=True)
+        return run(resume=has_trials(out / TUNE_FOLDER))
 
 
 class _Run:
     """One process's part of a study."""
 
     def __init__(
-        self, study: Study, out: Path, trainable: type[tune.Trainable] | None, console: Console
+        self,
+        study: Study,
+        out: Path,
+        trainable: type[tune.Trainable] | None,
+        console: Console,
+        resume: bool = False,
     ) -> None:
         self.study = study
         self.out = out
         self.console = console
         # Everything that can be wrong shows here, before anything is written or started.
         quiet()
-        check_tracking(study.tracking.uri, study.tracking.experiment)
         self.trainable, self.space = _trainable_and_space(study, trainable)
+        try:
+            check_tracking(study.tracking.uri, study.tracking.experiment)
+        except UserError as error:
+            if not resume:
+                raise
+            self.say(f"note: {error}; until then, metrics wait in {shown(out / TRACKING_FOLDER)}")
 
-    def __call__(self, *, resume: bool, artifacts: list[Path]) -> StudyResult:
+    def __call__(self, *, resume: bool, artifacts: Sequence[Path] = ()) -> StudyResult:
         study = self.study
         trials = "1 trial" if study.trials() == 1 else f"{study.trials()} trials"
         what = "resuming" if resume else "starting"
@@ -124,7 +129,8 @@ class _Run:
             spool_dir=self.out / TRACKING_FOLDER,
             trial_params=trial_params,
             label_params=label,
-            artifacts=[] if resume else artifacts,
+            artifacts=artifacts,
+            expected_trials=study.trials(),
         )
         outcome = Outcome(label)
         callbacks = [
@@ -138,7 +144,7 @@ class _Run:
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
         with ray_session(self.resources_per_trial(), self.say), graceful_stop() as request:
             self.tuner(callbacks, resume).fit()
-        result = outcome.result(self.out, request)
+        result = outcome.result(self.out, request, study.trials())
         self.report(result, tracker)
         return result
 
@@ -194,7 +200,7 @@ class _Run:
             log = f" (log: {shown(trial.log)})" if trial.log else ""
             self.say(f"failed: {trial.name}: {trial.reason}{log}")
         command = "train" if self.study.trials() == 1 else "tune"
-        again = f"tdmpc-ray {command} --resume {shlex.quote(str(shown(self.out)))}"
+        again = f"{program('tdmpc-ray')} {command} --resume {shlex.quote(str(shown(self.out)))}"
         if result.signum is not None:
             saved = f"{len(result.checkpoints)} of {self.study.trials()} trials have a checkpoint"
             self.say(f"interrupted: {saved}; resume with: {again}")
@@ -224,17 +230,6 @@ class _Run:
         self.console.print(Text(line), soft_wrap=True)
 
 
-def mlflow_command(uri: str) -> str:
-    """The command that shows the runs, or the address where they are shown already."""
-    path = sqlite_path(uri)
-    if path is None and not uri.startswith(("postgresql", "mysql", "mssql")):
-        return uri
-    program = Path(sys.executable).with_name("mlflow")
-    name = "mlflow" if shutil.which("mlflow") == str(program) else shlex.quote(str(shown(program)))
-    address = uri if path is None else f"sqlite:///{shown(path)}"
-    return f"{name} ui --backend-store-uri {shlex.quote(address)}"
-
-
 def _trainable_and_space(
     study: Study, trainable: type[tune.Trainable] | None
 ) -> tuple[type[tune.Trainable], Any]:
@@ -248,20 +243,3 @@ def _trainable_and_space(
     except ValueError as error:
         raise UserError(f"RLlib refuses this study: {reason(error)}") from None
     return TDMPC2, study.param_space()
-
-
-def _has_trials(folder: Path) -> bool:
-    """Whether Tune has saved trials there; without, it would silently begin anew, and so do we.
-
-    Raises:
-        UserError: its file is damaged.
-    """
-    newest = max(folder.glob("experiment_state-*.json"), default=None)
-    if newest is None:
-        return False
-    try:
-        return bool(json.loads(newest.read_text(encoding="utf-8"))["trial_data"])
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"cannot resume: {shown(newest)} is damaged; the checkpoints beside it are whole, begin anew"
-        ) from None

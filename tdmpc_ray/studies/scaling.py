@@ -32,6 +32,18 @@ def iqm(values: ArrayLike) -> float:
     return float(stats.trim_mean(np.asarray(values, dtype=float).ravel(), 0.25))
 
 
+def mean_interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
+    """Student's t interval of the mean of seeds; NaN for one seed.
+
+    With two to ten values a percentile bootstrap is far too narrow: for three it covers 73 %, not 95 %.
+    """
+    sample = np.asarray(values, dtype=float).ravel()
+    if len(sample) < 2:
+        return Interval(float("nan"), float("nan"))
+    half = stats.t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample))
+    return Interval(float(sample.mean() - half), float(sample.mean() + half))
+
+
 def bootstrap_interval(
     groups: Sequence[ArrayLike],
     statistic: Callable[..., Any] = np.mean,

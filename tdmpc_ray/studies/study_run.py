@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies import run_ops
+from tdmpc_ray.studies.mlflow_client import public_uri, write_private
 from tdmpc_ray.studies.mlflow_writer import RunWriter
 from tdmpc_ray.studies.naming import clean_metrics, clean_tags
 
@@ -70,7 +71,7 @@ class StudyRun:
         """Write what `open` needs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         saved = {"uri": self.uri, "experiment": self.experiment, "study": self.study, "uid": self.uid}
-        (self.folder / STUDY_FILE).write_text(json.dumps(saved, indent=1), encoding="utf-8")
+        write_private(self.folder / STUDY_FILE, json.dumps(saved, indent=1))
 
     @property
     def run_id(self) -> str | None:
@@ -112,9 +113,8 @@ class StudyRun:
         left = self.writer.close(timeout_s)
         if left is not None:
             logger.warning(
-                "MLflow at %s did not take everything: the rest lies in %s; resuming the study delivers it, "
-                "and so does tdmpc_ray.studies.tracking.replay_spool",
-                self.uri,
+                "MLflow at %s did not take everything: the rest lies in %s; resume the study to deliver it",
+                public_uri(self.uri),
                 left,
             )
         return left

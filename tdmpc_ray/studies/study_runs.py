@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,10 @@ class StudyRuns:
     """One study as it stands in MLflow.
 
     Attributes:
-        trials: one row per trial: run_id, name, status, task, model_size, seed, params, env_steps, hours,
-            steps_per_s, final, best (both of `metric`), and every parameter as `param.<name>`.
-        curves: one row per evaluation: run_id, task, model_size, seed, env_steps, value.
+        trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, env_steps,
+            hours, steps_per_s, final, best (both of `metric`), and every parameter as `param.<name>`. The
+            setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.
+        curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, value.
         random_returns: task to the random policy's return, as far as known.
         frames_per_step: environment frames per agent step, 1 if not known.
         metric: the metric that `value`, `final` and `best` are of.
@@ -44,6 +46,11 @@ class StudyRuns:
     def sizes(self) -> list[str]:
         """Model sizes, small to large."""
         return sort_sizes(self.trials)
+
+    @property
+    def settings(self) -> list[str]:
+        """What the study varies beside size and seed, numbers in order; one empty string where nothing."""
+        return sorted(self.trials["setting"].unique(), key=_natural)
 
     @property
     def tasks(self) -> list[str]:
@@ -82,6 +89,13 @@ def load_study_runs(
         raise UserError(
             f"reading from MLflow failed ({one_line(error)}): check the server and try again"
         ) from error
+
+
+def counted(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that a result counts: the finished ones, or all that have an evaluation if none is."""
+    evaluated = trials[trials["final"].notna()]
+    finished = evaluated[evaluated["status"] == "FINISHED"]
+    return finished if len(finished) else evaluated
 
 
 def sort_sizes(trials: pd.DataFrame) -> list[str]:
@@ -136,7 +150,9 @@ def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric:
             f"study '{parent.info.run_name}' has no '{metric}' in {len(rows)} trials yet: wait for one"
         )
     trials = pd.DataFrame(rows)
-    curves = pd.DataFrame(points).sort_values(["model_size", "seed", "env_steps"], ignore_index=True)
+    trials["setting"] = _settings(trials)
+    curves = pd.DataFrame(points).merge(trials[["run_id", "setting"]], on="run_id")
+    curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
     return StudyRuns(
         experiment=experiment,
         study=parent.info.run_name,
@@ -147,6 +163,35 @@ def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric:
         frames_per_step=round(max(ratios, default=1)),
         metric=metric,
     )
+
+
+def _settings(trials: pd.DataFrame) -> pd.Series:
+    """Per trial, the values of the parameters that vary and are neither size, seed nor task."""
+    fixed = {f"param.{name}" for name in ("model_size", "seed", "task", "preset")}
+    names = [name for name in trials if str(name).startswith("param.") and name not in fixed]
+    varying = [name for name in names if trials[name].nunique(dropna=False) > 1]
+    short = [str(name).rpartition(".")[2] for name in varying]
+    labels = [s if short.count(s) == 1 else str(n)[6:] for s, n in zip(short, varying, strict=True)]
+    words = [
+        trials[name].map(lambda value, label=label: f"{label}={_short_number(value)}")
+        for name, label in zip(varying, labels, strict=True)
+    ]
+    return pd.Series(
+        [", ".join(row) for row in zip(*words, strict=True)] if words else "", index=trials.index
+    )
+
+
+def _short_number(text: Any) -> str:
+    try:
+        return f"{float(text):.4g}"
+    except (TypeError, ValueError):
+        return str(text)
+
+
+def _natural(text: str) -> list[Any]:
+    """Sort key: numbers within text by their value."""
+    parts = re.split(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [(0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)]
 
 
 def _experiment_id(client: Any, name: str) -> str:

@@ -53,6 +53,7 @@ class MLflowTracker(tune.Callback):
         label_params: the part of it that names the trial's run; None: all of it.
         tags: tags of the study's run and of every trial's.
         artifacts: files to attach to the study's run at its start.
+        expected_trials: how many the study has; Tune may not have created all of them when it is stopped.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
     """
 
@@ -67,6 +68,7 @@ class MLflowTracker(tune.Callback):
         label_params: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         tags: Mapping[str, str] | None = None,
         artifacts: Iterable[Path] = (),
+        expected_trials: int = 0,
         shutdown_s: float = 30.0,
     ) -> None:
         self._uri = absolute_uri(uri)
@@ -77,6 +79,7 @@ class MLflowTracker(tune.Callback):
         self._label_params = label_params or trial_params
         self._tags = clean_tags(tags or {})
         self._artifacts = [Path(path) for path in artifacts]
+        self._expected_trials = expected_trials
         self._shutdown_s = shutdown_s
         self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
         self._trials: dict[str, TrialRecord] = {}
@@ -168,7 +171,7 @@ class MLflowTracker(tune.Callback):
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         # Not by the trials' own status: an interrupt leaves them TERMINATED, as if they had ended.
         ends = [self._trials[t.trial_id].end if t.trial_id in self._trials else None for t in trials]
-        if None in ends:
+        if None in ends or len(ends) < self._expected_trials:
             self.close("KILLED")
         else:
             self.close("FAILED" if "FAILED" in ends else "FINISHED")

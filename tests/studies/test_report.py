@@ -87,7 +87,7 @@ def test_summary_of_a_study(drive: Any, store: str, tmp_path: Path) -> None:
     assert (one["params"], one["seeds"], one["env_steps"]) == (960_000, 3, 3000)
     assert one["final"] == pytest.approx(610.0)
     assert one["best"] == 625.0
-    assert 600 <= one["low"] < 610 < one["high"] <= 620
+    assert (one["low"], one["high"]) == pytest.approx((610 - 24.84, 610 + 24.84), abs=0.01)  # t(2) = 4.303
     assert one["hours"] == pytest.approx(3 * 300 / 3600)
     assert one["steps_per_s"] == pytest.approx(10.0)
     assert rows["random"]["final"] == 39.0

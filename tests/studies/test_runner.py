@@ -25,10 +25,12 @@ from runner_stub import Stub
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies import interrupt
+from tdmpc_ray.studies.baseline import random_baseline
 from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.outcome import StudyResult
-from tdmpc_ray.studies.runner import mlflow_command, resume_study, run_study
+from tdmpc_ray.studies.outcome import Outcome, StudyResult, mlflow_command, program
+from tdmpc_ray.studies.runner import resume_study, run_study
 from tdmpc_ray.studies.spec import make_study
+from tdmpc_ray.studies.study_folder import begin
 
 # Ray's workers cannot import test modules.
 cloudpickle.register_pickle_by_value(runner_stub)
@@ -56,7 +58,7 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     assert "runner_stub.py" in failed.log.read_text()
     text = printed.getvalue()
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
-    assert "continue with: tdmpc-ray tune --resume out" in text
+    assert f"continue with: {program('tdmpc-ray')} tune --resume out" in text
     assert text.splitlines()[-1] == f"open MLflow with: {mlflow_command('sqlite:///mlflow.db')}"
 
     runs = mlflow_read.runs(store, "exp")
@@ -72,7 +74,8 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     listed = {item.path for item in connect(store).list_artifacts(parent.info.run_id)}
     assert listed == {"study.yaml", "toy.yaml", "scaling.png"}
     assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")
-    kept = sorted(path.name for path in result.checkpoints["size=tiny seed=0"].parent.glob("checkpoint_*"))
+    [newest] = (path for name, path in result.checkpoints.items() if name.startswith("sizetiny-seed0"))
+    kept = sorted(path.name for path in newest.parent.glob("checkpoint_*"))
     assert kept == ["checkpoint_000000", "checkpoint_000001"]
 
     (tmp_path / "fails").unlink()
@@ -160,7 +163,8 @@ def test_stop_kill_and_continue(store: str, tmp_path: Path, mlflow_read: SimpleN
     assert driver.left_behind() == []
     lines = driver.log.read_text().splitlines()
     assert "stopping: saving 2 trials first (Ctrl-C again: stop without)" in lines
-    assert "interrupted: 2 of 3 trials have a checkpoint; resume with: tdmpc-ray tune --resume out" in lines
+    again = f"{program('tdmpc-ray')} tune --resume out"
+    assert f"interrupted: 2 of 3 trials have a checkpoint; resume with: {again}" in lines
     stopped = mlflow_read.runs(store, "exp")
     assert set(stopped) == {"toy", run_name(0), run_name(1)}
     assert {run.info.status for run in stopped.values()} == {"KILLED"}
@@ -170,7 +174,17 @@ def test_stop_kill_and_continue(store: str, tmp_path: Path, mlflow_read: SimpleN
         assert steps_of(mlflow_read, store, stopped[run_name(seed)]) == list(range(100, steps + 1, 100))
 
     driver = Driver(tmp_path, "resume", "out", store)
+    driver.wait_for(lambda: all(checkpointed(out)[seed] > saved[seed] for seed in saved))
+    os.killpg(driver.process.pid, signal.SIGTERM)  # as `timeout` and batch systems do
+    assert driver.end() == 143
+    assert driver.left_behind() == []
+    assert "interrupted: 2 of 3 trials have a checkpoint" in driver.log.read_text()
+    saved = checkpointed(out)
+
+    driver = Driver(tmp_path, "resume", "out", store)
     driver.wait_for(lambda: all(checkpointed(out)[seed] > saved[seed] + 400 for seed in saved))
+    with pytest.raises(UserError, match="out is in use: another process is running this study"):
+        resume_study(out, trainable=Stub)
     time.sleep(2.5)  # Tune notes its trials' checkpoints every second
     driver.process.kill()
     driver.end()
@@ -195,8 +209,41 @@ def test_stop_kill_and_continue(store: str, tmp_path: Path, mlflow_read: SimpleN
         assert max(logged) == 6000
         # Neither the stop nor the kill made it begin again: nothing is there twice from before the stop.
         assert [step for step in logged if step <= steps] == list(range(100, steps + 1, 100))
-        assert run.data.metrics["starts"] == 3
+        assert run.data.metrics["starts"] == 4
     assert steps_of(mlflow_read, store, ended[run_name(2)]) == list(range(100, 6001, 100))
+
+
+def test_a_stop_before_every_trial_was_created_leaves_the_rest_unfinished() -> None:
+    done = SimpleNamespace(
+        status="TERMINATED", last_result={"done": True}, checkpoint=None, config={}, trial_id="a"
+    )
+    outcome = Outcome(dict)
+    outcome.on_experiment_end([done])
+    request = interrupt.StopRequest()
+    request.signum = signal.SIGINT
+    result = outcome.result(Path(), request, expected=3)
+    assert (result.finished, result.unfinished, result.exit_status) == (1, 2, 130)
+    assert outcome.result(Path(), request, expected=1).exit_status == 0
+
+
+def test_the_random_policy_is_logged_again_after_an_early_kill(tmp_path: Path) -> None:
+    said: list[str] = []
+    first = random_baseline("gym:Pendulum-v1", tmp_path, said.append)
+    assert random_baseline("gym:Pendulum-v1", tmp_path, said.append) == first
+    assert len(said) == 1
+
+
+def test_passwords_stay_in_private_files(tmp_path: Path) -> None:
+    uri = "postgresql+psycopg2://bob:s3cret@db/x"
+    study = make_study(runner_stub.values(uri))
+    given = tmp_path / "mine.yaml"
+    given.write_text(f"tracking: {{uri: '{uri}'}}\n")
+    attached = begin(study, tmp_path / "out", given)
+    assert [path.name for path in attached] == ["study.yaml", "mine.yaml"]
+    assert all("s3cret" not in path.read_text() and "bob:***@db" in path.read_text() for path in attached)
+    assert "s3cret" in (tmp_path / "out" / "study.yaml").read_text()  # a resume needs it
+    assert (tmp_path / "out" / "study.yaml").stat().st_mode & 0o077 == 0
+    assert "s3cret" not in mlflow_command(uri)
 
 
 def test_folders_that_cannot_be_used(store: str, tmp_path: Path) -> None:
