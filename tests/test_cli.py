@@ -83,6 +83,11 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
             "--set: unknown setting 'update.lrr': did you mean 'update.lr'?",
         ),
         ([*TRAIN, "--set", "update.lr=-1"], "update.lr must be positive, not -1.0"),
+        (
+            [*TRAIN, "--set", "update.lr=2021-13-45"],
+            "--set update.lr=2021-13-45: '2021-13-45' is not a value",
+        ),
+        (["train", "--task", "a b", "--steps", "1"], "--task: unknown task 'a b'"),
         ([*TRAIN, "--set", "update.lr"], "--set update.lr: write KEY=VALUE, such as --set update.lr=1e-3"),
         (
             [*TRAIN, "--num-env-runners", "-1"],

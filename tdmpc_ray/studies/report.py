@@ -112,9 +112,11 @@ def render_table(runs: StudyRuns) -> Table:
         "hours": lambda row: f"{row['hours']:.2f}",
         "steps/s": lambda row: f"{row['steps_per_s']:.1f}",
     }
+    if settings:  # to stay within the width
+        del columns["params"], columns["steps/s"]
     for header in columns:
         words = header in ("task", "model size", "setting")
-        table.add_column(header, justify="left" if words else "right", no_wrap=header != "setting")
+        table.add_column(header, justify="left" if words else "right", no_wrap=True)
     for row in summary.to_dict("records"):
         if row["model_size"] == RANDOM:
             cells = dict.fromkeys(columns, "")

@@ -185,6 +185,12 @@ class TestRunning:
         module.write_bytes(module.read_bytes()[:1000])
         with pytest.raises(UserError, match="damaged"):
             load_agent(tmp_path)
+        (module.parent / "class_and_ctor_args.pkl").write_bytes(b"")
+        with pytest.raises(UserError, match="damaged"):
+            load_agent(tmp_path)
+        (find_checkpoint(tmp_path) / "rllib_checkpoint.json").unlink()
+        with pytest.raises(UserError, match="no checkpoint in"):
+            load_agent(tmp_path)
 
     def test_tune_searches_sizes_and_overrides(self, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
         overrides = {**tiny_overrides, "update.lr": tune.grid_search([1e-3, 1e-4]), "data.seed_steps": 50}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,46 @@ def test_what_cannot_be_compared(drive: Any, store: str, tmp_path: Path) -> None
     missing = tmp_path / "absent.db"
     assert "run a study first" in refusal("walkers", f"sqlite:///{missing}")
     assert not missing.exists()
+
+
+def test_settings_are_told_apart_and_unfinished_trials_do_not_count(
+    drive: Any, store: str, tmp_path: Path
+) -> None:
+    tracker = MLflowTracker(uri=store, experiment="walkers", study="h", spool_dir=tmp_path / "h")
+    tracker.setup()
+    calls = drive(tracker)
+    for horizon in (1, 3, 10):
+        for seed in range(3):
+            settings = {"planner.horizon": horizon, "update.lr": 1e-3}
+            trial = drive.trial(f"{horizon}-{seed}", model_size="1", seed=seed, task="t", **settings)
+            calls.start(trial)
+            calls.result(trial, 1000, eval__return=100.0 * horizon + seed, summary__params_total=1e6)
+            if (horizon, seed) == (3, 2):
+                calls.error(trial)
+            elif horizon != 10:
+                calls.complete(trial)
+    assert tracker.close("KILLED") is None
+    runs = load_study_runs("walkers", store)
+    assert runs.settings == ["horizon=1", "horizon=3", "horizon=10"]
+    table = summary_table(runs)
+    assert table["setting"].tolist() == runs.settings
+    assert table["final"].tolist() == [101.0, 300.5, 1001.0]
+    assert table["seeds"].tolist() == [3, 2, 3]
+    assert table["unfinished"].tolist() == [0, 1, 3]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render_table(runs))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "│" not in text
+    assert re.search(r"1 +horizon=10 +3\* +1001.0 +998.5 to 1003.5 +1,000", text)
+    assert "* some trials have not finished" in text
+    labels = [line.get_label() for line in scaling_figure(runs).get_axes()[0].get_lines()]
+    assert [label for label in labels if not label.startswith("_")] == runs.settings
+
+
+def test_a_figure_goes_where_it_can(drive: Any, store: str, tmp_path: Path) -> None:
+    run_study(drive, store, tmp_path, "one", sizes=("1",), seeds=1)
+    quiet = Console(file=io.StringIO())
+    assert compare("walkers", store, out=tmp_path / "figs.v2", console=quiet).parent == tmp_path / "figs.v2"
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*/file/x.png: .*; choose another --out"):
+        compare("walkers", store, out=tmp_path / "file" / "x.png", console=quiet)

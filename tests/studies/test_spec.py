@@ -188,6 +188,8 @@ def test_several_problems_are_listed(tmp_path: Path) -> None:
         ("name: [", "line 1, column 8"),
         ("- a\n- b\n", "must hold 'key: value' lines"),
         ("name: a\nname: b\n", "line 2, column 1: 'name' is there twice"),
+        ("task: 2021-13-45\n", "month must be in 1..12"),
+        ("? [1, 2]\n: 3\n", "line 1, column 3: a key must be a word"),
     ],
 )
 def test_what_is_no_study_file(tmp_path: Path, text: str, message: str) -> None:
@@ -213,3 +215,11 @@ def test_editors_get_a_schema() -> None:
     schema = Study.model_json_schema()
     assert {"set", "space", "model_sizes"} <= set(schema["properties"])
     assert schema["additionalProperties"] is False
+
+
+def test_yaml_merges_are_understood(tmp_path: Path) -> None:
+    file = tmp_path / "merge.yaml"
+    file.write_text(
+        "name: m\ntask: walker-walk\nsteps: 9\nevaluation: &e {every: 7}\ncheckpoint: {<<: *e, keep: 3}\n"
+    )
+    assert load_study(file).checkpoint.model_dump() == {"every": 7, "keep": 3}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -108,3 +110,20 @@ def test_a_sqlite_address_becomes_absolute(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
     assert absolute_uri("http://host:5000") == "http://host:5000"
+
+
+def test_files_and_names_that_mlflow_cannot_use(store: str, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("no database\n" * 100)
+    assert "file is not a database" in refusal(f"sqlite:///{tmp_path}/text.db")
+    assert "'http://[::1' is not an address" in refusal("http://[::1")
+    assert "exceeds the maximum length" in refusal(store, "x" * 600)
+
+
+def test_two_commands_at_once_in_a_new_folder(tmp_path: Path) -> None:
+    code = "from tdmpc_ray.studies.mlflow_client import *; check_tracking(DEFAULT_URI, 'exp')"
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=120)[1] for process in both] == ["", ""]
+    assert [process.returncode for process in both] == [0, 0]

@@ -200,3 +200,34 @@ def test_only_a_verdict_on_the_entry_is_a_rejection(code: str, rejected: bool) -
 
     assert run_ops.is_rejection(MlflowException("x", error_code=ErrorCode.Value(code))) is rejected
     assert not run_ops.is_rejection(ConnectionError())
+
+
+def test_an_artifact_store_that_fails_does_not_hold_up_metrics(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(store).create_experiment("exp", artifact_location="s3://bucket/x")  # and there is no boto3
+    file = tmp_path / "study.yaml"
+    file.touch()
+    writer = RunWriter(store, "exp", tmp_path / "spool", flush_s=0.05)
+    writer.put(
+        make_run(), run_ops.artifact("s", file), point("s", 1), run_ops.status("s", "FINISHED", time=9)
+    )
+    assert writer.close(30) is None
+    run = mlflow_read.runs(store, "exp")["s"]
+    assert run.info.status == "FINISHED"
+    assert mlflow_read.points(store, run, "m") == [(1, 1.0)]
+    [refused] = run_ops.Spool(tmp_path / "spool" / REJECTED_FILE)
+    assert (refused["op"], refused["path"]) == ("artifact", str(file))
+
+
+def test_a_bad_point_does_not_take_its_batch_along(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace
+) -> None:
+    writer = RunWriter(store, "exp", tmp_path / "spool", flush_s=0.05)
+    bad = run_ops.metrics("s", {"no such (name)": 1.0}, step=5, time=5)
+    writer.put(make_run(), *(point("s", step) for step in range(20)), bad, point("s", 20))
+    assert writer.close(30) is None
+    run = mlflow_read.runs(store, "exp")["s"]
+    assert mlflow_read.points(store, run, "m") == [(step, float(step)) for step in range(21)]
+    [refused] = run_ops.Spool(tmp_path / "spool" / REJECTED_FILE)
+    assert refused["points"] == bad["points"]
