@@ -194,7 +194,7 @@ class TestRunning:
 
     def test_tune_searches_sizes_and_overrides(self, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
         overrides = {**tiny_overrides, "update.lr": tune.grid_search([1e-3, 1e-4]), "data.seed_steps": 50}
-        config = walker({}).training(overrides=overrides)
+        config = walker({}).training(overrides=overrides, total_steps=100)
         results = tune.Tuner(
             TDMPC2,
             param_space=config,
