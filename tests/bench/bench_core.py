@@ -1,0 +1,225 @@
+"""How fast plans and updates are: beside a straightforward implementation, and beside what GEMM alone costs.
+
+    make bench                                              # sizes 1, 5, 19; writes docs/benchmarks.md
+    make bench BENCH_ARGS="--sizes 5 --envs 1 --json rows.json --quick"
+
+CPU milliseconds on one thread. Competitors take turns, so that a noisy machine is noisy to all of them. The
+floor is the floating-point operations of `core/cost.py` over the rate of a 512 x 512 x 512 product, measured
+in the same run; savings over the published way, which `cost.py` counts, can go below it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from statistics import median
+from unittest import mock
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import reference
+
+from tdmpc_ray.core import kernels
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.config import AgentConfig, agent_config
+from tdmpc_ray.core.cost import plan_flops, update_flops
+from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.update import UpdateNoise, Updater
+from tdmpc_ray.core.world_model import WorldModel
+
+OBS, ACTION, DISCOUNT = 24, 6, 0.99  # walker-walk
+DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+Task = Callable[[], object]
+
+
+@dataclass
+class Row:
+    """One line of the table; times in CPU milliseconds."""
+
+    name: str
+    size: str
+    envs: int
+    dtype: str
+    mode: str  # eager: PyTorch's operations; compiled: the fused kernels
+    cpu_ms: float
+    reference_cpu_ms: float
+    floor_ms: float
+
+    @property
+    def ratio(self) -> float:
+        return self.cpu_ms / self.reference_cpu_ms
+
+
+@contextlib.contextmanager
+def mode(name: str) -> Iterator[None]:
+    """Run PyTorch's operations alone where `name` is eager."""
+    if name == "compiled":
+        yield
+        return
+    with (
+        mock.patch.object(kernels, "library", new=_nothing),
+        mock.patch.object(sampling, "fused_model", new=_nothing),
+    ):
+        yield
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+def gemm_flops_per_ms() -> float:
+    """The rate of a matrix product on one thread."""
+    a, b = torch.randn(512, 512), torch.randn(512, 512)
+    return 2 * 512**3 / take_turns({"gemm": lambda: torch.mm(a, b)}, seconds=1.0)["gemm"]
+
+
+def take_turns(tasks: dict[str, Task], seconds: float) -> dict[str, float]:
+    """Median CPU milliseconds of each task, one after the other until the time is up."""
+    for task in tasks.values():
+        task()
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends or len(times[next(iter(tasks))]) < 3:
+        for name, task in tasks.items():
+            began = time.process_time()
+            task()
+            times[name].append(1000 * (time.process_time() - began))
+    return {name: median(values) for name, values in times.items()}
+
+
+def plan_tasks(model: WorldModel, agent: AgentConfig, num_envs: int) -> dict[str, Task]:
+    """Ours for all environments at once; the reference plans one, and N of them cost N times as much."""
+    generator = torch.Generator().manual_seed(0)
+    noise = PlanNoise.sample(model, agent.planner, num_envs, generator)
+    one = PlanNoise.sample(model, agent.planner, 1, generator)
+    with torch.no_grad():
+        z = model.encode(torch.randn(num_envs, OBS))
+    prev_mean = torch.zeros(num_envs, agent.planner.horizon, ACTION)
+
+    def ours() -> object:
+        return plan(model, z, prev_mean, agent.planner, noise, discount=DISCOUNT, explore=True)
+
+    return {
+        "reference": lambda: reference.plan(model, z[:1], prev_mean[0], agent.planner, one, DISCOUNT),
+        **{name: _in_mode(name, ours) for name in ("eager", "compiled")},
+    }
+
+
+def update_tasks(size: str, agent: AgentConfig) -> dict[str, Task]:
+    """Gradient steps, each competitor on its own copy of the model."""
+    batch_size, horizon = agent.update.batch_size, agent.planner.horizon
+    batch = Batch(
+        torch.randn(horizon + 1, batch_size, OBS),
+        torch.rand(horizon, batch_size, ACTION) * 2 - 1,
+        torch.rand(horizon, batch_size, 1),
+        torch.zeros(horizon, batch_size, 1),
+    )
+
+    def task(updater: Updater | reference.Update) -> Task:
+        noise = UpdateNoise.sample(updater.model, horizon, batch_size, torch.Generator().manual_seed(0))
+        return lambda: updater.step(batch, noise)
+
+    ours = {name: Updater(make_model(size, agent), agent.update, DISCOUNT) for name in ("eager", "compiled")}
+    return {
+        "reference": task(reference.Update(make_model(size, agent), agent.update, DISCOUNT)),
+        **{name: _in_mode(name, task(updater)) for name, updater in ours.items()},
+    }
+
+
+def make_model(size: str, agent: AgentConfig) -> WorldModel:
+    torch.manual_seed(0)
+    return WorldModel((OBS,), ACTION, agent.model)
+
+
+def _in_mode(name: str, task: Task) -> Task:
+    def run() -> object:
+        with mode(name):
+            return task()
+
+    return run
+
+
+def measure(sizes: list[str], envs: list[int], seconds: float) -> Iterator[Row]:
+    for size in sizes:
+        agent = agent_config(size)
+        model = make_model(size, agent).eval()
+        rate = gemm_flops_per_ms()
+        for num_envs in envs:
+            times = take_turns(plan_tasks(model, agent, num_envs), seconds)
+            floor = num_envs * plan_flops(model, agent.planner) / rate
+            for name in ("eager", "compiled"):
+                yield Row(
+                    "plan", size, num_envs, "fp32", name, times[name], num_envs * times["reference"], floor
+                )
+        times = take_turns(update_tasks(size, agent), seconds)
+        floor = update_flops(model, agent.update, agent.planner.horizon) / rate
+        for name in ("eager", "compiled"):
+            yield Row("update", size, 0, "fp32", name, times[name], times["reference"], floor)
+
+
+HEADER = ("what", "size", "envs", "dtype", "mode", "CPU ms", "reference", "ratio", "floor", "over floor")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    times = [f"{value:,.1f}" for value in (row.cpu_ms, row.reference_cpu_ms)]
+    rest = [f"{row.ratio:.2f}", f"{row.floor_ms:,.1f}", f"{row.cpu_ms / row.floor_ms:.2f}"]
+    return (row.name, row.size, str(row.envs or ""), row.dtype, row.mode, *times, *rest)
+
+
+def document(rows: list[Row], rate: float) -> str:
+    """The page with the table and the hardware."""
+    lines = [f"| {' | '.join(line)} |" for line in (HEADER, ("---",) * len(HEADER), *map(cells, rows))]
+    where = f"{cpu_name()}, one thread, torch {torch.__version__}"
+    return f"""# Benchmarks
+
+`make bench` on {date.today()}: {where}; a product of two
+512 x 512 matrices runs at {rate / 1e6:.0f} GFLOP/s. Paper settings, state 24, action 6, batch 256.
+
+The reference (`tests/reference.py`) is the algorithm written down in plain PyTorch: all heads where two count,
+the policy's trajectories in every iteration. The floor is what the matrix products of the published algorithm
+cost at the rate of GEMM. *eager* is PyTorch's operations, *compiled* the fused kernels, which the C compiler
+builds once.
+
+""" + "\n".join([*lines, ""])
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["1", "5", "19"])
+    parser.add_argument("--envs", nargs="+", type=int, default=[1, 4, 16])
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, and no page in docs/")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    kernels.keep_freed_memory()
+    rate, rows = gemm_flops_per_ms(), []
+    print("".join(f"{word:>11}" for word in HEADER))
+    for row in measure(arguments.sizes, arguments.envs, 5.0 if arguments.quick else 20.0):
+        rows.append(row)
+        print("".join(f"{cell:>11}" for cell in cells(row)), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    if not arguments.quick:
+        DOCUMENT.write_text(document(rows, rate), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
