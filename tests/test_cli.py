@@ -46,7 +46,10 @@ def test_help_needs_none_of_the_heavy_parts(tmp_path: Path) -> None:
     assert "Example: tdmpc-ray train --task walker-walk" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "compare"])
+COMMANDS = ("train", "tune", "evaluate", "compare", "import-official", "export-official")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert f"Example: tdmpc-ray {command} " in capsys.readouterr().out
@@ -57,7 +60,7 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("tdmpc-ray 0.")
     assert cli.main(["--help"]) == 0
     overview = capsys.readouterr().out
-    for command in ("train", "tune", "evaluate", "compare"):
+    for command in COMMANDS:
         assert f"\n  {command} " in overview
     assert "..." not in overview.split("Commands:")[1]  # no description is cut
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def file_name(text: str) -> str:
+    """The text without what file names should not have."""
+    return re.sub(r"[^\w.-]+", "-", text).lstrip("-.")
 
 
 def make_console() -> Console:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tdmpc_ray.cli.common import make_console
+from tdmpc_ray.cli.common import file_name, make_console
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 
@@ -30,6 +29,7 @@ _OPTIONS = {
     "seeds.0": "--seed",
     "steps": "--steps",
     "set": "--set",
+    "start_from": "--start-from",
     "evaluation.every": "--eval-every",
     "evaluation.episodes": "--eval-episodes",
     "resources.num_env_runners": "--num-env-runners",
@@ -62,6 +62,9 @@ def train(
         int, typer.Option(help="Processes that learn; 0: the trial's main process learns.")
     ] = 0,
     num_gpus: Annotated[float, typer.Option(help="GPUs for learning.")] = 0,
+    start_from: Annotated[
+        Path | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of environments, weights and exploration.")] = 0,
     eval_every: Annotated[int, typer.Option(help="Agent steps between evaluations.")] = 2500,
     eval_episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
@@ -85,13 +88,14 @@ def train(
     if steps is None:
         raise UserError("train needs --steps, such as --steps 100000")
     values = {
-        "name": re.sub(r"[^\w.-]+", "-", f"{task}-size{model_size}-seed{seed}").lstrip("-."),
+        "name": file_name(f"{task}-size{model_size}-seed{seed}"),
         "task": task,
         "preset": preset,
         "model_sizes": [model_size],
         "seeds": [seed],
         "steps": steps,
         "set": _settings(set_ or []),
+        "start_from": None if start_from is None else str(start_from),
         "evaluation": {"every": eval_every, "episodes": eval_episodes},
         "resources": {
             "num_env_runners": num_env_runners,

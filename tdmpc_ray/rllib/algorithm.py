@@ -15,6 +15,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEARNER_RESULTS
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.fragments import Sampled, sample_fragments
 from tdmpc_ray.rllib.learner import TDMPC2Learner
@@ -47,6 +48,10 @@ class TDMPC2(Algorithm):
         self.evaluated_at = 0
         self.last_evaluation: dict[str, float] = {}
         self._reporter = Reporter(*self._on_learner(TDMPC2Learner.model_cost))
+        if config.start_from is not None:
+            state = load_module(Path(config.start_from)).get_state()
+            self._on_learner(TDMPC2Learner.load_networks, state=state)
+            self._sync_weights()
 
     def training_step(self) -> None:
         """Collect, store, update, until this iteration's share of steps or of time is done."""
@@ -119,9 +124,12 @@ class TDMPC2(Algorithm):
         for name, value in losses.items():
             self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
         if self.updates_owed() == 0:
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group, inference_only=True
-            )
+            self._sync_weights()
+
+    def _sync_weights(self) -> None:
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, inference_only=True
+        )
 
     def _on_learner(self, method: Callable[..., T], **kwargs: Any) -> T:
         """Call a method of the learner, which lives in this process or in an actor of its own.

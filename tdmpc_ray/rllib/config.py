@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -14,6 +16,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import UserError, unknown
+from tdmpc_ray.rllib.checkpoint import find_checkpoint
 from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner
 
 # Where the published implementation departs from its defaults for a whole suite.
@@ -52,6 +55,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.action_repeat: int = 1
         self.eval_every: int | None = None
         self.total_steps: int | None = None
+        self.start_from: str | None = None
         self.steps_per_iteration = 500
         self.max_time_s_per_iteration = 10.0
         self.updates_per_call = 50
@@ -95,6 +99,7 @@ class TDMPC2Config(AlgorithmConfig):
         steps_per_iteration: int = NotProvided,
         max_time_s_per_iteration: float = NotProvided,
         updates_per_call: int = NotProvided,
+        start_from: str | Path | None = NotProvided,
         **kwargs: Any,
     ) -> TDMPC2Config:
         """Set what is learned and how.
@@ -112,6 +117,8 @@ class TDMPC2Config(AlgorithmConfig):
             max_time_s_per_iteration: seconds after which a `train()` returns, where nothing hinders it: the
                 many updates after the random steps, and slow models, report their progress in parts.
             updates_per_call: gradient steps per call of the learner, at most.
+            start_from: a checkpoint, or the folder of a run, whose networks to begin with; optimizers, replay
+                and counters begin anew, and the first steps are planned, not random.
         """
         super().training(**kwargs)
         given = {
@@ -126,6 +133,7 @@ class TDMPC2Config(AlgorithmConfig):
             "steps_per_iteration": steps_per_iteration,
             "max_time_s_per_iteration": max_time_s_per_iteration,
             "updates_per_call": updates_per_call,
+            "start_from": os.path.abspath(start_from) if isinstance(start_from, (str, Path)) else start_from,
         }
         for name, value in given.items():
             if value is not NotProvided:
@@ -166,6 +174,8 @@ class TDMPC2Config(AlgorithmConfig):
                 continue
             if not isinstance(value, int) or value <= 0:
                 raise UserError(f"{name} must be a positive whole number, not {value!r}")
+        if self.start_from is not None:
+            find_checkpoint(Path(self.start_from))
         if not 0 <= self.max_time_s_per_iteration < math.inf:
             raise UserError(f"max_time_s_per_iteration must not be {self.max_time_s_per_iteration}")
         if self.num_learners == 0 and vars(self)["num_cpus_per_learner"] == "auto":

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from tdmpc_ray.envs import make_env, task_info
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
-_METADATA = "rllib_checkpoint.json"
-_MODULE = Path("learner_group/learner/rl_module/default_policy")
 _AT_ONCE = 10  # episodes whose plans share one batch
 
 
@@ -37,20 +36,6 @@ class Agent:
         return self._module.act(obs_tensor, torch.as_tensor(is_first), explore=False).numpy()
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint at `path`, or the newest below it where `path` is the folder of a run.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not path.is_dir():
-        raise UserError(f"no checkpoint at {path}: there is no such folder")
-    found = [p.parents[3] for p in path.rglob(str(_MODULE)) if (p.parents[3] / _METADATA).is_file()]
-    if not found:
-        raise UserError(f"no checkpoint in {path}: give a checkpoint folder, or the --out folder of a run")
-    return max(found, key=lambda p: (p / _METADATA).stat().st_mtime)
-
-
 def load_agent(path: Path | str, seed: int | None = None) -> Agent:
     """Load the newest checkpoint at or below `path`.
 
@@ -61,13 +46,7 @@ def load_agent(path: Path | str, seed: int | None = None) -> Agent:
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
-    checkpoint = find_checkpoint(Path(path))
-    try:
-        module = TDMPC2RLModule.from_checkpoint((checkpoint / _MODULE).resolve())
-    except UserError:
-        raise
-    except Exception as error:  # a torn pickle may fail in any way
-        raise UserError(f"the checkpoint {checkpoint} is damaged: {reason(error)}") from error
+    module = load_module(Path(path))
     if seed is not None:
         module.seed(seed)
     return Agent(module)

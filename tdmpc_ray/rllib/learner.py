@@ -115,6 +115,20 @@ class TDMPC2Learner(TorchLearner):
                 )
         return means
 
+    def load_networks(self, state: dict[str, Any]) -> None:
+        """Take networks over, with the target heads.
+
+        Args:
+            state: of a `TDMPC2RLModule`.
+
+        Raises:
+            UserError: they are of another shape.
+        """
+        try:
+            self._rl_module.set_state(state)
+        except RuntimeError as error:
+            raise UserError(f"the networks of start_from do not fit this model: {error}") from None
+
     def model_cost(self) -> tuple[int, int]:
         """Trainable parameters, and floating-point operations per update."""
         model = self._rl_module.world_model

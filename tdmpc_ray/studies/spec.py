@@ -13,6 +13,7 @@ Everything is checked when the file is read, before Ray starts.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from itertools import islice, product
 from pathlib import Path
@@ -60,6 +61,9 @@ class Study(Section):
         default={}, alias="set", description="fixed settings, `update.lr: 1e-3`"
     )
     space: dict[str, Draw] = Field(default={}, description="settings to vary")
+    start_from: str | None = Field(
+        default=None, description="checkpoint whose networks every trial begins with"
+    )
     num_samples: Count = Field(default=1, description="draws of what is not a grid")
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
@@ -170,6 +174,7 @@ class Study(Section):
             overrides=self.settings(),
             eval_every=self.evaluation.every,
             total_steps=self.steps,
+            start_from=self.start_from,
         )
         config.env_runners(
             num_env_runners=resources.num_env_runners,
@@ -195,6 +200,7 @@ class Study(Section):
         values = self.model_dump(by_alias=True)
         values["set"] = self.settings()
         values["space"] = {key: draw.model_dump(exclude_none=True) for key, draw in self.space.items()}
+        values["start_from"] = self.start_from and os.path.abspath(self.start_from)
         values["tracking"]["uri"] = absolute_uri(self.tracking.uri)
         return yaml.safe_dump(values, sort_keys=False)
 

@@ -187,10 +187,10 @@ def document(rows: list[Row], rate: float) -> str:
 `make bench` on {date.today()}: {where}; a product of two
 512 x 512 matrices runs at {rate / 1e6:.0f} GFLOP/s. Paper settings, state 24, action 6, batch 256.
 
-The reference (`tests/reference.py`) is the algorithm written down in plain PyTorch: all heads where two count,
-the policy's trajectories in every iteration. The floor is what the matrix products of the published algorithm
-cost at the rate of GEMM. *eager* is PyTorch's operations, *compiled* the fused kernels, which the C compiler
-builds once.
+The reference (`tests/reference.py`) is the algorithm written down in plain PyTorch: all heads where two
+count, the policy's trajectories in every iteration. The floor is what the matrix products of the published
+algorithm cost at the rate of GEMM. *eager* is PyTorch's operations, *compiled* the fused kernels, which the C
+compiler builds once.
 
 """ + "\n".join([*lines, ""])
 

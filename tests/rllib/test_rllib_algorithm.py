@@ -16,7 +16,8 @@ from ray import tune
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, find_checkpoint, load_agent
+from tdmpc_ray.rllib.checkpoint import find_checkpoint
+from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 
 ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
@@ -188,7 +189,7 @@ class TestRunning:
         (module.parent / "class_and_ctor_args.pkl").write_bytes(b"")
         with pytest.raises(UserError, match="damaged"):
             load_agent(tmp_path)
-        (find_checkpoint(tmp_path) / "rllib_checkpoint.json").unlink()
+        (module.parent / "metadata.json").unlink()
         with pytest.raises(UserError, match="no checkpoint in"):
             load_agent(tmp_path)
 

@@ -1,0 +1,45 @@
+"""Networks in RLlib's checkpoints: found, read, and exchanged with the published implementation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tdmpc_ray.errors import UserError, reason
+
+if TYPE_CHECKING:
+    from tdmpc_ray.rllib.module import TDMPC2RLModule
+
+MODULE = Path("learner_group/learner/rl_module/default_policy")
+_METADATA = "metadata.json"
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint at `path`, or the newest below it where `path` is the folder of a run.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not path.is_dir():
+        raise UserError(f"no checkpoint at {path}: there is no such folder")
+    found = [p.parents[4] for p in path.rglob(str(MODULE / _METADATA))]
+    if not found:
+        raise UserError(f"no checkpoint in {path}: give a checkpoint folder, or the --out folder of a run")
+    return max(found, key=lambda p: (p / MODULE / _METADATA).stat().st_mtime)
+
+
+def load_module(path: Path) -> TDMPC2RLModule:
+    """The module in the newest checkpoint at or below `path`.
+
+    Raises:
+        UserError: no checkpoint, or a damaged one.
+    """
+    from tdmpc_ray.rllib.module import TDMPC2RLModule
+
+    checkpoint = find_checkpoint(path)
+    try:
+        return TDMPC2RLModule.from_checkpoint((checkpoint / MODULE).resolve())
+    except UserError:
+        raise
+    except Exception as error:  # a torn pickle may fail in any way
+        raise UserError(f"the checkpoint {checkpoint} is damaged: {reason(error)}") from error

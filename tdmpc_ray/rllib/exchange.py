@@ -1,0 +1,81 @@
+"""Checkpoints of the published implementation, to and from those of RLlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdmpc_ray.core.config import MODEL_SIZES, ModelConfig
+from tdmpc_ray.core.official import infer_config, load_parameters, read_official, to_official
+from tdmpc_ray.envs import make_env
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.checkpoint import MODULE, load_module
+from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.module import TDMPC2RLModule
+
+
+def import_official(file: Path, task: str, out: Path) -> tuple[str, dict[str, Any]]:
+    """Write the networks of a published checkpoint as one of ours, without optimizers and replay.
+
+    Args:
+        file: the published checkpoint.
+        task: what it was trained on, by its name in the catalog.
+        out: folder of the new checkpoint.
+
+    Returns:
+        Model size, and the settings in which the model differs from it.
+
+    Raises:
+        UserError: the file cannot be read, or belongs to another task; names the tensors that do not fit.
+    """
+    parameters = read_official(file)
+    if "task_embedding" in parameters:
+        raise UserError(f"{file} holds a multi-task model: only single-task ones can be imported yet")
+    if "encoder.0.weight" not in parameters:
+        raise UserError(f"{file} holds a model for pixels: only state observations can be imported yet")
+    size, settings = _nearest_size(infer_config(parameters), task)
+    config = TDMPC2Config().environment(task).training(model_size=size, overrides=settings)
+    env = make_env(task)
+    module = TDMPC2RLModule(
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        model_config=config.model_config,
+    )
+    env.close()
+    load_parameters(module.world_model, parameters)
+    module.grad_updates += 1  # these networks have learned: runners plan with them at once
+    module.save_to_path(str((out / MODULE).absolute()))
+    return size, settings
+
+
+def export_official(checkpoint: Path, file: Path, *, flat: bool = False) -> None:
+    """Write the networks of a checkpoint in the published format.
+
+    Args:
+        checkpoint: one of ours, or the folder of a run: its newest one.
+        file: the new file.
+        flat: in the layout of older published checkpoints.
+
+    Raises:
+        UserError: no or damaged checkpoint, networks that the published code lacks, or no such folder.
+    """
+    state = to_official(load_module(checkpoint).world_model, flat=flat)
+    try:
+        torch.save({"model": state}, file)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
+
+
+def _nearest_size(cfg: ModelConfig, task: str) -> tuple[str, dict[str, Any]]:
+    """The model size with the fewest differences, and these."""
+    # What no tensor shows stays as the task has it.
+    shown = ("enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "num_bins", "episodic")
+
+    def differences(size: str) -> dict[str, Any]:
+        own = TDMPC2Config().environment(task).training(model_size=size).agent().model
+        return {f"model.{k}": getattr(cfg, k) for k in shown if getattr(cfg, k) != getattr(own, k)}
+
+    size = min(MODEL_SIZES, key=lambda size: len(differences(size)))
+    return size, differences(size)

@@ -1,0 +1,92 @@
+"""Published checkpoints in and out, by command."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tdmpc_ray import cli
+from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.official import to_official
+from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.rllib.checkpoint import load_module
+from tdmpc_ray.studies.runner import resume_study
+
+TASK = "gym:Pendulum-v1"
+
+
+def published(folder: Path, obs_dim: int = 3) -> dict:
+    """A file as the published code writes it, for a model of no published size."""
+    agent = agent_config("tiny", overrides={"model.num_q": 3})
+    torch.manual_seed(0)
+    state = to_official(WorldModel((obs_dim,), 1, agent.model))
+    torch.save({"model": state}, folder / "theirs.pt")
+    return state
+
+
+def test_there_and_back_is_bitwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = published(tmp_path)
+    assert cli.main(["import-official", "theirs.pt", "--task", TASK, "--out", "here"]) == 0
+    printed = capsys.readouterr().out
+    assert "model size tiny, with {'model.num_q': 3, 'model.episodic': False}" in printed
+    for options in ([], ["--flat"]):
+        assert cli.main(["export-official", "here", "back.pt", *options]) == 0
+        back = torch.load("back.pt", weights_only=True)["model"]
+        assert ("_Qs.params.0" in back) == bool(options)
+        for key, value in back.items():
+            if key in theirs and isinstance(value, torch.Tensor):
+                assert torch.equal(value, theirs[key]), key
+    assert cli.main(["evaluate", "here", "--episodes", "1"]) == 0
+    assert "mean return" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_training_goes_on_from_published_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    published(tmp_path)
+    assert cli.main(["import-official", "theirs.pt", "--task", TASK, "--out", "here", "--steps", "60"]) == 0
+    study = yaml.safe_load(Path("here/study.yaml").read_text())
+    study["set"] |= {"data.seed_steps": 50, "update.batch_size": 8, "update.lr": 1e-9}
+    study["set"] |= {"planner.num_samples": 16, "planner.num_elites": 4, "planner.num_pi_trajs": 2}
+    study["evaluation"] = {"every": 60, "episodes": 1}
+    Path("here/study.yaml").write_text(yaml.safe_dump(study))
+    result = resume_study(Path("here"))
+    assert (result.finished, result.exit_status) == (1, 0)
+    [checkpoint] = result.checkpoints.values()
+    before, after = load_module(Path("here/imported")), load_module(checkpoint)
+    assert (int(before.grad_updates), int(after.grad_updates)) == (1, 61)
+    # Sixty updates at this rate leave the networks where the file had them.
+    for name, value in before.world_model.state_dict().items():
+        torch.testing.assert_close(after.world_model.state_dict()[name], value, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["import-official", "absent.pt", "--task", TASK, "--out", "o"], "cannot read absent.pt as a check"),
+        (["import-official", "theirs.pt", "--task", "walker-wlk", "--out", "o"], "unknown task 'walker-wlk'"),
+        (
+            ["import-official", "theirs.pt", "--task", TASK, "--out", "o"],
+            "the checkpoint belongs to a model of another shape: encoder.0.weight is (64, 7) in the file and",
+        ),
+        (["import-official", "theirs.pt", "--task", TASK, "--out", "."], ". is not empty: choose another"),
+        (["export-official", "absent", "x.pt"], "no checkpoint at absent: there is no such folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_exchanged(
+    args: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published(tmp_path, obs_dim=7)
+    assert cli.main(args) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.pt"]
