@@ -3,12 +3,16 @@
 Rows form one ring; each holds an observation and what followed it (action, reward, terminated). A row
 knows the row of its next step, so that an episode may arrive in fragments that interleave with those of
 other environments. A row is a valid start once `horizon` steps of its episode follow it.
+
+Of stacked images a row holds the newest frame alone, and knows the row of the frame before it. A row whose
+older frames have been overwritten is no start any more.
 """
 
 from __future__ import annotations
 
 import zipfile
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ import torch
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.errors import UserError
 
-_ROWS = ("obs", "action", "reward", "terminated", "next_row", "valid")
+_ROWS = ("obs", "action", "reward", "terminated", "next_row", "valid", "prev_row", "torn")
 _FILE = (*_ROWS, "counters", "lane_ids", "lane_steps", "lane_sizes", "lane_rows")
 
 
@@ -41,22 +45,34 @@ class SequenceReplay:
 
     Args:
         capacity: rows; an episode of T transitions takes T + 1.
-        obs_dim: O.
+        obs_shape: (O,) for vectors, kept as float32; (C, height, width) for stacked frames, kept as uint8.
         action_dim: A.
         horizon: H; samples are sequences of H transitions.
+        num_frames: in a stack of C channels; 1 for vectors.
     """
 
-    def __init__(self, capacity: int, obs_dim: int, action_dim: int, horizon: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        obs_shape: Sequence[int],
+        action_dim: int,
+        horizon: int,
+        num_frames: int = 1,
+    ) -> None:
         if capacity <= horizon:
             raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
-        self.capacity, self.horizon = capacity, horizon
+        self.capacity, self.horizon, self.num_frames = capacity, horizon, num_frames
+        channels, *size = obs_shape
         # numpy.zeros maps memory lazily: an unfilled replay costs only what has been written.
-        self.obs = np.zeros((capacity, obs_dim), np.float32)
+        self.obs = np.zeros((capacity, channels // num_frames, *size), np.uint8 if size else np.float32)
         self.action = np.zeros((capacity, action_dim), np.float32)
         self.reward = np.zeros(capacity, np.float32)
         self.terminated = np.zeros(capacity, np.bool_)
         self.next_row = np.full(capacity, -1, np.int32)
         self.valid = np.zeros(capacity, np.bool_)
+        stacked = capacity if num_frames > 1 else 0
+        self.prev_row = np.zeros(stacked, np.int32)  # of the frame before; of the row itself at the first
+        self.torn = np.zeros(stacked, np.bool_)  # an older frame is gone
         self.num_valid = 0
         self.rows_written = 0
         self.transitions_added = 0
@@ -85,7 +101,7 @@ class SequenceReplay:
         Args:
             episode_id: names the episode that the fragment belongs to.
             start: index of the fragment's first step within its episode.
-            obs: (T + 1, O); the last row is the observation after the last action.
+            obs: (T + 1, *obs_shape); the last row is the observation after the last action.
             action: (T, A).
             reward: (T,).
             terminated: the task itself ended with the last step.
@@ -112,12 +128,14 @@ class SequenceReplay:
             or lane.step != start
             or lane.tail[-1] < self.rows_written - self.capacity + num_steps
         ):
-            lane = _Lane(start, deque(self._append(1), maxlen=self.horizon + 1))
-            self.obs[lane.tail[-1] % self.capacity] = obs[0]
+            lane = _Lane(start, deque([self._begin(obs[0])], maxlen=self.horizon + 1))
 
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
         ring = rows % self.capacity
-        self.obs[ring[1:]] = obs[1:]
+        self.obs[ring[1:]] = obs[1:, -self.obs.shape[1] :]
+        if self.num_frames > 1:
+            self.prev_row[ring[1:]] = ring[:-1]
+            self.torn[ring[1 : self.num_frames - 1]] = self.torn[ring[0]]
         self.action[ring[:-1]] = action
         self.reward[ring[:-1]] = reward
         self.next_row[ring[:-1]] = ring[1:]
@@ -137,14 +155,34 @@ class SequenceReplay:
     def _alive(self, lane: _Lane) -> bool:
         return lane.tail[-1] >= self.rows_written - self.capacity
 
+    def _begin(self, obs: np.ndarray) -> int:
+        """Write the first observation of a sequence, after its older frames where these differ."""
+        frames = obs.reshape(self.num_frames, *self.obs.shape[1:])
+        if (frames == frames[-1]).all():
+            frames = frames[-1:]
+        rows = self._append(len(frames))
+        ring = np.arange(rows.start, rows.stop) % self.capacity
+        self.obs[ring] = frames
+        if self.num_frames > 1:
+            self.prev_row[ring] = [ring[0], *ring[:-1]]
+            self.next_row[ring[:-1]] = ring[1:]
+        return rows[-1]
+
     def _append(self, num: int) -> range:
         """Claim the next `num` rows: what they held before can no longer be sampled."""
         rows = range(self.rows_written, self.rows_written + num)
-        ring = np.arange(rows.start, rows.stop) % self.capacity
-        self.num_valid -= int(np.count_nonzero(self.valid[ring]))
-        self.valid[ring] = False
+        ring = after = lost = np.arange(rows.start, rows.stop) % self.capacity
+        for _ in range(self.num_frames - 1):  # stacks that reach into these rows
+            after = self.next_row[after]
+            after = after[after >= 0]
+            self.torn[after] = True
+            lost = np.union1d(lost, after)
+        self.num_valid -= int(np.count_nonzero(self.valid[lost]))
+        self.valid[lost] = False
         self.terminated[ring] = False
         self.next_row[ring] = -1
+        if self.num_frames > 1:
+            self.torn[ring] = False
         self.rows_written += num
         return rows
 
@@ -152,6 +190,8 @@ class SequenceReplay:
         """Rows which `num_new` new rows have given their H-th follower, unless overwritten meanwhile."""
         oldest = self.rows_written - self.capacity
         ring = np.array([row % self.capacity for row in candidates[-num_new:] if row >= oldest], np.int64)
+        if self.num_frames > 1:
+            ring = ring[~self.torn[ring]]
         self.valid[ring] = True
         self.num_valid += len(ring)
 
@@ -186,11 +226,19 @@ class SequenceReplay:
         rows = self.sample_rows(batch_size, rng)
         steps = rows[:-1]
         return Batch(
-            torch.from_numpy(self.obs[rows]),
+            torch.from_numpy(self._observations(rows)),
             torch.from_numpy(self.action[steps]),
             torch.from_numpy(self.reward[steps]).unsqueeze(-1),
             torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
         )
+
+    def _observations(self, rows: np.ndarray) -> np.ndarray:
+        if self.num_frames == 1:
+            return self.obs[rows]
+        frames = [rows]
+        for _ in range(self.num_frames - 1):
+            frames.append(self.prev_row[frames[-1]])
+        return np.concatenate([self.obs[frame] for frame in reversed(frames)], axis=-3)
 
     def save(self, path: Path) -> None:
         """Write all rows and open episodes to one `.npz` file."""
@@ -221,8 +269,8 @@ class SequenceReplay:
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"cannot read the replay in {path}: {error}") from None
         capacity, horizon, *counters = data["counters"].tolist()
-        theirs = (capacity, horizon, data["obs"].shape[1], data["action"].shape[1])
-        ours = (self.capacity, self.horizon, self.obs.shape[1], self.action.shape[1])
+        theirs = (capacity, horizon, data["obs"].shape[1:], data["action"].shape[1])
+        ours = (self.capacity, self.horizon, self.obs.shape[1:], self.action.shape[1])
         if theirs != ours:
             raise UserError(
                 f"the replay in {path} has (capacity, horizon, obs, action) = {theirs}, this run has {ours}"

@@ -36,7 +36,7 @@ class TDMPC2Learner(TorchLearner):
         agent, model = module.agent, module.world_model
         self._rl_module, self._agent = module, agent
         self.replay = SequenceReplay(
-            agent.data.capacity, model.obs_shape[0], model.action_dim, agent.planner.horizon
+            agent.data.capacity, model.obs_shape, model.action_dim, agent.planner.horizon
         )
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers)

@@ -15,7 +15,7 @@ LENGTH, DISCOUNT = 5, 0.5
 
 def one_hot_episodes(terminated: bool) -> SequenceReplay:
     """Episodes of 5 steps that pay 1 a step; the observation is the step as a one-hot vector."""
-    replay = SequenceReplay(1000, LENGTH + 1, 1, horizon=1)
+    replay = SequenceReplay(1000, (LENGTH + 1,), 1, horizon=1)
     rng = np.random.default_rng(0)
     for episode in range(100):
         replay.add(

@@ -64,7 +64,7 @@ def chains(replay: SequenceReplay) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_every_start_with_enough_followers_is_valid_exactly_once(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    replay = SequenceReplay(5000, 2, 1, HORIZON)
+    replay = SequenceReplay(5000, (2,), 1, HORIZON)
     writer = Writer(replay, rng)
     writer.random(300)
     lengths: dict[int, int] = {}
@@ -78,7 +78,7 @@ def test_every_start_with_enough_followers_is_valid_exactly_once(seed: int) -> N
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ring_overwrites_oldest_and_never_splices(seed: int) -> None:
-    replay = SequenceReplay(60, 2, 1, HORIZON)
+    replay = SequenceReplay(60, (2,), 1, HORIZON)
     writer = Writer(replay, np.random.default_rng(seed))
     for _ in range(100):
         writer.random(3)
@@ -89,7 +89,7 @@ def test_ring_overwrites_oldest_and_never_splices(seed: int) -> None:
 
 
 def test_lane_whose_end_was_overwritten_starts_anew() -> None:
-    replay = SequenceReplay(40, 2, 1, HORIZON)
+    replay = SequenceReplay(40, (2,), 1, HORIZON)
     writer = Writer(replay, np.random.default_rng(0))
     writer.fragment(0, 5, done=False)
     for _ in range(10):
@@ -99,7 +99,7 @@ def test_lane_whose_end_was_overwritten_starts_anew() -> None:
 
 
 def test_lost_fragment_leaves_a_gap_that_no_sample_crosses() -> None:
-    replay = SequenceReplay(100, 2, 1, HORIZON)
+    replay = SequenceReplay(100, (2,), 1, HORIZON)
     writer = Writer(replay, np.random.default_rng(0))
     writer.fragment(0, 5, done=False)
     episode, step = writer.open[0]
@@ -109,7 +109,7 @@ def test_lost_fragment_leaves_a_gap_that_no_sample_crosses() -> None:
 
 
 def test_samples_are_uniform_over_starts_and_time_major() -> None:
-    replay = SequenceReplay(100, 2, 1, HORIZON)
+    replay = SequenceReplay(100, (2,), 1, HORIZON)
     writer = Writer(replay, np.random.default_rng(0))
     for length in (3, 4, 10, 23):
         writer.fragment(0, length, done=True, terminated=length == 10)
@@ -131,7 +131,7 @@ def test_samples_are_uniform_over_starts_and_time_major() -> None:
 
 
 def test_sparse_starts_are_found() -> None:
-    replay = SequenceReplay(1000, 2, 1, HORIZON)
+    replay = SequenceReplay(1000, (2,), 1, HORIZON)
     writer = Writer(replay, np.random.default_rng(0))
     for _ in range(200):
         writer.fragment(0, 2, done=True)
@@ -142,11 +142,11 @@ def test_sparse_starts_are_found() -> None:
 
 
 def test_save_and_load_continue_bitwise(tmp_path: Path) -> None:
-    replay = SequenceReplay(200, 2, 1, HORIZON)
+    replay = SequenceReplay(200, (2,), 1, HORIZON)
     writer = Writer(replay, np.random.default_rng(0))
     writer.random(80)
     replay.save(tmp_path / "replay.npz")
-    copy = SequenceReplay(200, 2, 1, HORIZON)
+    copy = SequenceReplay(200, (2,), 1, HORIZON)
     copy.load(tmp_path / "replay.npz")
     other = Writer(copy, np.random.default_rng(7))
     other.open, other.episodes = dict(writer.open), writer.episodes
@@ -160,10 +160,10 @@ def test_save_and_load_continue_bitwise(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [4, 80])
 def test_loading_into_a_filled_replay_leaves_nothing_of_it(tmp_path: Path, rows: int) -> None:
-    saved = SequenceReplay(300, 2, 1, HORIZON)
+    saved = SequenceReplay(300, (2,), 1, HORIZON)
     Writer(saved, np.random.default_rng(0)).fragment(0, rows - 1, done=True)
     saved.save(tmp_path / "replay.npz")
-    replay = SequenceReplay(300, 2, 1, HORIZON)
+    replay = SequenceReplay(300, (2,), 1, HORIZON)
     Writer(replay, np.random.default_rng(1)).random(100)
     replay.load(tmp_path / "replay.npz")
     writer = Writer(replay, np.random.default_rng(2))
@@ -175,7 +175,7 @@ def test_loading_into_a_filled_replay_leaves_nothing_of_it(tmp_path: Path, rows:
 
 @pytest.mark.parametrize("part", ["observation", "action", "reward"])
 def test_numbers_that_are_not_finite_are_named(part: str) -> None:
-    replay = SequenceReplay(50, 2, 1, HORIZON)
+    replay = SequenceReplay(50, (2,), 1, HORIZON)
     arrays = {"observation": np.zeros((6, 2)), "action": np.zeros((5, 1)), "reward": np.zeros(5)}
     arrays[part][2] = np.nan
     with pytest.raises(UserError, match=f"the {part} at step 12 of an episode is not finite"):
@@ -185,12 +185,62 @@ def test_numbers_that_are_not_finite_are_named(part: str) -> None:
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "replay.npz"
-    SequenceReplay(50, 2, 1, HORIZON).save(path)
+    SequenceReplay(50, (2,), 1, HORIZON).save(path)
     with pytest.raises(UserError, match="capacity"):
-        SequenceReplay(60, 2, 1, HORIZON).load(path)
+        SequenceReplay(60, (2,), 1, HORIZON).load(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot read"):
-        SequenceReplay(50, 2, 1, HORIZON).load(path)
+        SequenceReplay(50, (2,), 1, HORIZON).load(path)
     np.savez(path, weights=np.zeros(3))
     with pytest.raises(UserError, match="cannot read"):
-        SequenceReplay(50, 2, 1, HORIZON).load(path)
+        SequenceReplay(50, (2,), 1, HORIZON).load(path)
+
+
+def stack(episode: int, step: int, frames: int = 3) -> np.ndarray:
+    """Frames `step - 2 .. step` of an episode, its first one repeated before the start; (3 * 2, 4, 4)."""
+    steps = [max(step - back, 0) for back in reversed(range(frames))]
+    return np.repeat(np.array([(episode * 37 + s) % 251 for s in steps], np.uint8), 2 * 16).reshape(-1, 4, 4)
+
+
+def test_stacked_frames_are_kept_once_and_given_back_as_stacks() -> None:
+    """Interleaved episodes in a small ring, some fragments lost: every sampled stack is that of its step."""
+    rng, capacity = np.random.default_rng(0), 97
+    replay = SequenceReplay(capacity, (6, 4, 4), 1, HORIZON, num_frames=3)
+    assert replay.obs.shape == (capacity, 2, 4, 4)
+    assert replay.obs.dtype == np.uint8
+    open_at, next_episode = {0: 0, 1: 0, 2: 0}, 3
+    for _ in range(400):
+        episode = int(rng.choice(list(open_at)))
+        start, steps = open_at[episode], int(rng.integers(1, 8))
+        done = bool(rng.random() < 0.15)
+        obs = np.stack([stack(episode, start + t) for t in range(steps + 1)])
+        if rng.random() > 0.1:  # else the fragment is lost on its way
+            told = np.array([[episode * 1000 + start + t] for t in range(steps)], np.float32)
+            replay.add(
+                str(episode), start, obs, told, np.zeros(steps, np.float32), terminated=False, done=done
+            )
+        open_at[episode] = start + steps
+        if done:
+            del open_at[episode]
+            open_at[next_episode] = 0
+            next_episode += 1
+        assert replay.num_valid == np.count_nonzero(replay.valid)
+        if replay.num_valid:
+            batch = replay.sample(16, rng)
+            for b in range(16):
+                for t in range(HORIZON):
+                    who = int(batch.action[t, b, 0])
+                    expected = stack(who // 1000, who % 1000)
+                    np.testing.assert_array_equal(batch.obs[t, b].numpy(), expected)
+                    assert who == int(batch.action[0, b, 0]) + t
+    assert replay.num_valid > capacity / 3
+
+
+def test_memory_is_that_of_the_data() -> None:
+    replay = SequenceReplay(1_000_000, (24,), 6, 3)  # walker
+    kept = sum(array.nbytes for array in vars(replay).values() if isinstance(array, np.ndarray))
+    raw = 1_000_000 * (4 * (24 + 6 + 1) + 1)
+    assert raw < kept < 1.1 * raw
+    pixels = SequenceReplay(10_000, (9, 64, 64), 6, 3, num_frames=3)
+    kept = sum(array.nbytes for array in vars(pixels).values() if isinstance(array, np.ndarray))
+    assert kept < 1.01 * 10_000 * (3 * 64 * 64 + 4 * 7 + 1)
