@@ -1,8 +1,8 @@
 """Draws docs/images/light.png: runs of the light preset over the published code's, same settings.
 
 tdmpc-ray tune experiments/light_walker_walk.yaml
-python docs/light_results.py --study light-walker-walk   # its newest run into docs/data, then draw
-python docs/light_results.py                             # draw what docs/data holds
+python docs/light_results.py --study light-walker-walk --label episodes  # into docs/data, then draw
+python docs/light_results.py                                              # draw what docs/data holds
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ def export(study: str, experiment: str, uri: str) -> pd.DataFrame:
 
 
 def merge(new: pd.DataFrame) -> None:
-    """Put a study's rows into the data file, in the place of older ones."""
+    """Put a study's rows into the data file, in the place of older ones of the same task and seeds."""
+    key = ["study", "task", "seed"]
     old = pd.read_csv(OURS) if OURS.exists() else new.iloc[:0]
-    table = pd.concat([old[~old.study.isin(new.study)], new])
-    table.sort_values(["study", "seed", "agent_steps"]).to_csv(OURS, index=False)
+    known = old.set_index(key).index.isin(new.set_index(key).index)
+    table = pd.concat([old[~known], new])
+    table.sort_values(["task", "study", "seed", "agent_steps"]).to_csv(OURS, index=False)
 
 
 def draw(table: pd.DataFrame) -> None:
@@ -73,11 +75,13 @@ def draw(table: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--study", help="study to export from MLflow first")
+    parser.add_argument("--label", help="its name in the data and the figure")
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help="address of MLflow")
     parser.add_argument("--experiment", default="tdmpc-ray")
     arguments = parser.parse_args()
     if arguments.study:
-        merge(export(arguments.study, arguments.experiment, arguments.uri))
+        rows = export(arguments.study, arguments.experiment, arguments.uri)
+        merge(rows.assign(study=arguments.label or arguments.study))
     table = pd.concat([pd.read_csv(BASELINE).assign(study=BASELINE_NAME), pd.read_csv(OURS)])
     table = table[table.agent_steps <= LAST]
     draw(table)
