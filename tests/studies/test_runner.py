@@ -152,6 +152,7 @@ def steps_of(mlflow_read: SimpleNamespace, store: str, run: Any) -> list[int]:
     return [step for step, _ in mlflow_read.points(store, run, "train/return")]
 
 
+@pytest.mark.timeout(600)  # three commands one after the other, each with a Ray of its own
 @pytest.mark.usefixtures("local_ray")
 def test_stop_kill_and_continue(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -> None:
     out = tmp_path / "out"
