@@ -1,5 +1,6 @@
 """Published checkpoints in and out, by command."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from tdmpc_ray import cli
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.official import to_official
 from tdmpc_ray.core.world_model import WorldModel
-from tdmpc_ray.rllib.checkpoint import load_module
+from tdmpc_ray.envs import make_env
+from tdmpc_ray.rllib.checkpoint import MODULE, load_module
+from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.studies.runner import resume_study
 
 TASK = "gym:Pendulum-v1"
+ROOT = Path(__file__).parents[1]
 
 
 def published(folder: Path, obs_dim: int = 3) -> dict:
@@ -42,6 +47,29 @@ def test_there_and_back_is_bitwise(
                 assert torch.equal(value, theirs[key]), key
     assert cli.main(["evaluate", "here", "--episodes", "1"]) == 0
     assert "mean return" in capsys.readouterr().out
+
+
+def test_the_exported_planner_runs_the_control_loop_of_the_docs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    settings = {"planner.iterations": 1}
+    config = TDMPC2Config().environment("walker-walk").training(model_size="tiny", overrides=settings)
+    env = make_env("walker-walk")
+    module = TDMPC2RLModule(
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        model_config=config.model_config,
+    )
+    module.save_to_path(str(tmp_path / "here" / MODULE))
+    assert cli.main(["export", "here", "--what", "planner", "--format", "onnx"]) == 0
+    printed = capsys.readouterr().out
+    assert "exported: planner.onnx" in printed
+    assert "input prev_mean: (1, 3, 6) float32" in printed
+    [code] = re.findall("```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
+    exec(compile(code, "docs/export.md", "exec"), {})
+    assert re.search(r"return \d+, \d+ decisions per second", capsys.readouterr().out)
 
 
 @pytest.mark.usefixtures("local_ray")

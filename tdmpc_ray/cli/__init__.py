@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.exchange import export_official, import_official
+from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.results import compare, evaluate
 from tdmpc_ray.cli.training import train, tune
 from tdmpc_ray.errors import UserError
@@ -28,7 +28,7 @@ app = typer.Typer(
     "Begin with: tdmpc-ray train --task walker-walk --model-size 1 --preset light --steps 20000",
 )
 
-for command in (train, tune, evaluate, compare, import_official, export_official):
+for command in (train, tune, evaluate, compare, import_official, export_official, export):
     app.command()(command)
 
 

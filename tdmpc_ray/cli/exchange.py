@@ -1,7 +1,8 @@
-"""Commands about checkpoints of the published implementation."""
+"""Commands that turn checkpoints into files for others, and the other way."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,20 @@ from tdmpc_ray.cli.common import file_name
 from tdmpc_ray.errors import UserError
 
 IMPORTED = "imported"
+
+
+class FileFormat(StrEnum):
+    torch = "torch"
+    onnx = "onnx"
+
+    @property
+    def suffix(self) -> str:
+        return {"torch": ".pt2", "onnx": ".onnx"}[self]
+
+
+class Kind(StrEnum):
+    policy = "policy"
+    planner = "planner"
 
 
 def import_official(
@@ -74,3 +89,34 @@ def export_official(
 
     convert(checkpoint, file, flat=flat)
     print(f"exported: {file}")
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
+    file_format: Annotated[FileFormat, typer.Option("--format", help="What reads it.")] = FileFormat.torch,
+    what: Annotated[
+        Kind, typer.Option(help="The policy alone, or whole decisions by planning.")
+    ] = Kind.policy,
+    out: Annotated[Path | None, typer.Option(help="The file; policy.pt2 and so on by default.")] = None,
+) -> None:
+    """Export a trained agent as one file that acts without this package: for torch.export, or ONNX.
+
+    docs/export.md has a control loop for it.
+
+    Example: tdmpc-ray export results/my-run --format onnx --what planner
+    """
+    from tdmpc_ray.studies.cluster import quiet
+
+    quiet()
+    from tdmpc_ray.core.export import export as write
+    from tdmpc_ray.core.export import make_program
+    from tdmpc_ray.rllib.checkpoint import load_module
+
+    file = out or Path(what + file_format.suffix)
+    module = load_module(checkpoint)
+    program = make_program(module.world_model, module.agent.planner, module.discount, what)
+    write(program, file, file_format)
+    print(f"exported: {file}, {file.stat().st_size / 2**20:.1f} MiB")
+    for name, value in program.inputs.items():
+        print(f"  input {name}: {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}")
+    print(f"  output {', '.join(program.outputs)}")

@@ -1,0 +1,125 @@
+"""A trained agent as one file that acts without this package: a `torch.export` program, or ONNX.
+
+Both are pure functions. The policy takes an observation and gives an action. The planner also takes the mean
+of its last plan (zeros at an episode's start) and noise, and gives the action and the new mean.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.errors import UserError
+
+
+class PolicyProgram(nn.Module):
+    """The mode of the policy prior: obs (1, O) to an action (1, A)."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, obs: Tensor) -> Tensor:
+        eps = torch.zeros(len(obs), self.model.action_dim, device=obs.device)
+        return self.model.pi(self.model.encode(obs), eps).mean
+
+
+class PlannerProgram(nn.Module):
+    """One decision in evaluation mode; the noise is that of `PlanNoise` with N = 1."""
+
+    def __init__(self, model: WorldModel, cfg: PlannerConfig, discount: float) -> None:
+        super().__init__()
+        self.model, self.cfg, self.discount = model, cfg, discount
+
+    def forward(
+        self,
+        obs: Tensor,
+        prev_mean: Tensor,
+        pi: Tensor,
+        candidates: Tensor,
+        value_pi: Tensor,
+        heads: Tensor,
+        gumbel: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        noise = PlanNoise(pi, candidates, value_pi, heads, gumbel, torch.zeros_like(prev_mean[:, 0]))
+        z = self.model.encode(obs)
+        decided = plan(self.model, z, prev_mean, self.cfg, noise, discount=self.discount, explore=False)
+        return decided.action, decided.mean
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to export: a module, and inputs that show their names, shapes and types."""
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+def make_program(model: WorldModel, cfg: PlannerConfig, discount: float, what: str) -> Program:
+    """The program that `what` names.
+
+    Raises:
+        UserError: a planner that follows gradients, which no file of either format can hold.
+    """
+    obs = torch.zeros(1, *model.obs_shape)
+    # A file holds what it computes with, and no more.
+    unused = ["target_q"]
+    if what == "policy":
+        unused += ["q_ensemble", "dynamics", "reward_head", "termination_head"]
+    model = copy.deepcopy(model)
+    for name in unused:
+        setattr(model, name, None)
+    if what == "policy":
+        return Program(PolicyProgram(model), {"obs": obs}, ("action",))
+    if cfg.method == "gradient":
+        raise UserError("a planner that follows gradients cannot be exported: export --what policy")
+    noise = PlanNoise.sample(model, cfg, 1, torch.Generator().manual_seed(0))
+    inputs = {"obs": obs, "prev_mean": torch.zeros(1, cfg.horizon, model.action_dim)}
+    inputs |= {f.name: getattr(noise, f.name) for f in fields(noise) if f.name != "explore"}
+    return Program(PlannerProgram(model, cfg, discount), inputs, ("action", "plan_mean"))
+
+
+def export(program: Program, path: Path, file_format: str) -> None:
+    """Write a program to a file.
+
+    Raises:
+        UserError: the ONNX packages are missing, or the file cannot be written.
+    """
+    inputs: tuple[Any, ...] = tuple(program.inputs.values())
+    module = program.module.eval().requires_grad_(False)
+    # What the exporters say to their developers.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            if file_format == "torch":
+                buffer = io.BytesIO()
+                torch.export.save(torch.export.export(module, inputs), buffer)
+                path.write_bytes(buffer.getvalue())
+                return
+            torch.onnx.export(
+                module,
+                inputs,
+                str(path),
+                input_names=list(program.inputs),
+                output_names=list(program.outputs),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except ImportError as error:
+        raise UserError(f"ONNX needs {error.name}: pip install 'tdmpc-ray[onnx]'") from None
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None

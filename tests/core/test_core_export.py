@@ -1,0 +1,88 @@
+"""Exported files act as the agent does, in a process that has nothing of this package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.export import export, make_program
+from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.errors import UserError
+
+SETTINGS = {
+    "planner.num_samples": 32,
+    "planner.num_elites": 8,
+    "planner.num_pi_trajs": 4,
+    "planner.iterations": 2,
+}
+RUN = {
+    "torch": """
+import sys; sys.modules["tdmpc_ray"] = None
+import numpy, torch
+inputs = numpy.load(sys.argv[2])
+module = torch.export.load(sys.argv[1]).module()
+outputs = module(*(torch.from_numpy(inputs[name]) for name in inputs.files))
+outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+numpy.savez(sys.argv[3], *(x.detach().numpy() for x in outputs))
+""",
+    "onnx": """
+import sys; sys.modules["tdmpc_ray"] = sys.modules["torch"] = None
+import numpy, onnxruntime
+inputs = numpy.load(sys.argv[2])
+session = onnxruntime.InferenceSession(sys.argv[1])
+numpy.savez(sys.argv[3], *session.run(None, {name: inputs[name] for name in inputs.files}))
+""",
+}
+
+
+def agent_and_model(episodic: bool = False) -> tuple:
+    agent = agent_config("tiny", "light", {**SETTINGS, "model.episodic": episodic})
+    torch.manual_seed(0)
+    model = WorldModel((5,), 2, agent.model).eval()
+    with torch.no_grad():
+        for head in (model.reward_head[-1], model.q_ensemble.layers[-1]):
+            head.weight.normal_(std=0.3)
+    return agent, model
+
+
+@pytest.mark.parametrize("file_format", RUN)
+@pytest.mark.parametrize("what", ["policy", "planner"])
+def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_path: Path) -> None:
+    if file_format == "onnx":
+        pytest.importorskip("onnxruntime")
+    agent, model = agent_and_model(episodic=what == "planner")
+    program = make_program(model, agent.planner, 0.97, what)
+    export(program, tmp_path / "file", file_format)
+    generator = torch.Generator().manual_seed(5)
+    obs, prev_mean = torch.randn(1, 5), torch.rand(1, agent.planner.horizon, 2) * 2 - 1
+    noise = PlanNoise.sample(model, agent.planner, 1, generator)
+    values = {"obs": obs, "prev_mean": prev_mean, **vars(noise)}
+    np.savez(tmp_path / "inputs.npz", **{name: values[name].numpy() for name in program.inputs})
+    command = [sys.executable, "-c", RUN[file_format], "file", "inputs.npz", "outputs.npz"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    outputs = [torch.from_numpy(x) for x in np.load(tmp_path / "outputs.npz").values()]
+
+    z = model.encode(obs)
+    if what == "policy":
+        expected = (model.pi(z, torch.zeros(1, 2)).mean,)
+    else:
+        decided = plan(model, z, prev_mean, agent.planner, noise, discount=0.97, explore=False)
+        expected = (decided.action, decided.mean)
+    assert len(outputs) == len(expected)
+    for ours, theirs in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-4)
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    _, model = agent_and_model()
+    cfg = agent_config("tiny", overrides={"planner.method": "gradient"}).planner
+    with pytest.raises(UserError, match="cannot be exported: export --what policy"):
+        make_program(model, cfg, 0.97, "planner")
+    program = make_program(model, cfg, 0.97, "policy")
+    with pytest.raises(UserError, match="cannot write"):
+        export(program, tmp_path / "no" / "file", "torch")
