@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from tdmpc_ray.core.precision import DTYPES
 from tdmpc_ray.errors import UserError, unknown
 
 
@@ -78,10 +79,13 @@ class PlannerConfig:
     momentum: float = 0.1  # cem: share of the old mean that stays, as in TD-MPC
     gradient_steps: int = 10  # gradient: steps of Adam per decision
     gradient_lr: float = 0.1  # gradient: their rate, before squashing
+    dtype: str = "fp32"  # of the matrix products: fp32 or bf16
 
     def __post_init__(self) -> None:
         if self.method not in PLANNERS:
             raise unknown("planner.method", self.method, PLANNERS)
+        if self.dtype not in DTYPES:
+            raise unknown("planner.dtype", self.dtype, DTYPES)
         _require_positive(
             self, "horizon", "num_samples", "num_elites", "iterations", "temperature", "min_std"
         )
@@ -121,8 +125,11 @@ class UpdateConfig:
     discount_denom: float = 5.0
     discount_min: float = 0.95
     discount_max: float = 0.995
+    dtype: str = "fp32"  # of the matrix products: fp32 or bf16
 
     def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise unknown("update.dtype", self.dtype, DTYPES)
         _require_positive(
             self, "batch_size", "lr", "enc_lr_scale", "pi_eps", "grad_clip_norm", "rho", "discount_denom"
         )

@@ -12,6 +12,34 @@
 #define INLINE static inline __attribute__((always_inline))
 #define MAX_DIM 8192
 
+/* Rows of bf16 are widened into a buffer of floats, worked on there, and rounded to nearest even at the end. */
+typedef uint16_t bf16;
+
+INLINE void widen_(const bf16 *from, float *to, int64_t dim) {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; i++) {
+        uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(to + i, &bits, 4);
+    }
+}
+
+INLINE void round_(const float *from, bf16 *to, int64_t dim) {
+#pragma omp simd
+    for (int64_t i = 0; i < dim; i++) {
+        uint32_t bits;
+        memcpy(&bits, from + i, 4);
+        uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+        to[i] = (bf16)((bits & 0x7fffffffU) > 0x7f800000U ? 0x7fc0U : rounded); /* NaN stays NaN */
+    }
+}
+
+/* Row r of a tensor of either type: in place for float, widened into `buffer` for bf16. */
+INLINE const float *row_(const void *x, int64_t r, int64_t dim, int64_t is_bf16, float *buffer) {
+    if (!is_bf16) return (const float *)x + r * dim;
+    widen_((const bf16 *)x + r * dim, buffer, dim);
+    return buffer;
+}
+
 /* e^x to 2 ulp: 2^n * e^r with r in [-ln2/2, ln2/2]; written so that the compiler vectorises it. */
 INLINE float exp_(float x) {
     x = x > 88.0f ? 88.0f : x < -87.0f ? -87.0f : x;
@@ -90,13 +118,15 @@ INLINE void softmax_groups_(float *u, int64_t dim, int64_t group) {
 }
 
 /* y = act(LayerNorm(dropout(x))): mish where simnorm is 0, else softmax over groups of `simnorm`.
-   stats: (rows, 2) mean and rstd, for backward; may be null. */
-void norm_act_forward(const float *x, const float *w, const float *b, float *y, float *stats, int64_t rows,
-                      int64_t dim, int64_t group_rows, int64_t simnorm, uint32_t seed, uint32_t threshold, float scale) {
-    float buffer[MAX_DIM];
+   x and y are float or bf16. stats: (rows, 2) mean and rstd, for backward; may be null. */
+void norm_act_forward(const void *x, const float *w, const float *b, void *y, float *stats, int64_t is_bf16,
+                      int64_t rows, int64_t dim, int64_t group_rows, int64_t simnorm, uint32_t seed,
+                      uint32_t threshold, float scale) {
+    float wide[MAX_DIM], buffer[MAX_DIM];
     for (int64_t r = 0; r < rows; r++) {
-        const float *xr = x + r * dim, *wr = w + (r / group_rows) * dim, *br = b + (r / group_rows) * dim;
-        float *yr = y + r * dim, mean, rstd;
+        const float *xr = row_(x, r, dim, is_bf16, wide);
+        const float *wr = w + (r / group_rows) * dim, *br = b + (r / group_rows) * dim;
+        float *yr = is_bf16 ? wide : (float *)y + r * dim, mean, rstd;
         if (threshold) {
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) buffer[i] = dropped_(xr, r, dim, i, seed, threshold, scale);
@@ -115,18 +145,20 @@ void norm_act_forward(const float *x, const float *w, const float *b, float *y, 
                 yr[i] = u * mish_gate(u, &e);
             }
         }
+        if (is_bf16) round_(yr, (bf16 *)y + r * dim, dim);
     }
 }
 
 /* Gradients of norm_act_forward. dw and db, (rows / group_rows, dim), must be zero on entry; null skips them. */
-void norm_act_backward(const float *x, const float *w, const float *b, const float *y, const float *stats,
-                       const float *dy, float *dx, float *dw, float *db, int64_t rows, int64_t dim,
+void norm_act_backward(const void *x, const float *w, const float *b, const void *y, const float *stats,
+                       const void *dy, void *dx, float *dw, float *db, int64_t is_bf16, int64_t rows, int64_t dim,
                        int64_t group_rows, int64_t simnorm, uint32_t seed, uint32_t threshold, float scale) {
-    float h[MAX_DIM], g[MAX_DIM];
+    float h[MAX_DIM], g[MAX_DIM], wide_x[MAX_DIM], wide_y[MAX_DIM], wide_dy[MAX_DIM];
     for (int64_t r = 0; r < rows; r++) {
         int64_t p = (r / group_rows) * dim;
-        const float *xr = x + r * dim, *wr = w + p, *br = b + p, *dyr = dy + r * dim, *yr = y + r * dim;
-        float *dxr = dx + r * dim, mean = stats[2 * r], rstd = stats[2 * r + 1];
+        const float *xr = row_(x, r, dim, is_bf16, wide_x), *dyr = row_(dy, r, dim, is_bf16, wide_dy);
+        const float *wr = w + p, *br = b + p, *yr = simnorm ? row_(y, r, dim, is_bf16, wide_y) : 0;
+        float *dxr = is_bf16 ? wide_x : (float *)dx + r * dim, mean = stats[2 * r], rstd = stats[2 * r + 1];
 #pragma omp simd
         for (int64_t i = 0; i < dim; i++)
             h[i] = (dropped_(xr, r, dim, i, seed, threshold, scale) - mean) * rstd;
@@ -158,6 +190,7 @@ void norm_act_backward(const float *x, const float *w, const float *b, const flo
             float d = rstd * (g[i] - sum - h[i] * dot);
             dxr[i] = threshold ? d * keep_(seed, (uint32_t)(r * dim + i), threshold, scale) : d;
         }
+        if (is_bf16) round_(dxr, (bf16 *)dx + r * dim, dim);
     }
 }
 
@@ -239,14 +272,14 @@ static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, const float *a, int6
         float *swap = first; first = second; second = swap;
     }
     if (a) product_(gemm, a, mlp->w[0] + mlp->in - a_dim, first, rows, a_dim, hidden, a_dim, mlp->in);
-    norm_act_forward(first, mlp->gain[0], mlp->shift[0], first, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
+    norm_act_forward(first, mlp->gain[0], mlp->shift[0], first, 0, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
     fill_(second, mlp->b[1], rows, hidden, 1);
     product_(gemm, first, mlp->w[1], second, rows, hidden, hidden, hidden, hidden);
-    norm_act_forward(second, mlp->gain[1], mlp->shift[1], second, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
+    norm_act_forward(second, mlp->gain[1], mlp->shift[1], second, 0, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
     fill_(out, mlp->b[2], rows, mlp->out, 1);
     product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden);
     if (mlp->gain[2])
-        norm_act_forward(out, mlp->gain[2], mlp->shift[2], out, 0, rows, mlp->out, rows, mlp->simnorm, 0, 0, 1.0f);
+        norm_act_forward(out, mlp->gain[2], mlp->shift[2], out, 0, 0, rows, mlp->out, rows, mlp->simnorm, 0, 0, 1.0f);
 }
 
 /* action = tanh(mean + e^log_std * eps); out: scratch for rows * 2 * a_dim. */

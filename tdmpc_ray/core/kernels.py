@@ -1,7 +1,8 @@
 """What follows each matrix product, fused on the CPU: norm and activation, and the two-hot expectation.
 
 `kernels.c` is compiled for this machine on first use and cached; where there is no C compiler, or the
-tensors are not float32 on the CPU, the same functions run as plain PyTorch operations.
+tensors are not on the CPU, the same functions run as plain PyTorch operations. Activations are float32 or
+bfloat16, the parameters of norms always float32, and so is the arithmetic.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ _FLAGS = [
 MAX_DIM = 8192  # of kernels.c
 _PTR, _INT, _U32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32, ctypes.c_float
 _SIGNATURES = {
-    "norm_act_forward": [_PTR] * 5 + [_INT] * 4 + [_U32, _U32, _F32],
-    "norm_act_backward": [_PTR] * 9 + [_INT] * 4 + [_U32, _U32, _F32],
+    "norm_act_forward": [_PTR] * 5 + [_INT] * 5 + [_U32, _U32, _F32],
+    "norm_act_backward": [_PTR] * 9 + [_INT] * 5 + [_U32, _U32, _F32],
     "two_hot_value_forward": [_PTR] * 3 + [_INT] * 2,
     "two_hot_value_backward": [_PTR] * 4 + [_INT] * 2,
 }
@@ -99,14 +100,14 @@ def _compile(compiler: str) -> Path:
 def _fusable(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
-        and x.dtype == torch.float32
+        and x.dtype in (torch.float32, torch.bfloat16)
         and x.shape[-1] <= MAX_DIM
         and not torch.compiler.is_compiling()
         and library() is not None
     )
 
 
-_Sizes = tuple[int, int, int, int, int, int, float]  # the trailing arguments of norm_act_*
+_Sizes = tuple[int, int, int, int, int, int, int, float]  # the trailing arguments of norm_act_*
 
 
 def _norm_act_forward(x: Tensor, weight: Tensor, bias: Tensor, stats: Tensor | None, sizes: _Sizes) -> Tensor:
@@ -125,7 +126,7 @@ def _norm_act_forward(x: Tensor, weight: Tensor, bias: Tensor, stats: Tensor | N
 class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, sizes: _Sizes) -> Tensor:
-        stats = torch.empty(sizes[0], 2)
+        stats = torch.empty(sizes[1], 2)
         y = _norm_act_forward(x, weight, bias, stats, sizes)
         ctx.save_for_backward(x, weight, bias, y, stats)
         ctx.sizes = sizes
@@ -178,7 +179,7 @@ def norm_act(x: Tensor, weight: Tensor, bias: Tensor, simnorm_dim: int = 0, drop
     """Dropout, LayerNorm, then Mish or SimNorm.
 
     Args:
-        x: (..., D); with an ensemble of K, (K, B, D).
+        x: (..., D), float32 or bfloat16; with an ensemble of K, (K, B, D).
         weight: of the LayerNorm, (D,) or (K, D).
         bias: like `weight`.
         simnorm_dim: softmax over groups of this size (paper, equation 5); 0 means Mish.
@@ -193,21 +194,23 @@ def norm_act(x: Tensor, weight: Tensor, bias: Tensor, simnorm_dim: int = 0, drop
         # The mask is a hash of this seed; drawn from the global generator, as PyTorch's own dropout is.
         seed, threshold = (int(torch.randint(2**32, ())), int(dropout * 2**32)) if dropout else (0, 0)
         group_rows = max(num // weight.numel(), 1)
-        sizes = (num // dim, dim, group_rows, simnorm_dim, seed, threshold, 1 / (1 - dropout))
+        is_bf16, rows = int(x.dtype == torch.bfloat16), num // dim
+        sizes = (is_bf16, rows, dim, group_rows, simnorm_dim, seed, threshold, 1 / (1 - dropout))
         if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
             return _NormAct.apply(x, weight, bias, sizes)
         return _norm_act_forward(x, weight, bias, None, sizes)  # autograd's bookkeeping costs as much again
+    dtype, x = x.dtype, x.float()
     x = F.layer_norm(F.dropout(x, dropout) if dropout else x, x.shape[-1:])
     if weight.dim() == 2:
         weight, bias = weight.unsqueeze(1), bias.unsqueeze(1)
     x = torch.addcmul(bias, x, weight)
-    if simnorm_dim:
-        return x.unflatten(-1, (-1, simnorm_dim)).softmax(-1).flatten(-2)
-    return F.mish(x)
+    x = x.unflatten(-1, (-1, simnorm_dim)).softmax(-1).flatten(-2) if simnorm_dim else F.mish(x)
+    return x.to(dtype)
 
 
 def two_hot_value(logits: Tensor, bins: Tensor) -> Tensor:
-    """Expected scalar under logits over `bins` (K,) in symlog space: (..., K) -> (..., 1)."""
+    """Expected scalar under logits over `bins` (K,) in symlog space: (..., K) -> (..., 1) float32."""
+    logits = logits.float()
     if _fusable(logits):
         logits = logits.contiguous()
         if torch.is_grad_enabled() and logits.requires_grad:

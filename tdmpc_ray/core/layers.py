@@ -29,7 +29,11 @@ class NormedLinear(nn.Linear):
         self.simnorm_dim = simnorm_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return norm_act(super().forward(x), self.ln.weight, self.ln.bias, self.simnorm_dim)
+        return self.norm_act(super().forward(x))
+
+    def norm_act(self, x: Tensor) -> Tensor:
+        """What follows the product."""
+        return norm_act(x, self.ln.weight, self.ln.bias, self.simnorm_dim)
 
 
 def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, simnorm_dim: int = 0) -> nn.Sequential:

@@ -80,7 +80,7 @@ def world_model_loss(
     def over_time(loss: Tensor) -> Tensor:  # (H, B, ...) -> ()
         return rho @ loss.flatten(1).mean(1)
 
-    consistency = over_time((rollout[1:] - next_z).square())
+    consistency = over_time((rollout[1:].float() - next_z.float()).square())
     reward = over_time(
         two_hot_cross_entropy(model.reward_logits(rollout[:-1], batch.action, task), batch.reward, low, high)
     )

@@ -53,7 +53,7 @@ def two_hot_cross_entropy(logits: Tensor, target: Tensor, low: float, high: floa
     """
     lower, share = _two_hot_bins(target, low, high, logits.shape[-1])
     shape = (*logits.shape[:-1], 1)
-    log_prob = F.log_softmax(logits, -1)
+    log_prob = F.log_softmax(logits.float(), -1)
     below = log_prob.gather(-1, lower.expand(shape))
     above = log_prob.gather(-1, (lower + 1).expand(shape))
     return -(below + share * (above - below))

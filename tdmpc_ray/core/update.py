@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.losses import RunningScale, policy_loss, td_target, world_model_loss
 from tdmpc_ray.core.pixels import MAX_SHIFT
 from tdmpc_ray.core.planners.contract import draw_heads
+from tdmpc_ray.core.precision import products_in
 from tdmpc_ray.core.world_model import WorldModel
 
 
@@ -104,7 +106,8 @@ class Updater:
         task = model.task(batch.task)
         discount = self.discount if task is None else self.discount[batch.task].unsqueeze(-1)
         first_shift, next_shift = (None, None) if noise.shift is None else (noise.shift[0], noise.shift[1:])
-        with torch.no_grad():
+        products = partial(products_in, cfg.dtype, model.bins.device)
+        with torch.no_grad(), products():
             next_z = model.encode(batch.obs[1:], task, next_shift)
             target = td_target(
                 model,
@@ -116,11 +119,13 @@ class Updater:
                 noise.target_heads,
                 task,
             )
-        world = world_model_loss(model, batch, next_z, target, cfg, task, first_shift)
+        with products():
+            world = world_model_loss(model, batch, next_z, target, cfg, task, first_shift)
         grad_norm = self._descend(self.world_optimizer, self._world_params, world.total)
 
         task = model.task(batch.task, detach=True)
-        pi = policy_loss(model, world.zs.detach(), self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
+        with products():
+            pi = policy_loss(model, world.zs.detach(), self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
         pi_grad_norm = self._descend(self.pi_optimizer, self._pi_params, pi.total)
 
         with torch.no_grad():

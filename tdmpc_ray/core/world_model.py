@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tdmpc_ray.core.config import ModelConfig
 from tdmpc_ray.core.kernels import two_hot_value
-from tdmpc_ray.core.layers import EnsembleLinear, EnsembleMLP, mlp
+from tdmpc_ray.core.layers import EnsembleLinear, EnsembleMLP, NormedLinear, mlp
 from tdmpc_ray.core.math import PolicySample, squashed_gaussian
 from tdmpc_ray.core.pixels import PixelEncoder, shift_images
 
@@ -135,12 +135,12 @@ class WorldModel(nn.Module):
         return self.encoder(_join(obs, task))
 
     def next(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
-        """Latents of the next step, (..., Z)."""
-        return self.dynamics(_join(z, task, action))
+        """Latents of the next step, (..., Z); one latent (..., 1, Z) may serve S actions (..., S, A)."""
+        return _run(self.dynamics, z, task, action)
 
     def reward_logits(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
-        """Logits over the reward bins, (..., K)."""
-        return self.reward_head(_join(z, task, action))
+        """Logits over the reward bins, (..., K); latents may serve several actions, as in `next`."""
+        return _run(self.reward_head, z, task, action)
 
     def reward(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
         """Expected rewards, (..., 1)."""
@@ -150,12 +150,12 @@ class WorldModel(nn.Module):
         """Logit that the step which led to `next_z` ended the task, (..., 1)."""
         if self.termination_head is None:
             raise RuntimeError("this model has no termination head: set model.episodic=true")
-        return self.termination_head(_join(next_z, task))
+        return self.termination_head(_join(next_z, task)).float()
 
     def pi(self, z: Tensor, eps: Tensor, task: TaskContext | None = None) -> PolicySample:
         """Sample the policy prior with standard-normal noise `eps` (..., A)."""
         cfg = self.cfg
-        mean, log_std = self.policy(_join(z, task)).chunk(2, -1)
+        mean, log_std = self.policy(_join(z, task)).float().chunk(2, -1)
         log_std = cfg.log_std_min + 0.5 * (cfg.log_std_max - cfg.log_std_min) * (torch.tanh(log_std) + 1)
         return squashed_gaussian(mean, log_std, eps, None if task is None else task.action_mask)
 
@@ -209,6 +209,17 @@ class WorldModel(nn.Module):
     def num_params(self) -> int:
         """Trainable parameters, as the paper counts them (without target heads)."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def _run(network: nn.Sequential, z: Tensor, task: TaskContext | None, action: Tensor) -> Tensor:
+    """A network on latents and actions; what a shared latent adds to the first product is computed once."""
+    if z.shape[:-1] == action.shape[:-1]:
+        return network(_join(z, task, action))
+    first = network[0]
+    assert isinstance(first, NormedLinear)
+    from_z, from_action = first.weight.split([first.in_features - action.shape[-1], action.shape[-1]], 1)
+    hidden = F.linear(_join(z, task), from_z, first.bias) + F.linear(action, from_action)
+    return network[1:](first.norm_act(hidden))
 
 
 def _join(x: Tensor, task: TaskContext | None, action: Tensor | None = None) -> Tensor:

@@ -47,6 +47,36 @@ def test_norm_act_of_an_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
     both(monkeypatch, kernels.norm_act, torch.randn(3, 11, 48), torch.rand(3, 48) + 0.5, torch.randn(3, 48))
 
 
+@pytest.mark.parametrize("simnorm_dim", [0, 8])
+def test_bfloat16_is_float32_rounded(monkeypatch: pytest.MonkeyPatch, simnorm_dim: int) -> None:
+    torch.manual_seed(0)
+    x, w, b = torch.randn(2, 9, 40).bfloat16(), torch.rand(2, 40) + 0.5, torch.randn(2, 40)
+    dy = torch.randn(2, 9, 40).bfloat16()
+
+    def run(x: Tensor, dy: Tensor) -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+        y = kernels.norm_act(*leaves, simnorm_dim=simnorm_dim)
+        return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
+
+    ours, wide = run(x, dy), run(x.float(), dy.float())
+    assert torch.equal(ours[0], wide[0].bfloat16())
+    # SimNorm's gradient reads the rounded output.
+    torch.testing.assert_close(ours[1].float(), wide[1], rtol=2**-7, atol=4e-3)
+    for ours_of, wide_of in zip(ours[2:], wide[2:], strict=True):
+        assert ours_of.dtype == torch.float32
+        torch.testing.assert_close(ours_of, wide_of, rtol=1e-2, atol=1e-2)
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    plain = run(x, dy)
+    assert plain[0].dtype == torch.bfloat16
+    torch.testing.assert_close(ours[0].float(), plain[0].float(), rtol=2**-7, atol=1e-4)
+
+
+def test_bfloat16_keeps_what_is_no_number() -> None:
+    x = torch.ones(1, 8).bfloat16()
+    x[0, 3] = torch.nan
+    assert kernels.norm_act(x, torch.ones(8), torch.zeros(8)).isnan().all()
+
+
 def test_extreme_spread_within_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one shift for the whole row would underflow a group to 0 / 0."""
     x = torch.randn(4, 64)

@@ -10,7 +10,7 @@ from tdmpc_ray.core.config import MODEL_SIZES, AgentConfig, ModelConfig, agent_c
 from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.planners.functions import ModelFunctions
 from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.world_model import TaskContext, WorldModel
 from tdmpc_ray.errors import UserError
 
 
@@ -74,15 +74,21 @@ def test_counted_flops_are_those_that_run(kind: str) -> None:
         Updater(model, agent.update, [0.99] * tasks if tasks else 0.99).step(batch, noise)
     assert counter.get_total_flops() == pytest.approx(update_flops(model, agent.update, 3), rel=0.05)
 
-    cfg = agent.planner
-    task = model.task(None if task_id is None else task_id[:1])
-    functions = ModelFunctions(model.eval(), task)
+    # Every candidate in an environment of its own, so that none shares the first product with others.
+    cfg, model = agent.planner, model.eval()
+    num, num_pi = cfg.num_samples, cfg.num_pi_trajs
+    one = model.task(None if task_id is None else task_id[:1])
+    many = [
+        ModelFunctions(model, None if one is None else TaskContext(*(x.expand(n, -1) for x in one)))
+        for n in (num, num_pi)
+    ]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        z = model.encode(obs[0, :1], task)
+        z = model.encode(obs[0, :1], one)
+        discount = torch.full((num, 1), 0.99)
         for _ in range(cfg.iterations):
-            _, last, _ = functions.rollout(z, torch.rand(3, 1, cfg.num_samples, 6), torch.tensor([[0.99]]))
-            functions.terminal_value(last, torch.randn(1, cfg.num_samples, 6), torch.tensor([0, 1]))
-        functions.policy_rollout(z, torch.randn(3, 1, cfg.num_pi_trajs, 6))
+            _, last, _ = many[0].rollout(z.expand(num, -1), torch.rand(3, num, 1, 6), discount)
+            many[0].terminal_value(last, torch.randn(num, 1, 6), torch.tensor([0, 1]))
+        many[1].policy_rollout(z.expand(num_pi, -1), torch.randn(3, num_pi, 1, 6))
     assert counter.get_total_flops() == pytest.approx(plan_flops(model, cfg), rel=0.01)
 
 

@@ -14,6 +14,7 @@ from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners.contract import Plan, PlanNoise
 from tdmpc_ray.core.planners.gradient import plan_by_gradient
 from tdmpc_ray.core.planners.sampling import plan_by_sampling
+from tdmpc_ray.core.precision import products_in
 from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 __all__ = ["Plan", "PlanNoise", "plan"]
@@ -43,7 +44,8 @@ def plan(
     discount = torch.as_tensor(discount, dtype=z.dtype, device=z.device).expand(len(z)).unsqueeze(-1)
     # The previous plan is one step old, and nothing is known about its new last action.
     prev_mean = torch.cat([prev_mean[:, 1:], torch.zeros_like(prev_mean[:, :1])], 1)
-    return _METHODS[cfg.method](model, z, prev_mean, cfg, noise, discount, explore, task)
+    with products_in(cfg.dtype, z.device):
+        return _METHODS[cfg.method](model, z, prev_mean, cfg, noise, discount, explore, task)
 
 
 @torch.no_grad()

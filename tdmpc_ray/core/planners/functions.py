@@ -33,8 +33,8 @@ class ModelFunctions:
             follows (N, S): discount**H, or 0 where the model predicts that the task has ended before.
         """
         model, task = self._model, self._task
-        z = z.unsqueeze(1).expand(-1, actions.shape[2], -1)
-        total = torch.zeros(z.shape[:-1], device=z.device, dtype=z.dtype)
+        z = z.unsqueeze(1)  # (N, 1, Z): one latent for all candidates, until they part
+        total = torch.zeros(actions.shape[1:3], device=z.device)
         weight = torch.ones_like(total)
         for action in actions:
             total = total + weight * model.reward(z, action, task).squeeze(-1)
@@ -52,7 +52,7 @@ class ModelFunctions:
     def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
         """Actions of the policy prior along its own trajectories: (N, Z), (H, N, P, A) -> (H, N, P, A)."""
         model, task = self._model, self._task
-        z = z.unsqueeze(1).expand(-1, eps.shape[2], -1)
+        z = z.unsqueeze(1)
         actions = []
         for t, eps_t in enumerate(eps):
             actions.append(model.pi(z, eps_t, task).action)

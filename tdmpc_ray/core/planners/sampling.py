@@ -28,7 +28,8 @@ def plan_by_sampling(
     MPPI weighs the elites by their values, forgets the old mean and executes one of the elites. CEM takes the
     plain mean of the elites, moves there with momentum, and executes the mean.
     """
-    functions = fused_model(model, task) or ModelFunctions(model, task)
+    fused = fused_model(model, task) if cfg.dtype == "fp32" else None
+    functions = fused or ModelFunctions(model, task)
     mask = None if task is None else task.action_mask.unsqueeze(1)  # (N, 1, A)
     weighted = cfg.method == "mppi"
     # Policy trajectories stay candidates in every iteration: their rewards are computed only once.

@@ -1,0 +1,18 @@
+"""The type that matrix products run in. Parameters, norms, losses and optimizers are float32 in any case."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+DTYPES = ("fp32", "bf16")
+
+
+def products_in(dtype: str, device: torch.device) -> AbstractContextManager:
+    """Run the matrix products inside in `dtype`, one of DTYPES.
+
+    Weights are rounded once per context. So a context must not begin without gradients and go on with them:
+    the rounded weights would stay without.
+    """
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else nullcontext()
