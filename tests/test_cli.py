@@ -46,7 +46,7 @@ def test_help_needs_none_of_the_heavy_parts(tmp_path: Path) -> None:
     assert "Example: tdmpc-ray train --task walker-walk" in done.stdout
 
 
-COMMANDS = ("train", "tune", "evaluate", "compare", "import-official", "export-official")
+COMMANDS = ("train", "tune", "evaluate", "compare", "import-official", "export-official", "export")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,6 +105,7 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
             "--resume continues a study as it was begun: leave out --steps",
         ),
         (["evaluate", "absent"], "no checkpoint at absent: there is no such folder"),
+        (["evaluate", "x", "--set", "update.lr=1"], "only settings of the planner can change after the tr"),
         (["compare", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -190,14 +191,21 @@ def test_evaluate_prints_every_episode(
     from tdmpc_ray.rllib import evaluate
 
     def fake(
-        path: Path, episodes: int, seed: int, video: Path | None, on_progress: Callable[[float], None]
+        path: Path,
+        episodes: int,
+        seed: int,
+        video: Path | None,
+        on_progress: Callable[[float], None],
+        settings: dict[str, Any],
     ) -> dict[str, Any]:
         assert (path, episodes, seed, video) == (Path("run"), 2, 5, Path("a.mp4"))
+        assert settings == {"planner.method": "cem"}
         on_progress(0.5)
         return {"returns": [10.0, 20.0], "lengths": [500, 400], "successes": [1.0, 0.0]}
 
     monkeypatch.setattr(evaluate, "evaluate_checkpoint", fake)
-    assert cli.main(["evaluate", "run", "--episodes", "2", "--seed", "5", "--video", "a.mp4"]) == 0
+    options = ["--episodes", "2", "--seed", "5", "--video", "a.mp4", "--set", "planner.method=cem"]
+    assert cli.main(["evaluate", "run", *options]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "episode 1: return 10.0, 500 steps, success",
         "episode 2: return 20.0, 400 steps, no success",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tdmpc_ray.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,6 +16,26 @@ if TYPE_CHECKING:
 def file_name(text: str) -> str:
     """The text without what file names should not have."""
     return re.sub(r"[^\w.-]+", "-", text).lstrip("-.")
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Settings of `--set KEY=VALUE`.
+
+    Raises:
+        UserError: a pair is none.
+    """
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {pair}: write KEY=VALUE, such as --set update.lr=1e-3")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            raise UserError(f"--set {pair}: '{value}' is not a value") from None
+    return settings
 
 
 def make_console() -> Console:

@@ -99,9 +99,9 @@ def export(
     ] = Kind.policy,
     out: Annotated[Path | None, typer.Option(help="The file; policy.pt2 and so on by default.")] = None,
 ) -> None:
-    """Export a trained agent as one file that acts without this package: for torch.export, or ONNX.
+    """Export a trained agent as one file for PyTorch or ONNX.
 
-    docs/export.md has a control loop for it.
+    It acts without this package; docs/export.md has a control loop for it.
 
     Example: tdmpc-ray export results/my-run --format onnx --what planner
     """

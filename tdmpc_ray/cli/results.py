@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import make_console, progress_bar
+from tdmpc_ray.cli.common import make_console, parse_settings, progress_bar
 from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 
 
@@ -17,10 +17,14 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the planner; repeatable."),
+    ] = None,
 ) -> None:
     """Play episodes with a trained agent.
 
-    It plans, without exploration noise.
+    It plans as in training, without exploration noise; --set planner.method=policy acts without planning.
 
     Example: tdmpc-ray evaluate results/my-run --episodes 3 --video walk.mp4
     """
@@ -30,7 +34,8 @@ def evaluate(
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
 
     with progress_bar("playing") as advance:
-        played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance)
+        settings = parse_settings(set_ or [])
+        played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance, settings)
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"] or [None] * len(returns)
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import file_name, make_console
+from tdmpc_ray.cli.common import file_name, make_console, parse_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 
@@ -94,7 +94,7 @@ def train(
         "model_sizes": [model_size],
         "seeds": [seed],
         "steps": steps,
-        "set": _settings(set_ or []),
+        "set": parse_settings(set_ or []),
         "start_from": None if start_from is None else str(start_from),
         "evaluation": {"every": eval_every, "episodes": eval_episodes},
         "resources": {
@@ -138,21 +138,6 @@ def tune(
 
     out = out or _default_out(study.name)
     return run_study(study, out, study_file=file, console=make_console()).exit_status
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--set {pair}: write KEY=VALUE, such as --set update.lr=1e-3")
-        try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
-            raise UserError(f"--set {pair}: '{value}' is not a value") from None
-    return settings
 
 
 def _resume(folder: Path) -> int:

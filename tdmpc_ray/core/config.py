@@ -7,11 +7,11 @@ Frozen dataclasses hold the published defaults; `MODEL_SIZES` and `PRESETS` over
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
+from tdmpc_ray.core.checks import coerce, require, require_positive
 from tdmpc_ray.core.precision import DTYPES
 from tdmpc_ray.errors import UserError, unknown
 
@@ -37,20 +37,20 @@ class ModelConfig:
     episodic: bool = False  # predict termination; for tasks that can end before their time limit
 
     def __post_init__(self) -> None:
-        _require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "simnorm_dim")
-        _require_positive(self, "num_channels")
-        _require(self.task_dim >= 0, "model.task_dim must not be negative")
-        _require(
+        require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "simnorm_dim")
+        require_positive(self, "num_channels")
+        require(self.task_dim >= 0, "model.task_dim must not be negative")
+        require(
             self.latent_dim % self.simnorm_dim == 0,
             "model.latent_dim must be a multiple of model.simnorm_dim",
         )
-        _require(self.num_q >= 2, "model.num_q must be at least 2: targets take the minimum of two heads")
-        _require(
+        require(self.num_q >= 2, "model.num_q must be at least 2: targets take the minimum of two heads")
+        require(
             self.num_bins >= 2 and self.vmin < self.vmax,
             "model.num_bins must be >= 2 and model.vmin < model.vmax",
         )
-        _require(0 <= self.dropout < 1, "model.dropout must lie in [0, 1)")
-        _require(self.log_std_min < self.log_std_max, "model.log_std_min must be below model.log_std_max")
+        require(0 <= self.dropout < 1, "model.dropout must lie in [0, 1)")
+        require(self.log_std_min < self.log_std_max, "model.log_std_min must be below model.log_std_max")
 
 
 PLANNERS = {
@@ -86,20 +86,16 @@ class PlannerConfig:
             raise unknown("planner.method", self.method, PLANNERS)
         if self.dtype not in DTYPES:
             raise unknown("planner.dtype", self.dtype, DTYPES)
-        _require_positive(
-            self, "horizon", "num_samples", "num_elites", "iterations", "temperature", "min_std"
-        )
-        _require_positive(self, "gradient_steps", "gradient_lr")
-        _require(0 <= self.momentum < 1, "planner.momentum must lie in [0, 1)")
-        _require(
+        require_positive(self, "horizon", "num_samples", "num_elites", "iterations", "temperature", "min_std")
+        require_positive(self, "gradient_steps", "gradient_lr")
+        require(0 <= self.momentum < 1, "planner.momentum must lie in [0, 1)")
+        require(
             0 <= self.num_pi_trajs < self.num_samples,
             "planner.num_pi_trajs must lie in [0, planner.num_samples)",
         )
-        _require(self.extra_iterations >= 0, "planner.extra_iterations must not be negative")
-        _require(
-            self.num_elites <= self.num_samples, "planner.num_elites must not exceed planner.num_samples"
-        )
-        _require(self.min_std <= self.max_std, "planner.min_std must not exceed planner.max_std")
+        require(self.extra_iterations >= 0, "planner.extra_iterations must not be negative")
+        require(self.num_elites <= self.num_samples, "planner.num_elites must not exceed planner.num_samples")
+        require(self.min_std <= self.max_std, "planner.min_std must not exceed planner.max_std")
 
     def num_iterations(self, action_dim: int) -> int:
         """Iterations of one plan for an action of `action_dim` dimensions."""
@@ -130,11 +126,11 @@ class UpdateConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise unknown("update.dtype", self.dtype, DTYPES)
-        _require_positive(
+        require_positive(
             self, "batch_size", "lr", "enc_lr_scale", "pi_eps", "grad_clip_norm", "rho", "discount_denom"
         )
-        _require(0 < self.tau <= 1, "update.tau must lie in (0, 1]")
-        _require(
+        require(0 < self.tau <= 1, "update.tau must lie in (0, 1]")
+        require(
             0 <= self.discount_min <= self.discount_max < 1,
             "update.discount_min and update.discount_max must satisfy 0 <= min <= max < 1",
         )
@@ -154,8 +150,8 @@ class DataConfig:
     utd_ratio: float = 1.0  # gradient updates per agent step
 
     def __post_init__(self) -> None:
-        _require_positive(self, "capacity", "utd_ratio")
-        _require(self.seed_steps is None or self.seed_steps > 0, "data.seed_steps must be positive")
+        require_positive(self, "capacity", "utd_ratio")
+        require(self.seed_steps is None or self.seed_steps > 0, "data.seed_steps must be positive")
 
     def num_seed_steps(self, episode_length: int) -> int:
         """Random agent steps before the first update, for episodes of `episode_length` agent steps."""
@@ -179,6 +175,18 @@ class AgentConfig:
     def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> AgentConfig:
         return cls(**{name: SECTIONS[name](**dict(values)) for name, values in sections.items()})
 
+    def with_settings(self, settings: Mapping[str, Any]) -> AgentConfig:
+        """The same but for some settings, by dotted keys: `{"update.lr": 1e-3, "planner.horizon": 5}`.
+
+        Raises:
+            UserError: unknown key (names the nearest), or a value out of its range.
+        """
+        values = self.to_dict()
+        for key, value in settings.items():
+            section, name = split_key(key)
+            values[section][name] = coerce(key, value, get_type_hints(SECTIONS[section])[name])
+        return AgentConfig.from_dict(values)
+
 
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
@@ -188,13 +196,13 @@ SECTIONS: dict[str, type] = {
 }
 
 # Paper, table 9; `tiny` is ours, for tests and laptops.
-MODEL_SIZES: dict[str, dict[str, int]] = {
-    "tiny": {"enc_dim": 64, "mlp_dim": 128, "latent_dim": 64, "num_enc_layers": 2, "num_q": 2},
-    "1": {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
-    "5": {"enc_dim": 256, "mlp_dim": 512, "latent_dim": 512, "num_enc_layers": 2, "num_q": 5},
-    "19": {"enc_dim": 1024, "mlp_dim": 1024, "latent_dim": 768, "num_enc_layers": 3, "num_q": 5},
-    "48": {"enc_dim": 1792, "mlp_dim": 1792, "latent_dim": 768, "num_enc_layers": 4, "num_q": 5},
-    "317": {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
+MODEL_SIZES = {
+    "tiny": ModelConfig(enc_dim=64, mlp_dim=128, latent_dim=64, num_enc_layers=2, num_q=2),
+    "1": ModelConfig(enc_dim=256, mlp_dim=384, latent_dim=128, num_enc_layers=2, num_q=2),
+    "5": ModelConfig(enc_dim=256, mlp_dim=512, latent_dim=512, num_enc_layers=2, num_q=5),
+    "19": ModelConfig(enc_dim=1024, mlp_dim=1024, latent_dim=768, num_enc_layers=3, num_q=5),
+    "48": ModelConfig(enc_dim=1792, mlp_dim=1792, latent_dim=768, num_enc_layers=4, num_q=5),
+    "317": ModelConfig(enc_dim=4096, mlp_dim=4096, latent_dim=1376, num_enc_layers=5, num_q=8),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -218,7 +226,7 @@ def agent_config(
     Args:
         model_size: a key of `MODEL_SIZES` (`5` and `"5"` are the same).
         preset: a key of `PRESETS`.
-        overrides: dotted keys to values, such as `{"update.lr": 1e-3, "planner.horizon": 5}`.
+        overrides: dotted keys to values, see `AgentConfig.with_settings`.
 
     Raises:
         UserError: unknown size, preset or key (names the nearest), or a value out of its range.
@@ -228,12 +236,8 @@ def agent_config(
         raise UserError(f"unknown model size '{size}': choose one of: {', '.join(MODEL_SIZES)}")
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
-    values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-    values["model"].update(MODEL_SIZES[size])
-    for key, value in {**PRESETS[preset], **(overrides or {})}.items():
-        section, name = split_key(key)
-        values[section][name] = _coerce(key, value, get_type_hints(SECTIONS[section])[name])
-    return AgentConfig.from_dict(values)
+    sized = AgentConfig(model=MODEL_SIZES[size])
+    return sized.with_settings({**PRESETS[preset], **(overrides or {})})
 
 
 def known_keys() -> list[str]:
@@ -247,41 +251,3 @@ def split_key(key: str) -> tuple[str, str]:
         raise unknown("setting", key, known_keys())
     section, _, name = key.partition(".")
     return section, name
-
-
-def _coerce(key: str, value: Any, kind: Any) -> Any:
-    """Accept what YAML, JSON and the command line give for a number; refuse what would change its meaning."""
-    problem = UserError(f"{key}={value!r} is not a valid value: expected {getattr(kind, '__name__', kind)}")
-    if kind in (bool, str):
-        if type(value) is not kind:
-            raise problem
-        return value
-    if isinstance(value, bool):
-        raise problem
-    if value is None:
-        if type(None) not in getattr(kind, "__args__", ()):
-            raise problem
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise problem from None
-    if not math.isfinite(number):
-        raise problem
-    if kind is float:
-        return number
-    if number != int(number):
-        raise problem
-    return int(number)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
-
-
-def _require_positive(config: Any, *names: str) -> None:
-    section = type(config).__name__.removesuffix("Config").lower()
-    for name in names:
-        value = getattr(config, name)
-        _require(value > 0, f"{section}.{name} must be positive, not {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,22 @@ class Agent:
         return self._module.act(obs_tensor, torch.as_tensor(is_first), explore=False).numpy()
 
 
-def load_agent(path: Path | str, seed: int | None = None) -> Agent:
+def load_agent(path: Path | str, seed: int | None = None, settings: Mapping[str, Any] | None = None) -> Agent:
     """Load the newest checkpoint at or below `path`.
 
     Args:
         path: a checkpoint, or the folder of a run.
         seed: of the planner; None: another one each time, unless the run had one.
+        settings: of the planner, where they shall differ from those of the training.
 
     Raises:
-        UserError: no checkpoint, or a damaged one.
+        UserError: no checkpoint, or a damaged one; unknown settings.
     """
+    for key in settings or {}:
+        if not key.startswith("planner."):
+            raise UserError(f"only settings of the planner can change after the training, not '{key}'")
     module = load_module(Path(path))
+    module.agent = module.agent.with_settings(settings or {})
     if seed is not None:
         module.seed(seed)
     return Agent(module)
@@ -58,6 +63,7 @@ def evaluate_checkpoint(
     seed: int = 0,
     video: Path | str | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play episodes with the planner in evaluation mode.
 
@@ -67,16 +73,17 @@ def evaluate_checkpoint(
         seed: of the environments and the planner.
         video: write the first episode to this mp4 file.
         on_progress: called while playing with the share of the work done, 0 to 1.
+        settings: of the planner, where they shall differ from those of the training.
 
     Returns:
         `task`, and per episode the lists `returns`, `lengths`, `successes` (empty where the task has none).
 
     Raises:
-        UserError: no or damaged checkpoint, an unknown task, no way to render or to write a video.
+        UserError: no or damaged checkpoint, an unknown task or setting, no way to render or write a video.
     """
     if episodes < 1:
         raise UserError(f"episodes must be positive, not {episodes}")
-    agent = load_agent(path, seed)
+    agent = load_agent(path, seed, settings)
     if agent.task is None:
         raise UserError("this checkpoint was trained on an environment that the catalog does not know")
     writer = None if video is None else _video_writer(Path(video))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import MODEL_SIZES, AgentConfig, ModelConfig, agent_config
+from tdmpc_ray.core.config import MODEL_SIZES, AgentConfig, agent_config
 from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.planners.functions import ModelFunctions
 from tdmpc_ray.core.update import UpdateNoise, Updater
@@ -137,4 +137,4 @@ def test_settings_take_what_yaml_and_the_command_line_give() -> None:
     assert agent.update.lr == 1e-3
     assert agent.planner.num_samples == 64
     assert agent.data.seed_steps is None
-    assert agent.model == ModelConfig(**MODEL_SIZES["1"])
+    assert agent.model == MODEL_SIZES["1"]

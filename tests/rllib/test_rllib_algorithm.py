@@ -181,6 +181,8 @@ class TestRunning:
         assert len(set(outcome["returns"])) == 3
         torch.manual_seed(99)  # the planner's stream does not depend on what ran before
         assert outcome == evaluate_checkpoint(tmp_path / "run", episodes=3, seed=1)
+        policy = {"planner.method": "policy"}
+        assert outcome != evaluate_checkpoint(tmp_path / "run", episodes=3, seed=1, settings=policy)
 
         module = find_checkpoint(tmp_path) / "learner_group/learner/rl_module/default_policy/module_state.pkl"
         module.write_bytes(module.read_bytes()[:1000])

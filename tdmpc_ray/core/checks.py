@@ -1,0 +1,46 @@
+"""Checks of settings: one line that says what is wrong."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tdmpc_ray.errors import UserError
+
+
+def coerce(key: str, value: Any, kind: Any) -> Any:
+    """Accept what YAML, JSON and the command line give for a number; refuse what would change its meaning."""
+    problem = UserError(f"{key}={value!r} is not a valid value: expected {getattr(kind, '__name__', kind)}")
+    if kind in (bool, str):
+        if type(value) is not kind:
+            raise problem
+        return value
+    if isinstance(value, bool):
+        raise problem
+    if value is None:
+        if type(None) not in getattr(kind, "__args__", ()):
+            raise problem
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise problem from None
+    if not math.isfinite(number):
+        raise problem
+    if kind is float:
+        return number
+    if number != int(number):
+        raise problem
+    return int(number)
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+def require_positive(config: Any, *names: str) -> None:
+    section = type(config).__name__.removesuffix("Config").lower()
+    for name in names:
+        value = getattr(config, name)
+        require(value > 0, f"{section}.{name} must be positive, not {value}")
