@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, unknown
 
 
 def coerce(key: str, value: Any, kind: Any) -> Any:
@@ -44,3 +45,8 @@ def require_positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value > 0, f"{section}.{name} must be positive, not {value}")
+
+
+def require_one_of(known: Iterable[str], key: str, value: str) -> None:
+    if value not in known:
+        raise unknown(key, value, known)

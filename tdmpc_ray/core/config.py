@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from tdmpc_ray.core.checks import coerce, require, require_positive
+from tdmpc_ray.core.checks import coerce, require, require_one_of, require_positive
+from tdmpc_ray.core.compiled import COMPILE
 from tdmpc_ray.core.precision import DTYPES
 from tdmpc_ray.errors import UserError, unknown
 
@@ -80,12 +81,12 @@ class PlannerConfig:
     gradient_steps: int = 10  # gradient: steps of Adam per decision
     gradient_lr: float = 0.1  # gradient: their rate, before squashing
     dtype: str = "fp32"  # of the matrix products: fp32 or bf16
+    compile: str = "auto"  # by torch.compile: auto (on GPUs), always or never
 
     def __post_init__(self) -> None:
-        if self.method not in PLANNERS:
-            raise unknown("planner.method", self.method, PLANNERS)
-        if self.dtype not in DTYPES:
-            raise unknown("planner.dtype", self.dtype, DTYPES)
+        require_one_of(PLANNERS, "planner.method", self.method)
+        require_one_of(DTYPES, "planner.dtype", self.dtype)
+        require_one_of(COMPILE, "planner.compile", self.compile)
         require_positive(self, "horizon", "num_samples", "num_elites", "iterations", "temperature", "min_std")
         require_positive(self, "gradient_steps", "gradient_lr")
         require(0 <= self.momentum < 1, "planner.momentum must lie in [0, 1)")
@@ -122,10 +123,11 @@ class UpdateConfig:
     discount_min: float = 0.95
     discount_max: float = 0.995
     dtype: str = "fp32"  # of the matrix products: fp32 or bf16
+    compile: str = "auto"  # by torch.compile: auto (on GPUs), always or never
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise unknown("update.dtype", self.dtype, DTYPES)
+        require_one_of(DTYPES, "update.dtype", self.dtype)
+        require_one_of(COMPILE, "update.compile", self.compile)
         require_positive(
             self, "batch_size", "lr", "enc_lr_scale", "pi_eps", "grad_clip_norm", "rho", "discount_denom"
         )

@@ -106,13 +106,13 @@ class PolicyLoss(NamedTuple):
     total: Tensor
     entropy: Tensor
     scaled_entropy: Tensor
-    scale: Tensor
+    scale: Tensor  # the running scale after this loss
 
 
 def policy_loss(
     model: WorldModel,
     zs: Tensor,
-    scale: RunningScale,
+    scale: Tensor,
     cfg: UpdateConfig,
     eps: Tensor,
     heads: Tensor,
@@ -122,32 +122,31 @@ def policy_loss(
 
     Args:
         zs: latents without gradient, (H + 1, B, Z).
-        scale: divides the values; takes those of the first step in before it is used.
+        scale: the running scale before this loss, (); moved by the values of the first step, it divides all.
         eps: standard-normal noise, (H + 1, B, A).
         heads: the two online heads whose mean counts, (2,).
     """
     sample = model.pi(zs, eps, task)
     q = model.q(zs, sample.action, heads, task, detach=True).mean(0)  # (H + 1, B, 1)
-    scale.update(q[0].detach())
-    objective = q / scale.value + cfg.entropy_coef * sample.scaled_entropy
+    scale = running_scale(scale, q[0].detach(), cfg.tau)
+    objective = q / scale + cfg.entropy_coef * sample.scaled_entropy
     rho = cfg.rho ** torch.arange(len(zs), device=zs.device) / len(zs)
     return PolicyLoss(
         -(rho @ objective.mean((1, 2))),
         sample.entropy.detach().mean(),
         sample.scaled_entropy.detach().mean(),
-        scale.value.clone(),
+        scale,
     )
 
 
-class RunningScale:
-    """Running distance between the 5th and the 95th percentile of the values, at least 1."""
+def running_scale(scale: Tensor, q: Tensor, tau: float) -> Tensor:
+    """Move a scale () towards the distance between the 5th and the 95th percentile of `q`, at least 1."""
+    ordered = q.flatten().sort().values
+    return torch.lerp(scale, (_percentile(ordered, 0.95) - _percentile(ordered, 0.05)).clamp(min=1.0), tau)
 
-    def __init__(self, tau: float, device: torch.device | str = "cpu") -> None:
-        self.tau = tau
-        self.value = torch.ones((), device=device)
-        self._quantiles = torch.tensor([0.05, 0.95], device=device)
 
-    def update(self, q: Tensor) -> None:
-        """Move the scale towards the spread of `q` (any shape), in place and without device sync."""
-        low, high = torch.quantile(q.flatten(), self._quantiles)
-        self.value.lerp_((high - low).clamp(min=1.0), self.tau)
+def _percentile(ordered: Tensor, share: float) -> Tensor:
+    """As `torch.quantile`, which copies its shares to the device and so waits for it."""
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    return torch.lerp(ordered[below], ordered[min(below + 1, len(ordered) - 1)], position - below)

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.config import UpdateConfig
-from tdmpc_ray.core.losses import RunningScale, policy_loss, td_target, world_model_loss
+from tdmpc_ray.core.losses import policy_loss, td_target, world_model_loss
 from tdmpc_ray.core.pixels import MAX_SHIFT
 from tdmpc_ray.core.planners.contract import draw_heads
 from tdmpc_ray.core.precision import products_in
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,16 @@ def make_optimizers(model: WorldModel, cfg: UpdateConfig) -> tuple[torch.optim.A
     )
 
 
+@torch.no_grad()
+def _targets(
+    model: WorldModel, batch: Batch, noise: UpdateNoise, discount: Tensor, task: TaskContext | None
+) -> tuple[Tensor, Tensor]:
+    """Encoded latents of the steps 1 to H, (H, B, Z), and their TD targets, (H, B, 1)."""
+    next_z = model.encode(batch.obs[1:], task, None if noise.shift is None else noise.shift[1:])
+    eps, heads = noise.target_eps, noise.target_heads
+    return next_z, td_target(model, next_z, batch.reward, batch.terminated, discount, eps, heads, task)
+
+
 class Updater:
     """Owns what an update changes beside the model: two optimizers and the running scale.
 
@@ -88,7 +99,11 @@ class Updater:
         if self.discount.shape != ((model.num_tasks,) if model.num_tasks else ()):
             raise ValueError(f"{model.num_tasks} tasks need as many discounts, not {discount}")
         self.world_optimizer, self.pi_optimizer = optimizers or make_optimizers(model, cfg)
-        self.scale = RunningScale(cfg.tau, model.bins.device)
+        self.scale = torch.ones((), device=model.bins.device)
+        compiled = compiles(cfg.compile, model.bins.device)
+        self._targets = Compiled(_targets) if compiled else _targets
+        self._world_model_loss = Compiled(world_model_loss) if compiled else world_model_loss
+        self._policy_loss = Compiled(policy_loss) if compiled else policy_loss
         self._world_params = model.world_parameters()
         self._pi_params = list(model.policy.parameters())
         self._online: list[Tensor] = list(model.q_ensemble.parameters())
@@ -100,43 +115,35 @@ class Updater:
         Returns:
             Losses and gradient norms as 0-d tensors on the model's device: reading them syncs, not this.
         """
-        model, cfg = self.model, self.cfg
+        model, cfg, device = self.model, self.cfg, self.model.bins.device
+        begin_step(device)
         model.train()
         model.bound_task_embedding()
         task = model.task(batch.task)
         discount = self.discount if task is None else self.discount[batch.task].unsqueeze(-1)
-        first_shift, next_shift = (None, None) if noise.shift is None else (noise.shift[0], noise.shift[1:])
-        products = partial(products_in, cfg.dtype, model.bins.device)
-        with torch.no_grad(), products():
-            next_z = model.encode(batch.obs[1:], task, next_shift)
-            target = td_target(
-                model,
-                next_z,
-                batch.reward,
-                batch.terminated,
-                discount,
-                noise.target_eps,
-                noise.target_heads,
-                task,
-            )
+        products = partial(products_in, cfg.dtype, device)
         with products():
-            world = world_model_loss(model, batch, next_z, target, cfg, task, first_shift)
+            next_z, target = self._targets(model, batch, noise, discount, task)
+        with products():
+            shift = None if noise.shift is None else noise.shift[0]
+            world = self._world_model_loss(model, batch, next_z, target, cfg, task, shift)
         grad_norm = self._descend(self.world_optimizer, self._world_params, world.total)
 
-        task = model.task(batch.task, detach=True)
+        zs, task = world.zs.detach(), model.task(batch.task, detach=True)
         with products():
-            pi = policy_loss(model, world.zs.detach(), self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
+            pi = self._policy_loss(model, zs, self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
         pi_grad_norm = self._descend(self.pi_optimizer, self._pi_params, pi.total)
 
         with torch.no_grad():
+            self.scale.copy_(pi.scale)
             torch._foreach_lerp_(self._target, self._online, cfg.tau)
-        return {
-            "loss/consistency": world.consistency.detach(),
-            "loss/reward": world.reward.detach(),
-            "loss/value": world.value.detach(),
-            "loss/termination": world.termination.detach(),
-            "loss/total": world.total.detach(),
-            "loss/pi": pi.total.detach(),
+        metrics = {
+            "loss/consistency": world.consistency,
+            "loss/reward": world.reward,
+            "loss/value": world.value,
+            "loss/termination": world.termination,
+            "loss/total": world.total,
+            "loss/pi": pi.total,
             "grad_norm": grad_norm,
             "pi_grad_norm": pi_grad_norm,
             "pi_entropy": pi.entropy,
@@ -144,6 +151,8 @@ class Updater:
             "pi_scale": pi.scale,
             "td_target": target.mean(),
         }
+        # Copies: the next step overwrites what compiled functions gave out.
+        return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 
     def _descend(
         self, optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], loss: Tensor
@@ -159,10 +168,10 @@ class Updater:
         return {
             "world_optimizer": self.world_optimizer.state_dict(),
             "pi_optimizer": self.pi_optimizer.state_dict(),
-            "scale": self.scale.value.clone(),
+            "scale": self.scale.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.world_optimizer.load_state_dict(state["world_optimizer"])
         self.pi_optimizer.load_state_dict(state["pi_optimizer"])
-        self.scale.value.copy_(state["scale"])
+        self.scale.copy_(state["scale"])

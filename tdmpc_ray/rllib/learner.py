@@ -145,7 +145,7 @@ class TDMPC2Learner(TorchLearner):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
             state["tdmpc2"] = {
-                "scale": self._updater.scale.value.cpu(),
+                "scale": self._updater.scale.cpu(),
                 "generator": self._generator.get_state(),
                 "torch_rng": torch.get_rng_state(),
                 "rng": self._rng.bit_generator.state,
@@ -155,7 +155,7 @@ class TDMPC2Learner(TorchLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         if own := state.get("tdmpc2"):
-            self._updater.scale.value.copy_(own["scale"])
+            self._updater.scale.copy_(own["scale"])
             self._generator.set_state(own["generator"])
             torch.set_rng_state(own["torch_rng"])
             self._rng.bit_generator.state = own["rng"]

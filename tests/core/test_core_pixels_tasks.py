@@ -31,7 +31,7 @@ def test_every_model_size_reads_images(size: str) -> None:
     z = model.encode(torch.randint(256, (2, 3, 9, 64, 64), dtype=torch.uint8))
     assert z.shape == (2, 3, cfg.latent_dim)
     torch.testing.assert_close(z.unflatten(-1, (-1, 8)).sum(-1), torch.ones(2, 3, cfg.latent_dim // 8))
-    assert (model.encoder.projection is None) == (MODEL_SIZES[size]["latent_dim"] == 512)
+    assert (model.encoder.projection is None) == (MODEL_SIZES[size].latent_dim == 512)
 
 
 def test_an_update_shifts_its_images() -> None:

@@ -35,7 +35,10 @@ class Case:
         self.arrays = {key: torch.from_numpy(recorded[key]) for key in recorded.files}
 
         def section(kind: type) -> dict:
-            return {k: cfg[k] for k in kind.__dataclass_fields__ if k in cfg}
+            names = set(kind.__dataclass_fields__) - {
+                "compile"
+            }  # a boolean there, and of no effect on numbers
+            return {k: cfg[k] for k in names if k in cfg}
 
         self.model_cfg = ModelConfig(**section(ModelConfig))
         self.planner_cfg = PlannerConfig(**section(PlannerConfig))

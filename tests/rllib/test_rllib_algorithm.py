@@ -72,7 +72,7 @@ class TestRunning:
         ours, theirs = learner(copy), learner(algo)
         assert same(ours.module.get_state(), theirs.module.get_state())
         assert same(ours._get_optimizer_state(), theirs._get_optimizer_state())
-        assert ours._updater.scale.value == theirs._updater.scale.value
+        assert ours._updater.scale == theirs._updater.scale
         encoder, rest = ours.get_optimizer(optimizer_name="world").param_groups
         assert encoder["lr"] == pytest.approx(0.3 * rest["lr"])
         for name in ("obs", "action", "reward", "terminated", "next_row", "valid"):

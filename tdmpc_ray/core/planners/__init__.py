@@ -7,9 +7,12 @@ is in `functions.py`, its fast form for the CPU in `fused.py`.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners.contract import Plan, PlanNoise
 from tdmpc_ray.core.planners.gradient import plan_by_gradient
@@ -41,11 +44,19 @@ def plan(
         explore: add the plan's own noise to the chosen action.
         task: of each environment, for a multi-task model.
     """
-    discount = torch.as_tensor(discount, dtype=z.dtype, device=z.device).expand(len(z)).unsqueeze(-1)
+    if not isinstance(discount, Tensor):
+        discount = z.new_full((len(z),), discount)
+    discount = discount.unsqueeze(-1)
     # The previous plan is one step old, and nothing is known about its new last action.
     prev_mean = torch.cat([prev_mean[:, 1:], torch.zeros_like(prev_mean[:, :1])], 1)
+    method, is_compiled = _METHODS[cfg.method], compiles(cfg.compile, z.device) and cfg.method != "gradient"
+    if is_compiled:
+        begin_step(z.device)
+        method = _compiled(method)
     with products_in(cfg.dtype, z.device):
-        return _METHODS[cfg.method](model, z, prev_mean, cfg, noise, discount, explore, task)
+        decided = method(model, z, prev_mean, cfg, noise, discount, explore, task)
+    # The next compiled plan overwrites what this one gives out.
+    return Plan(*(x.clone() for x in decided)) if is_compiled else decided
 
 
 @torch.no_grad()
@@ -66,6 +77,8 @@ def act_by_policy(
     std[:, 0] = sample.log_std.exp() * (1.0 if task is None else task.action_mask)
     return Plan(sample.action if explore else sample.mean, mean, std)
 
+
+_compiled = functools.cache(Compiled)
 
 _METHODS = {
     "mppi": plan_by_sampling,

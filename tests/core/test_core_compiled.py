@@ -1,0 +1,86 @@
+"""torch.compile: nothing in a plan or an update keeps it from one graph, and the results are the same.
+
+The tests trace the functions and run the traced graph; what a GPU would make of it takes minutes to compile.
+"""
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+from test_core_reference import ACTION, BATCH, OBS, trained
+
+from tdmpc_ray.core import compiled, planners, update
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.update import UpdateNoise, Updater
+
+
+@pytest.fixture(autouse=True)
+def _traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace only, and fail where tracing fails."""
+
+    class Traced(compiled.Compiled):
+        def __init__(self, function: object) -> None:
+            super().__init__(function, backend="eager")
+
+        def __call__(self, *args: object, **kwargs: object) -> object:
+            return self._run(*args, **kwargs)
+
+    monkeypatch.setattr(update, "Compiled", Traced)
+    monkeypatch.setattr(planners, "_compiled", Traced)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_plan_is_one_graph(dtype: str) -> None:
+    torch.manual_seed(0)
+    settings = {"planner.dtype": dtype, "planner.iterations": 2, "planner.temperature": 0.01}
+    model, agent = trained(**settings)
+    model.eval()
+    noise = PlanNoise.sample(model, agent.planner, 2, torch.Generator().manual_seed(1))
+    z, prev_mean = model.encode(torch.randn(2, OBS)).detach(), torch.zeros(2, 3, ACTION)
+    plans = []
+    for setting in ("never", "always"):
+        cfg = dataclasses.replace(agent.planner, compile=setting)
+        plans.append(plan(model, z, prev_mean, cfg, noise, discount=0.97, explore=True))
+    ours, theirs = plans
+    if dtype == "fp32":
+        torch.testing.assert_close(ours.action, theirs.action, rtol=0, atol=1e-4)
+    # In bf16 other roundings let other candidates be elites.
+    torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=1e-4 if dtype == "fp32" else 0.05)
+
+
+def test_an_update_is_three_graphs() -> None:
+    metrics = []
+    for setting in ("never", "always"):
+        torch.manual_seed(0)
+        model, agent = trained(**{"model.dropout": 0.0, "update.compile": setting})
+        updater, generator = Updater(model, agent.update, 0.97), torch.Generator().manual_seed(1)
+        for _ in range(2):
+            obs, action = torch.randn(4, BATCH, OBS), torch.rand(3, BATCH, ACTION)
+            batch = Batch(obs, action, torch.randn(3, BATCH, 1), torch.zeros(3, BATCH, 1))
+            metrics.append(updater.step(batch, UpdateNoise.sample(model, 3, BATCH, generator)))
+    for name, value in metrics[1].items():
+        torch.testing.assert_close(metrics[3][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_where_nothing_can_compile_it_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    function = compiled.Compiled(double, backend=broken)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert torch.equal(function(torch.ones(3)), torch.full((3,), 2.0))
+    [line] = [r.getMessage() for r in caplog.records if r.name == compiled.__name__]
+    assert "double runs uncompiled, and slower" in line
+    assert "no compiler here" in line
+
+
+def test_auto_means_gpus() -> None:
+    assert compiled.compiles("auto", torch.device("cuda"))
+    assert not compiled.compiles("auto", torch.device("cpu"))
+    assert compiled.compiles("always", torch.device("cpu"))
