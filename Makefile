@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types test-fast test-slow test-learning bench
+.PHONY: help setup quickstart test lint types test-fast test-slow test-learning bench bench-gpu
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ test-slow: $(STAMP) ## outages, sweeps over every task (not in CI)
 
 bench: $(STAMP) ## plan and update in milliseconds, beside a straightforward implementation
 	$(BIN)/python tests/bench/bench_core.py $(BENCH_ARGS)
+
+bench-gpu: $(STAMP) ## the same on a GPU
+	$(BIN)/python tests/bench/bench_gpu.py $(BENCH_ARGS)
 
 test-learning: $(STAMP) ## learning runs of minutes to hours (not in CI)
 	$(BIN)/pytest -m learning

@@ -7,12 +7,9 @@ is in `functions.py`, its fast form for the CPU in `fused.py`.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners.contract import Plan, PlanNoise
 from tdmpc_ray.core.planners.gradient import plan_by_gradient
@@ -49,14 +46,8 @@ def plan(
     discount = discount.unsqueeze(-1)
     # The previous plan is one step old, and nothing is known about its new last action.
     prev_mean = torch.cat([prev_mean[:, 1:], torch.zeros_like(prev_mean[:, :1])], 1)
-    method, is_compiled = _METHODS[cfg.method], compiles(cfg.compile, z.device) and cfg.method != "gradient"
-    if is_compiled:
-        begin_step(z.device)
-        method = _compiled(method)
     with products_in(cfg.dtype, z.device):
-        decided = method(model, z, prev_mean, cfg, noise, discount, explore, task)
-    # The next compiled plan overwrites what this one gives out.
-    return Plan(*(x.clone() for x in decided)) if is_compiled else decided
+        return _METHODS[cfg.method](model, z, prev_mean, cfg, noise, discount, explore, task)
 
 
 @torch.no_grad()
@@ -77,8 +68,6 @@ def act_by_policy(
     std[:, 0] = sample.log_std.exp() * (1.0 if task is None else task.action_mask)
     return Plan(sample.action if explore else sample.mean, mean, std)
 
-
-_compiled = functools.cache(Compiled)
 
 _METHODS = {
     "mppi": plan_by_sampling,
