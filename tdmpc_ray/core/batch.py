@@ -34,12 +34,12 @@ class Batch(NamedTuple):
         return self.action.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """Copy to `device`; asynchronous where the memory is pinned."""
-        task = None if self.task is None else self.task.to(device, non_blocking=True)
-        return Batch(
-            self.obs.to(device, non_blocking=True),
-            self.action.to(device, non_blocking=True),
-            self.reward.to(device, non_blocking=True),
-            self.terminated.to(device, non_blocking=True),
-            task,
-        )
+        """Copy to `device`, without waiting for a GPU."""
+
+        def copy(x: Tensor) -> Tensor:
+            if torch.device(device).type == "cuda" and x.device.type == "cpu":
+                x = x.pin_memory()  # from other memory the copy would wait
+            return x.to(device, non_blocking=True)
+
+        task = None if self.task is None else copy(self.task)
+        return Batch(copy(self.obs), copy(self.action), copy(self.reward), copy(self.terminated), task)

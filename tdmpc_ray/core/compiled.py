@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 logger = logging.getLogger(__name__)
 
@@ -32,28 +31,34 @@ def begin_step(device: torch.device) -> None:
 
 
 class Compiled(Generic[P, T]):
-    """A function, compiled at its first call, once for all shapes of its inputs that occur.
+    """A function, compiled at its first call with inputs of new shapes, its backward pass too.
 
     Where that fails, as it does without a compiler on the machine, it says so once and runs uncompiled.
 
     Args:
         function: of tensors; without side effects.
-        backend: of torch.compile.
+        options: of torch.compile, in the place of CUDA graphs.
     """
 
-    def __init__(self, function: Callable[P, T], backend: str = "inductor") -> None:
-        mode = "reduce-overhead" if backend == "inductor" else None
+    def __init__(self, function: Callable[P, T], **options: Any) -> None:
         self._function, self._name = function, function.__name__
-        self._run: Callable[P, T] = torch.compile(
-            function, fullgraph=True, dynamic=False, backend=backend, mode=mode
-        )
+        # Numbers of environments, settings and shapes; beyond the limit a call is an error.
+        limit: dict[str, Any] = {"recompile_limit": 64, "isolate_recompiles": True}
+        options = options or {"mode": "reduce-overhead"}
+        self._run: Callable[P, T] = torch.compile(function, fullgraph=True, dynamic=False, **limit, **options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._run is self._function:
+            return self._function(*args, **kwargs)
+        # Imported here: it takes seconds, and most processes never compile.
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+        from torch._functorch import config
+
         try:
-            return self._run(*args, **kwargs)
-        except TorchDynamoException as error:
-            if self._run is self._function:
-                raise
+            # By default the backward pass is compiled when it runs, where nothing can take its place.
+            with config.patch(force_non_lazy_backward_lowering=True):
+                return self._run(*args, **kwargs)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = " ".join(str(error).split("\n")[:2])  # what failed, and why
             logger.warning("%s runs uncompiled, and slower: torch.compile says: %s", self._name, reason)
             self._run = self._function

@@ -81,7 +81,7 @@ class PlannerConfig:
     gradient_steps: int = 10  # gradient: steps of Adam per decision
     gradient_lr: float = 0.1  # gradient: their rate, before squashing
     dtype: str = "fp32"  # of the matrix products: fp32 or bf16
-    compile: str = "auto"  # by torch.compile: auto (on GPUs), always or never
+    compile: str = "auto"  # mppi and cem by torch.compile: auto (on GPUs), always or never
 
     def __post_init__(self) -> None:
         require_one_of(PLANNERS, "planner.method", self.method)

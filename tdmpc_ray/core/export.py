@@ -10,7 +10,7 @@ import copy
 import io
 import logging
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,11 @@ class PolicyProgram(nn.Module):
 
 
 class PlannerProgram(nn.Module):
-    """One decision in evaluation mode; the noise is that of `PlanNoise` with N = 1."""
+    """One decision in evaluation mode.
+
+    The noise is that of `PlanNoise` with N = 1; only `heads` is uniform noise, (I, num_q), whose two largest
+    values in each row pick the Q heads.
+    """
 
     def __init__(self, model: WorldModel, cfg: PlannerConfig, discount: float) -> None:
         super().__init__()
@@ -52,7 +56,8 @@ class PlannerProgram(nn.Module):
         heads: Tensor,
         gumbel: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        noise = PlanNoise(pi, candidates, value_pi, heads, gumbel, torch.zeros_like(prev_mean[:, 0]))
+        explore = torch.zeros_like(prev_mean[:, 0])
+        noise = PlanNoise(pi, candidates, value_pi, heads.topk(2).indices, gumbel, explore)
         z = self.model.encode(obs)
         decided = plan(self.model, z, prev_mean, self.cfg, noise, discount=self.discount, explore=False)
         return decided.action, decided.mean
@@ -71,23 +76,27 @@ def make_program(model: WorldModel, cfg: PlannerConfig, discount: float, what: s
     """The program that `what` names.
 
     Raises:
-        UserError: a planner that follows gradients, which no file of either format can hold.
+        UserError: a planner that no file can hold, or a model of several tasks.
     """
+    if model.num_tasks:
+        raise UserError("models of several tasks cannot be exported yet")
     obs = torch.zeros(1, *model.obs_shape)
     # A file holds what it computes with, and no more.
     unused = ["target_q"]
     if what == "policy":
         unused += ["q_ensemble", "dynamics", "reward_head", "termination_head"]
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model).cpu()
     for name in unused:
         setattr(model, name, None)
     if what == "policy":
         return Program(PolicyProgram(model), {"obs": obs}, ("action",))
-    if cfg.method == "gradient":
-        raise UserError("a planner that follows gradients cannot be exported: export --what policy")
+    if cfg.method not in ("mppi", "cem"):
+        raise UserError(f"planner.method={cfg.method} cannot be exported: export --what policy")
+    cfg = replace(cfg, dtype="fp32", compile="never")
     noise = PlanNoise.sample(model, cfg, 1, torch.Generator().manual_seed(0))
     inputs = {"obs": obs, "prev_mean": torch.zeros(1, cfg.horizon, model.action_dim)}
     inputs |= {f.name: getattr(noise, f.name) for f in fields(noise) if f.name != "explore"}
+    inputs["heads"] = torch.rand(len(noise.heads), model.cfg.num_q)
     return Program(PlannerProgram(model, cfg, discount), inputs, ("action", "plan_mean"))
 
 
@@ -99,8 +108,9 @@ def export(program: Program, path: Path, file_format: str) -> None:
     """
     inputs: tuple[Any, ...] = tuple(program.inputs.values())
     module = program.module.eval().requires_grad_(False)
-    # What the exporters say to their developers.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what its exporter says to its developers
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -123,3 +133,5 @@ def export(program: Program, path: Path, file_format: str) -> None:
         raise UserError(f"ONNX needs {error.name}: pip install 'tdmpc-ray[onnx]'") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        logger.setLevel(level)

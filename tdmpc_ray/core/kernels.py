@@ -97,9 +97,10 @@ def _compile(compiler: str) -> Path:
     return path
 
 
-def _fusable(x: Tensor) -> bool:
+def _fusable(x: Tensor, parameter: Tensor) -> bool:
     return (
         x.device.type == "cpu"
+        and parameter.dtype == torch.float32
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.shape[-1] <= MAX_DIM
         and not torch.compiler.is_compiling()
@@ -188,7 +189,7 @@ def norm_act(x: Tensor, weight: Tensor, bias: Tensor, simnorm_dim: int = 0, drop
     Returns:
         Like `x`.
     """
-    if _fusable(x):
+    if _fusable(x, weight):
         x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
         dim, num = x.shape[-1], x.numel()
         # The mask is a hash of this seed; drawn from the global generator, as PyTorch's own dropout is.
@@ -211,10 +212,11 @@ def norm_act(x: Tensor, weight: Tensor, bias: Tensor, simnorm_dim: int = 0, drop
 def two_hot_value(logits: Tensor, bins: Tensor) -> Tensor:
     """Expected scalar under logits over `bins` (K,) in symlog space: (..., K) -> (..., 1) float32."""
     logits = logits.float()
-    if _fusable(logits):
+    if _fusable(logits, bins):
         logits = logits.contiguous()
         if torch.is_grad_enabled() and logits.requires_grad:
             return _TwoHotValue.apply(logits, bins)
         return _two_hot_value_forward(logits, bins)
-    mean = (logits.softmax(-1) @ bins).unsqueeze(-1)
+    # No matrix product: autocast would run it in bfloat16, which tells only ten values of one size apart.
+    mean = (logits.softmax(-1) * bins).sum(-1, keepdim=True)
     return torch.sign(mean) * torch.expm1(mean.abs())

@@ -44,7 +44,10 @@ def td_target(
 
 
 class WorldModelLoss(NamedTuple):
-    """Terms of the world-model loss (scalars), and the rollout that they were computed on."""
+    """Terms of the world-model loss (scalars), and the rollout that they were computed on.
+
+    Only `total` has gradients.
+    """
 
     total: Tensor
     consistency: Tensor
@@ -78,7 +81,7 @@ def world_model_loss(
     rho = cfg.rho ** torch.arange(horizon, device=rollout.device) / horizon  # (H,)
 
     def over_time(loss: Tensor) -> Tensor:  # (H, B, ...) -> ()
-        return rho @ loss.flatten(1).mean(1)
+        return (rho * loss.flatten(1).mean(1)).sum()  # a product would run in bfloat16 under autocast
 
     consistency = over_time((rollout[1:].float() - next_z.float()).square())
     reward = over_time(
@@ -97,7 +100,8 @@ def world_model_loss(
         + cfg.value_coef * value
         + cfg.termination_coef * termination
     )
-    return WorldModelLoss(total, consistency, reward, value, termination, rollout)
+    terms = (consistency, reward, value, termination, rollout)
+    return WorldModelLoss(total, *(x.detach() for x in terms))
 
 
 class PolicyLoss(NamedTuple):
@@ -132,7 +136,7 @@ def policy_loss(
     objective = q / scale + cfg.entropy_coef * sample.scaled_entropy
     rho = cfg.rho ** torch.arange(len(zs), device=zs.device) / len(zs)
     return PolicyLoss(
-        -(rho @ objective.mean((1, 2))),
+        -(rho * objective.mean((1, 2))).sum(),
         sample.entropy.detach().mean(),
         sample.scaled_entropy.detach().mean(),
         scale,

@@ -1,4 +1,7 @@
-"""The type that matrix products run in. Parameters, norms, losses and optimizers are float32 in any case."""
+"""The type that matrix products run in. Parameters, norms, losses and optimizers are float32 in any case.
+
+What enters and leaves a product is rounded: latents and logits, but not the values read from logits.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ DTYPES = ("fp32", "bf16")
 def products_in(dtype: str, device: torch.device) -> AbstractContextManager:
     """Run the matrix products inside in `dtype`, one of DTYPES.
 
-    Weights are rounded once per context. So a context must not begin without gradients and go on with them:
-    the rounded weights would stay without.
+    Whole weights are rounded once per context. So a context must not begin without gradients and go on with
+    them, unless the weights need none: the rounded ones stay without.
     """
     return torch.autocast(device.type, torch.bfloat16) if dtype == "bf16" else nullcontext()

@@ -116,7 +116,8 @@ class Updater:
             Losses and gradient norms as 0-d tensors on the model's device: reading them syncs, not this.
         """
         model, cfg, device = self.model, self.cfg, self.model.bins.device
-        begin_step(device)
+        if compiles(cfg.compile, device):
+            begin_step(device)
         model.train()
         model.bound_task_embedding()
         task = model.task(batch.task)
@@ -129,9 +130,9 @@ class Updater:
             world = self._world_model_loss(model, batch, next_z, target, cfg, task, shift)
         grad_norm = self._descend(self.world_optimizer, self._world_params, world.total)
 
-        zs, task = world.zs.detach(), model.task(batch.task, detach=True)
+        task = model.task(batch.task, detach=True)
         with products():
-            pi = self._policy_loss(model, zs, self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
+            pi = self._policy_loss(model, world.zs, self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
         pi_grad_norm = self._descend(self.pi_optimizer, self._pi_params, pi.total)
 
         with torch.no_grad():

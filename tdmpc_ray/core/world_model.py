@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -219,7 +220,10 @@ def _run(network: nn.Sequential, z: Tensor, task: TaskContext | None, action: Te
     assert isinstance(first, NormedLinear)
     from_z, from_action = first.weight.split([first.in_features - action.shape[-1], action.shape[-1]], 1)
     hidden = F.linear(_join(z, task), from_z, first.bias) + F.linear(action, from_action)
-    return network[1:](first.norm_act(hidden))
+    x = first.norm_act(hidden)
+    for layer in itertools.islice(network, 1, None):
+        x = layer(x)
+    return x
 
 
 def _join(x: Tensor, task: TaskContext | None, action: Tensor | None = None) -> Tensor:

@@ -47,7 +47,7 @@ def waits(task: Callable[[], object], device: torch.device) -> int:
     torch.cuda.synchronize(device)
     with torch.profiler.profile() as profile:
         task()
-    names = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::item")
+    names = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
     counts = {event.key: event.count for event in profile.key_averages()}
     # The profiler synchronises once itself, at its end.
     return sum(counts.get(name, 0) for name in names) - min(counts.get("cudaDeviceSynchronize", 0), 1)
@@ -120,6 +120,8 @@ def main() -> None:
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: no GPU here; --device cpu --size tiny --dry shows that the script runs")
+    if device.type != "cuda" and not arguments.dry:
+        raise SystemExit("error: --device cpu goes with --dry only")
     rows = []
     print("".join(f"{word:>13}" for word in HEADER))
     for row in measure(arguments.size, arguments.envs, 1 if arguments.dry else arguments.repeats, device):

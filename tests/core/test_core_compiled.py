@@ -1,4 +1,4 @@
-"""torch.compile: nothing in a plan or an update keeps it from one graph, and the results are the same.
+"""torch.compile: nothing breaks a graph or is compiled twice, and the results are the same.
 
 The tests trace the functions and run the traced graph; what a GPU would make of it takes minutes to compile.
 """
@@ -10,6 +10,7 @@ import logging
 import pytest
 import torch
 from test_core_reference import ACTION, BATCH, OBS, trained
+from torch._dynamo.backends.debugging import aot_eager
 
 from tdmpc_ray.core import compiled, update
 from tdmpc_ray.core.batch import Batch
@@ -17,56 +18,64 @@ from tdmpc_ray.core.planners import PlanNoise, plan, sampling
 from tdmpc_ray.core.update import UpdateNoise, Updater
 
 
-@pytest.fixture(autouse=True)
-def _traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace only, and fail where tracing fails."""
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Trace only, forward and backward; fail where that fails. Gives one entry per traced function."""
+    traced: list[str] = []
 
     class Traced(compiled.Compiled):
         def __init__(self, function: object) -> None:
-            super().__init__(function, backend="eager")
+            def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+                traced.append(self._name)
+                return aot_eager(graph, inputs)
+
+            super().__init__(function, backend=backend)
 
         def __call__(self, *args: object, **kwargs: object) -> object:
             return self._run(*args, **kwargs)
 
     monkeypatch.setattr(update, "Compiled", Traced)
     monkeypatch.setattr(sampling, "_compiled", functools.cache(Traced))
+    return traced
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_a_plan_is_two_graphs(dtype: str) -> None:
+def test_a_plan_is_two_graphs(dtype: str, graphs: list[str]) -> None:
     torch.manual_seed(0)
-    settings = {"planner.dtype": dtype, "planner.iterations": 2, "planner.temperature": 0.01}
+    settings = {"planner.dtype": dtype, "planner.iterations": 3, "planner.temperature": 0.01}
     model, agent = trained(**settings)
     model.eval()
     noise = PlanNoise.sample(model, agent.planner, 2, torch.Generator().manual_seed(1))
     z, prev_mean = model.encode(torch.randn(2, OBS)).detach(), torch.zeros(2, 3, ACTION)
     plans = []
-    for setting in ("never", "always"):
+    for setting in ("never", "always", "always"):
         cfg = dataclasses.replace(agent.planner, compile=setting)
         plans.append(plan(model, z, prev_mean, cfg, noise, discount=0.97, explore=True))
-    ours, theirs = plans
-    with torch.compiler.set_stance("fail_on_recompile"):
-        plan(model, z + 1, prev_mean, cfg, noise, discount=0.97, explore=True)
+    assert graphs == ["_propose", "_refine"]
+    ours, theirs, again = plans
+    assert torch.equal(theirs.mean, again.mean)
     if dtype == "fp32":
         torch.testing.assert_close(ours.action, theirs.action, rtol=0, atol=1e-4)
     # In bf16 other roundings let other candidates be elites.
     torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=1e-4 if dtype == "fp32" else 0.05)
 
 
-def test_an_update_is_three_graphs() -> None:
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_an_update_is_three_graphs(dtype: str, graphs: list[str]) -> None:
     metrics = []
     for setting in ("never", "always"):
         torch.manual_seed(0)
-        model, agent = trained(**{"model.dropout": 0.0, "update.compile": setting})
+        settings = {"model.dropout": 0.0, "update.compile": setting, "update.dtype": dtype}
+        model, agent = trained(**settings)
         updater, generator = Updater(model, agent.update, 0.97), torch.Generator().manual_seed(1)
         for _ in range(2):
             obs, action = torch.randn(4, BATCH, OBS), torch.rand(3, BATCH, ACTION)
             batch = Batch(obs, action, torch.randn(3, BATCH, 1), torch.zeros(3, BATCH, 1))
-            stance = "default" if len(metrics) < 3 else "fail_on_recompile"
-            with torch.compiler.set_stance(stance):
-                metrics.append(updater.step(batch, UpdateNoise.sample(model, 3, BATCH, generator)))
+            metrics.append(updater.step(batch, UpdateNoise.sample(model, 3, BATCH, generator)))
+    assert graphs == ["_targets", "world_model_loss", "policy_loss"]
+    rtol = 1e-4 if dtype == "fp32" else 0.1  # other roundings: of gradients, too
     for name, value in metrics[1].items():
-        torch.testing.assert_close(metrics[3][name], value, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(metrics[3][name], value, rtol=rtol, atol=1e-5, msg=name)
 
 
 def test_where_nothing_can_compile_it_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """Exported files act as the agent does, in a process that has nothing of this package."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,9 @@ numpy.savez(sys.argv[3], *session.run(None, {name: inputs[name] for name in inpu
 
 
 def agent_and_model(episodic: bool = False) -> tuple:
-    agent = agent_config("tiny", "light", {**SETTINGS, "model.episodic": episodic})
+    # Settings of the training that a file must not take over, and more heads than are used.
+    settings = {**SETTINGS, "model.episodic": episodic, "model.num_q": 3, "planner.dtype": "bf16"}
+    agent = agent_config("tiny", "light", settings)
     torch.manual_seed(0)
     model = WorldModel((5,), 2, agent.model).eval()
     with torch.no_grad():
@@ -61,7 +64,8 @@ def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_
     generator = torch.Generator().manual_seed(5)
     obs, prev_mean = torch.randn(1, 5), torch.rand(1, agent.planner.horizon, 2) * 2 - 1
     noise = PlanNoise.sample(model, agent.planner, 1, generator)
-    values = {"obs": obs, "prev_mean": prev_mean, **vars(noise)}
+    keys = torch.rand(len(noise.heads), 3)
+    values = {"obs": obs, "prev_mean": prev_mean, **vars(noise), "heads": keys}
     np.savez(tmp_path / "inputs.npz", **{name: values[name].numpy() for name in program.inputs})
     command = [sys.executable, "-c", RUN[file_format], "file", "inputs.npz", "outputs.npz"]
     subprocess.run(command, cwd=tmp_path, check=True)
@@ -71,7 +75,9 @@ def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_
     if what == "policy":
         expected = (model.pi(z, torch.zeros(1, 2)).mean,)
     else:
-        decided = plan(model, z, prev_mean, agent.planner, noise, discount=0.97, explore=False)
+        noise = dataclasses.replace(noise, heads=keys.topk(2).indices)
+        cfg = dataclasses.replace(agent.planner, dtype="fp32")
+        decided = plan(model, z, prev_mean, cfg, noise, discount=0.97, explore=False)
         expected = (decided.action, decided.mean)
     assert len(outputs) == len(expected)
     for ours, theirs in zip(outputs, expected, strict=True):
@@ -80,9 +86,13 @@ def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
     _, model = agent_and_model()
-    cfg = agent_config("tiny", overrides={"planner.method": "gradient"}).planner
-    with pytest.raises(UserError, match="cannot be exported: export --what policy"):
-        make_program(model, cfg, 0.97, "planner")
+    for method in ("gradient", "policy"):
+        cfg = agent_config("tiny", overrides={"planner.method": method}).planner
+        with pytest.raises(UserError, match=f"planner.method={method} cannot be exported: export --what pol"):
+            make_program(model, cfg, 0.97, "planner")
+    several = WorldModel((5,), 2, agent_config("tiny").model, action_dims=[2, 1])
+    with pytest.raises(UserError, match="models of several tasks cannot be exported yet"):
+        make_program(several, cfg, 0.97, "policy")
     program = make_program(model, cfg, 0.97, "policy")
     with pytest.raises(UserError, match="cannot write"):
         export(program, tmp_path / "no" / "file", "torch")

@@ -71,6 +71,25 @@ def test_bfloat16_is_float32_rounded(monkeypatch: pytest.MonkeyPatch, simnorm_di
     torch.testing.assert_close(ours[0].float(), plain[0].float(), rtol=2**-7, atol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", [True, False])
+def test_values_are_read_from_bfloat16_logits_in_float32(
+    kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernel:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    torch.manual_seed(0)
+    logits, bins = (torch.randn(500, 101) * 0.1).bfloat16(), torch.linspace(-10, 10, 101)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = kernels.two_hot_value(logits, bins)
+    torch.testing.assert_close(value, kernels.two_hot_value(logits.float(), bins))
+
+
+def test_parameters_in_bfloat16_are_left_to_pytorch() -> None:
+    x, w, b = torch.randn(5, 16).bfloat16(), torch.rand(16) + 0.5, torch.randn(16)
+    ours = kernels.norm_act(x, w.bfloat16(), b.bfloat16())
+    torch.testing.assert_close(ours.float(), kernels.norm_act(x, w, b).float(), rtol=0.02, atol=0.02)
+
+
 def test_bfloat16_keeps_what_is_no_number() -> None:
     x = torch.ones(1, 8).bfloat16()
     x[0, 3] = torch.nan

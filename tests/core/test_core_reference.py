@@ -7,6 +7,7 @@ import pytest
 import reference
 import torch
 
+from tdmpc_ray.core import kernels
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
@@ -27,9 +28,9 @@ def trained(size: str = "tiny", **settings: object) -> tuple[WorldModel, object]
     return model, agent
 
 
-@pytest.mark.parametrize("kernels", [True, False])
-def test_plans_are_those_of_the_reference(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not kernels:
+@pytest.mark.parametrize("fused", [True, False])
+def test_plans_are_those_of_the_reference(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not fused:
         monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
     torch.manual_seed(1)
     model, agent = trained("1")
@@ -70,6 +71,13 @@ def test_a_hundred_updates_follow_the_reference() -> None:
     torch.testing.assert_close(ours.scale, reference_update.scale, rtol=1e-3, atol=0)
 
 
+@pytest.fixture(params=[True, False], ids=["kernels", "plain"])
+def _with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.param:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+
+
+@pytest.mark.usefixtures("_with_and_without_kernels")
 @pytest.mark.parametrize("method", ["mppi", "gradient"])
 def test_a_plan_in_bf16_values_candidates_as_in_fp32(method: str) -> None:
     torch.manual_seed(4)
@@ -89,6 +97,7 @@ def test_a_plan_in_bf16_values_candidates_as_in_fp32(method: str) -> None:
     assert not torch.equal(plans[0].mean, plans[1].mean)  # it did run in bf16
 
 
+@pytest.mark.usefixtures("_with_and_without_kernels")
 def test_updates_in_bf16_lose_as_in_fp32() -> None:
     """The same 300 batches and noise; losses at the end, averaged over 50 updates."""
     curves, names = [], [f"loss/{name}" for name in ("consistency", "reward", "value", "pi")]
@@ -110,6 +119,7 @@ def test_updates_in_bf16_lose_as_in_fp32() -> None:
             reward = (obs[:-1, :, :1] + action[..., :1]).tanh()
             batch = Batch(obs, action, reward, torch.zeros(3, BATCH, 1))
             metrics = updater.step(batch, UpdateNoise.sample(model, 3, BATCH, generator))
+            assert metrics["loss/total"].dtype == torch.float32
             losses.append([float(metrics[name]) for name in names])
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.world_parameters())
         curves.append(torch.tensor(losses))

@@ -44,7 +44,8 @@ def plan_by_sampling(
     mask = None if task is None else task.action_mask.unsqueeze(1)  # (N, 1, A)
 
     prior = propose(functions, z, noise.pi, discount)
-    mean = prev_mean.transpose(0, 1).unsqueeze(2)  # (H, N, 1, A)
+    # Copied, so that its strides are those of the means that follow: others would be compiled for anew.
+    mean = prev_mean.transpose(0, 1).unsqueeze(2).clone(memory_format=torch.contiguous_format)  # (H, N, 1, A)
     std = torch.full_like(mean, cfg.max_std)
     for eps, value_eps, heads in zip(noise.candidates, noise.value_pi, noise.heads, strict=True):
         mean, std, elites, score = refine(
