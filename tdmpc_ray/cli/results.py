@@ -33,8 +33,8 @@ def evaluate(
     quiet()
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
 
+    settings = parse_settings(set_ or [])
     with progress_bar("playing") as advance:
-        settings = parse_settings(set_ or [])
         played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance, settings)
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"] or [None] * len(returns)

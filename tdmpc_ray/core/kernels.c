@@ -296,7 +296,7 @@ static void policy_(Gemm gemm, const Mlp *pi, const float *z, const float *eps, 
         }
 }
 
-/* planner.rollout: actions (horizon, rows, a_dim) from z (rows / shared, z_dim), discount (rows / shared).
+/* ModelFunctions.rollout: actions (horizon, rows, a_dim) from z (rows / shared, z_dim), discount (rows / shared).
    Out: total (rows), z_last (rows, z_dim), weight (rows). termination may be null. scratch: rows * (2 * hidden + z_dim + widest). */
 void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Mlp *termination, const float *bins,
                      const float *z, const float *actions, int64_t horizon, int64_t rows, int64_t shared,
@@ -322,7 +322,7 @@ void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Ml
     }
 }
 
-/* planner.terminal_value: mean of two heads at a policy action. scratch: rows * (2 * hidden + widest + 1). */
+/* ModelFunctions.terminal_value: mean of two heads at a policy action. scratch: rows * (2 * hidden + widest + 1). */
 void terminal_value_forward(Gemm gemm, const Mlp *pi, const Mlp *head0, const Mlp *head1, const float *bins,
                             const float *z, const float *eps, int64_t rows, float log_std_min, float log_std_max,
                             float *scratch, float *value) {
@@ -337,7 +337,7 @@ void terminal_value_forward(Gemm gemm, const Mlp *pi, const Mlp *head0, const Ml
     for (int64_t r = 0; r < rows; r++) value[r] = 0.5f * (value[r] + second[r]);
 }
 
-/* planner.policy_rollout: eps (horizon, rows, a_dim) and z (rows, z_dim) to actions (horizon, rows, a_dim). */
+/* ModelFunctions.policy_rollout: eps (horizon, rows, a_dim) and z (rows, z_dim) to actions (horizon, rows, a_dim). */
 void policy_rollout_forward(Gemm gemm, const Mlp *pi, const Mlp *dynamics, const float *z, const float *eps,
                             int64_t horizon, int64_t rows, float log_std_min, float log_std_max, float *scratch,
                             float *actions) {

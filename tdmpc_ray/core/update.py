@@ -100,10 +100,10 @@ class Updater:
             raise ValueError(f"{model.num_tasks} tasks need as many discounts, not {discount}")
         self.world_optimizer, self.pi_optimizer = optimizers or make_optimizers(model, cfg)
         self.scale = torch.ones((), device=model.bins.device)
-        compiled = compiles(cfg.compile, model.bins.device)
-        self._targets = Compiled(_targets) if compiled else _targets
-        self._world_model_loss = Compiled(world_model_loss) if compiled else world_model_loss
-        self._policy_loss = Compiled(policy_loss) if compiled else policy_loss
+        self._compiles = compiles(cfg.compile, model.bins.device)
+        self._targets = Compiled(_targets) if self._compiles else _targets
+        self._world_model_loss = Compiled(world_model_loss) if self._compiles else world_model_loss
+        self._policy_loss = Compiled(policy_loss) if self._compiles else policy_loss
         self._world_params = model.world_parameters()
         self._pi_params = list(model.policy.parameters())
         self._online: list[Tensor] = list(model.q_ensemble.parameters())
@@ -116,7 +116,7 @@ class Updater:
             Losses and gradient norms as 0-d tensors on the model's device: reading them syncs, not this.
         """
         model, cfg, device = self.model, self.cfg, self.model.bins.device
-        if compiles(cfg.compile, device):
+        if self._compiles:
             begin_step(device)
         model.train()
         model.bound_task_embedding()

@@ -56,8 +56,6 @@ def agent_and_model(episodic: bool = False) -> tuple:
 @pytest.mark.parametrize("file_format", RUN)
 @pytest.mark.parametrize("what", ["policy", "planner"])
 def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_path: Path) -> None:
-    if file_format == "onnx":
-        pytest.importorskip("onnxruntime")
     agent, model = agent_and_model(episodic=what == "planner")
     program = make_program(model, agent.planner, 0.97, what)
     export(program, tmp_path / "file", file_format)

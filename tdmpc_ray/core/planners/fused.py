@@ -117,7 +117,7 @@ class FusedModel:
         return torch.empty(rows * self._scratch_per_row)
 
     def rollout(self, z: Tensor, actions: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `planner.rollout`; z (N, Z) serves all S candidates of actions (H, N, S, A)."""
+        """See `ModelFunctions.rollout`."""
         actions, z, discount = actions.contiguous(), z.contiguous(), discount.contiguous()
         horizon, num_envs, num, action_dim = actions.shape
         rows = num_envs * num
@@ -132,7 +132,7 @@ class FusedModel:
         return total, last_z, weight
 
     def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
-        """See `planner.terminal_value`; z (N, S, Z) -> (N, S)."""
+        """See `ModelFunctions.terminal_value`."""
         z, eps = z.contiguous(), eps.contiguous()
         rows = z.shape[0] * z.shape[1]
         value, scratch = torch.empty(z.shape[:-1]), self._scratch(rows)
@@ -144,7 +144,7 @@ class FusedModel:
         return value
 
     def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
-        """See `planner.policy_rollout`; z (N, Z), eps (H, N, P, A) -> (H, N, P, A)."""
+        """See `ModelFunctions.policy_rollout`."""
         horizon, num_envs, num, _ = eps.shape
         rows, eps = num_envs * num, eps.contiguous()
         z = z.repeat_interleave(num, 0)
