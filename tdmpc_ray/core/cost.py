@@ -35,6 +35,7 @@ class _Rows:
         layers = _encoder_layers(model.encoder)
         self.encoder = sum(layers)
         self.observation = layers[0]  # needs no gradient of its own
+        self.latent = 2 * z * cfg.mlp_dim  # a latent's part of a first layer
         self.dynamics = _mlp(z + a, cfg.mlp_dim, cfg.latent_dim)
         self.reward = _mlp(z + a, cfg.mlp_dim, cfg.num_bins)
         self.q = _mlp(z + a, cfg.mlp_dim, cfg.num_bins)  # one head
@@ -47,7 +48,8 @@ def update_flops(model: WorldModel, cfg: UpdateConfig, horizon: int) -> int:
     rows, num_q = _Rows(model), model.cfg.num_q
     targets = horizon * (rows.encoder + rows.pi + 2 * rows.q)
     learned = rows.encoder + horizon * (rows.dynamics + rows.reward + num_q * rows.q + rows.termination)
-    policy = (horizon + 1) * (3 * rows.pi + 2 * 2 * rows.q)
+    # The policy learns on given latents: neither it nor the two heads send gradients there.
+    policy = (horizon + 1) * (3 * rows.pi + 2 * 2 * rows.q - 3 * rows.latent)
     return cfg.batch_size * (targets + 3 * learned - rows.observation + policy)
 
 

@@ -1,8 +1,8 @@
 /* Fused row kernels for the CPU: what follows a matrix product in TD-MPC2, in one pass over memory.
 
-   A row is x[dim]. `groups` tells how many rows share one set of LayerNorm parameters: the heads of an
-   ensemble each have their own. LayerNorm: h = (x - mean) * rstd, u = h * w + b, eps 1e-5.
-   Dropout (Q heads) happens before the norm; its mask is a hash of (seed, element), so that backward
+   A row is x[dim], a product without its bias c. `group_rows` tells how many rows share one set of parameters:
+   the heads of an ensemble each have their own. LayerNorm: h = (x + c - mean) * rstd, u = h * w + b, eps 1e-5.
+   Dropout (Q heads) happens between bias and norm; its mask is a hash of (seed, element), so that backward
    rebuilds it instead of storing it. */
 
 #include <math.h>
@@ -59,13 +59,6 @@ INLINE float exp_(float x) {
     return p * scale;
 }
 
-/* tanh(softplus(u)) = n / (n + 2) with n = e^u (e^u + 2): mish with one exponential. */
-INLINE float mish_gate(float u, float *e) {
-    *e = exp_(u < 20.0f ? u : 20.0f);
-    float n = *e * (*e + 2.0f);
-    return n / (n + 2.0f);
-}
-
 INLINE uint32_t hash_(uint32_t x) {
     x ^= x >> 16; x *= 0x7feb352dU;
     x ^= x >> 15; x *= 0x846ca68bU;
@@ -77,17 +70,24 @@ INLINE float keep_(uint32_t seed, uint32_t index, uint32_t threshold, float scal
     return hash_(hash_(index) ^ seed) < threshold ? 0.0f : scale;
 }
 
-INLINE float dropped_(const float *x, int64_t row, int64_t dim, int64_t i, uint32_t seed, uint32_t threshold, float scale) {
-    return threshold ? x[i] * keep_(seed, (uint32_t)(row * dim + i), threshold, scale) : x[i];
-}
-
-INLINE void moments_(const float *x, int64_t dim, float *mean, float *rstd) {
+/* v = (x + c) * keep, and its moments. keep is written where there is dropout. */
+INLINE void moments_(const float *x, const float *c, int64_t r, int64_t dim, uint32_t seed, uint32_t threshold,
+                     float scale, float *v, float *keep, float *mean, float *rstd) {
     float sum = 0.0f, square = 0.0f;
+    if (threshold) {
 #pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < dim; i++) sum += x[i];
+        for (int64_t i = 0; i < dim; i++) {
+            keep[i] = keep_(seed, (uint32_t)(r * dim + i), threshold, scale);
+            v[i] = (x[i] + c[i]) * keep[i];
+            sum += v[i];
+        }
+    } else {
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < dim; i++) { v[i] = x[i] + c[i]; sum += v[i]; }
+    }
     float m = sum / dim;
 #pragma omp simd reduction(+ : square)
-    for (int64_t i = 0; i < dim; i++) square += (x[i] - m) * (x[i] - m);
+    for (int64_t i = 0; i < dim; i++) square += (v[i] - m) * (v[i] - m);
     *mean = m;
     *rstd = 1.0f / sqrtf(square / dim + 1e-5f);
 }
@@ -117,78 +117,77 @@ INLINE void softmax_groups_(float *u, int64_t dim, int64_t group) {
     }
 }
 
-/* y = act(LayerNorm(dropout(x))): mish where simnorm is 0, else softmax over groups of `simnorm`.
-   x and y are float or bf16. stats: (rows, 2) mean and rstd, for backward; may be null. */
-void norm_act_forward(const void *x, const float *w, const float *b, void *y, float *stats, int64_t is_bf16,
+/* y = act(LayerNorm(dropout(x + c))): mish where simnorm is 0, else softmax over groups of `simnorm`.
+   x and y are float or bf16, and may be one. c, w, b: (rows / group_rows, dim). */
+void norm_act_forward(const void *x, const float *c, const float *w, const float *b, void *y, int64_t is_bf16,
                       int64_t rows, int64_t dim, int64_t group_rows, int64_t simnorm, uint32_t seed,
                       uint32_t threshold, float scale) {
-    float wide[MAX_DIM], buffer[MAX_DIM];
+    float wide[MAX_DIM], v[MAX_DIM], keep[MAX_DIM];
     for (int64_t r = 0; r < rows; r++) {
-        const float *xr = row_(x, r, dim, is_bf16, wide);
-        const float *wr = w + (r / group_rows) * dim, *br = b + (r / group_rows) * dim;
+        int64_t p = (r / group_rows) * dim;
+        const float *xr = row_(x, r, dim, is_bf16, wide), *wr = w + p, *br = b + p;
         float *yr = is_bf16 ? wide : (float *)y + r * dim, mean, rstd;
-        if (threshold) {
-#pragma omp simd
-            for (int64_t i = 0; i < dim; i++) buffer[i] = dropped_(xr, r, dim, i, seed, threshold, scale);
-            xr = buffer;
-        }
-        moments_(xr, dim, &mean, &rstd);
-        if (stats) { stats[2 * r] = mean; stats[2 * r + 1] = rstd; }
+        moments_(xr, c + p, r, dim, seed, threshold, scale, v, keep, &mean, &rstd);
         if (simnorm) {
 #pragma omp simd
-            for (int64_t i = 0; i < dim; i++) yr[i] = (xr[i] - mean) * rstd * wr[i] + br[i];
+            for (int64_t i = 0; i < dim; i++) yr[i] = (v[i] - mean) * rstd * wr[i] + br[i];
             softmax_groups_(yr, dim, simnorm);
         } else {
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) {
-                float u = (xr[i] - mean) * rstd * wr[i] + br[i], e;
-                yr[i] = u * mish_gate(u, &e);
+                float u = (v[i] - mean) * rstd * wr[i] + br[i], e = exp_(u < 20.0f ? u : 20.0f), n = e * (e + 2.0f);
+                yr[i] = u * n / (n + 2.0f); /* tanh(softplus(u)) = n / (n + 2) with n = e^u (e^u + 2) */
             }
         }
         if (is_bf16) round_(yr, (bf16 *)y + r * dim, dim);
     }
 }
 
-/* Gradients of norm_act_forward. dw and db, (rows / group_rows, dim), must be zero on entry; null skips them. */
-void norm_act_backward(const void *x, const float *w, const float *b, const void *y, const float *stats,
-                       const void *dy, void *dx, float *dw, float *db, int64_t is_bf16, int64_t rows, int64_t dim,
+/* Gradients of norm_act_forward. y counts with simnorm alone. dc, dw and db, (rows / group_rows, dim), must be
+   zero on entry; null skips them. */
+void norm_act_backward(const void *x, const float *c, const float *w, const float *b, const void *y, const void *dy,
+                       void *dx, float *dc, float *dw, float *db, int64_t is_bf16, int64_t rows, int64_t dim,
                        int64_t group_rows, int64_t simnorm, uint32_t seed, uint32_t threshold, float scale) {
-    float h[MAX_DIM], g[MAX_DIM], wide_x[MAX_DIM], wide_y[MAX_DIM], wide_dy[MAX_DIM];
+    float h[MAX_DIM], g[MAX_DIM], keep[MAX_DIM], wide_x[MAX_DIM], wide_y[MAX_DIM], wide_dy[MAX_DIM];
     for (int64_t r = 0; r < rows; r++) {
         int64_t p = (r / group_rows) * dim;
         const float *xr = row_(x, r, dim, is_bf16, wide_x), *dyr = row_(dy, r, dim, is_bf16, wide_dy);
         const float *wr = w + p, *br = b + p, *yr = simnorm ? row_(y, r, dim, is_bf16, wide_y) : 0;
-        float *dxr = is_bf16 ? wide_x : (float *)dx + r * dim, mean = stats[2 * r], rstd = stats[2 * r + 1];
-#pragma omp simd
-        for (int64_t i = 0; i < dim; i++)
-            h[i] = (dropped_(xr, r, dim, i, seed, threshold, scale) - mean) * rstd;
+        float *dxr = is_bf16 ? wide_x : (float *)dx + r * dim, mean, rstd, sum = 0.0f, dot = 0.0f;
+        moments_(xr, c + p, r, dim, seed, threshold, scale, h, keep, &mean, &rstd);
         if (simnorm) { /* g = y * (dy - sum of dy * y over the group) */
-            for (int64_t s = 0; s < dim; s += simnorm) {
-                float dot = 0.0f;
-#pragma omp simd reduction(+ : dot)
-                for (int64_t i = s; i < s + simnorm; i++) dot += dyr[i] * yr[i];
 #pragma omp simd
-                for (int64_t i = s; i < s + simnorm; i++) g[i] = yr[i] * (dyr[i] - dot);
+            for (int64_t i = 0; i < dim; i++) { h[i] = (h[i] - mean) * rstd; g[i] = dyr[i] * yr[i]; }
+            for (int64_t s = 0; s < dim; s += simnorm) {
+                float weighted = 0.0f;
+                for (int64_t i = s; i < s + simnorm; i++) weighted += g[i];
+                for (int64_t i = s; i < s + simnorm; i++) g[i] -= yr[i] * weighted;
             }
-        } else { /* d mish / du = gate + u * (1 - gate^2) * sigmoid(u) */
+        } else { /* d mish / du = n / (n + 2) + u * 4 e (e + 1) / (n + 2)^2, with e and n as in the forward pass */
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) {
-                float u = h[i] * wr[i] + br[i], e, gate = mish_gate(u, &e);
-                g[i] = dyr[i] * (gate + u * (1.0f - gate * gate) * (e / (e + 1.0f)));
+                h[i] = (h[i] - mean) * rstd;
+                float u = h[i] * wr[i] + br[i], e = exp_(u < 20.0f ? u : 20.0f), n = e * (e + 2.0f);
+                float inverse = 1.0f / (n + 2.0f);
+                g[i] = dyr[i] * inverse * (n + u * 4.0f * e * (e + 1.0f) * inverse);
             }
         }
         if (dw) {
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) { dw[p + i] += g[i] * h[i]; db[p + i] += g[i]; }
         }
-        float sum = 0.0f, dot = 0.0f;
 #pragma omp simd reduction(+ : sum, dot)
         for (int64_t i = 0; i < dim; i++) { g[i] *= wr[i]; sum += g[i]; dot += g[i] * h[i]; }
         sum /= dim; dot /= dim;
 #pragma omp simd
-        for (int64_t i = 0; i < dim; i++) {
-            float d = rstd * (g[i] - sum - h[i] * dot);
-            dxr[i] = threshold ? d * keep_(seed, (uint32_t)(r * dim + i), threshold, scale) : d;
+        for (int64_t i = 0; i < dim; i++) dxr[i] = rstd * (g[i] - sum - h[i] * dot);
+        if (threshold) {
+#pragma omp simd
+            for (int64_t i = 0; i < dim; i++) dxr[i] *= keep[i];
+        }
+        if (dc) {
+#pragma omp simd
+            for (int64_t i = 0; i < dim; i++) dc[p + i] += dxr[i];
         }
         if (is_bf16) round_(dxr, (bf16 *)dx + r * dim, dim);
     }
@@ -242,44 +241,50 @@ typedef struct {
     int64_t latent, in, hidden, out, simnorm, groups;
 } Mlp;
 
-/* y (rows, out) = x (rows, in) . w^T + y */
+/* y (rows, out) = x (rows, in) . w^T, plus y where `add` is 1 */
 INLINE void product_(Gemm gemm, const float *x, const float *w, float *y, int64_t rows, int64_t in, int64_t out,
-                     int64_t ld_x, int64_t ld_w) {
+                     int64_t ld_x, int64_t ld_w, float add) {
     /* In column-major terms: y^T (out, rows) = w . x^T. */
     const int m = (int)out, n = (int)rows, k = (int)in, lda = (int)ld_w, ldb = (int)ld_x;
     const float one = 1.0f;
-    gemm("T", "N", &m, &n, &k, &one, w, &lda, x, &ldb, &one, y, &m);
+    gemm("T", "N", &m, &n, &k, &one, w, &lda, x, &ldb, &add, y, &m);
 }
 
-static void fill_(float *y, const float *bias, int64_t rows, int64_t dim, int64_t groups) {
-    for (int64_t r = 0; r < rows; r++) memcpy(y + r * dim, bias + r * groups / rows * dim, dim * sizeof(float));
+/* What follows a product in place, without gradients: bias (groups, dim), one row for every rows / groups. */
+static void finish_(float *y, const float *bias, const float *gain, const float *shift, int64_t rows, int64_t dim,
+                    int64_t groups, int64_t simnorm) {
+    int64_t each = rows / groups;
+    for (int64_t g = 0; g < groups; g++) {
+        float *part = y + g * each * dim;
+        norm_act_forward(part, bias + g * dim, gain, shift, part, 0, each, dim, each, simnorm, 0, 0, 1.0f);
+    }
 }
 
 /* Run one MLP on [z, a]. Each z row serves `shared` consecutive rows of a, so that its part of the first
    product is computed once. a may be null. scratch: 2 * rows * hidden. out: rows * mlp.out. */
 static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, const float *a, int64_t a_dim, int64_t rows,
                  int64_t shared, float *scratch, float *out) {
-    int64_t hidden = mlp->hidden;
+    int64_t hidden = mlp->hidden, z_dim = mlp->latent;
     float *first = scratch, *second = scratch + rows * hidden;
     if (rows == 0) return;
-    int64_t z_dim = mlp->latent;
-    fill_(second, mlp->b[0], rows / shared, hidden, mlp->groups);
-    product_(gemm, z, mlp->w[0], second, rows / shared, z_dim, hidden, z_dim, mlp->in);
+    product_(gemm, z, mlp->w[0], second, rows / shared, z_dim, hidden, z_dim, mlp->in, 0.0f);
     if (shared > 1) {
         for (int64_t r = 0; r < rows; r++)
             memcpy(first + r * hidden, second + (r / shared) * hidden, hidden * sizeof(float));
     } else {
         float *swap = first; first = second; second = swap;
     }
-    if (a) product_(gemm, a, mlp->w[0] + mlp->in - a_dim, first, rows, a_dim, hidden, a_dim, mlp->in);
-    norm_act_forward(first, mlp->gain[0], mlp->shift[0], first, 0, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
-    fill_(second, mlp->b[1], rows, hidden, 1);
-    product_(gemm, first, mlp->w[1], second, rows, hidden, hidden, hidden, hidden);
-    norm_act_forward(second, mlp->gain[1], mlp->shift[1], second, 0, 0, rows, hidden, rows, 0, 0, 0, 1.0f);
-    fill_(out, mlp->b[2], rows, mlp->out, 1);
-    product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden);
-    if (mlp->gain[2])
-        norm_act_forward(out, mlp->gain[2], mlp->shift[2], out, 0, 0, rows, mlp->out, rows, mlp->simnorm, 0, 0, 1.0f);
+    if (a) product_(gemm, a, mlp->w[0] + mlp->in - a_dim, first, rows, a_dim, hidden, a_dim, mlp->in, 1.0f);
+    finish_(first, mlp->b[0], mlp->gain[0], mlp->shift[0], rows, hidden, mlp->groups, 0);
+    product_(gemm, first, mlp->w[1], second, rows, hidden, hidden, hidden, hidden, 0.0f);
+    finish_(second, mlp->b[1], mlp->gain[1], mlp->shift[1], rows, hidden, 1, 0);
+    if (mlp->gain[2]) {
+        product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden, 0.0f);
+        finish_(out, mlp->b[2], mlp->gain[2], mlp->shift[2], rows, mlp->out, 1, mlp->simnorm);
+    } else {
+        for (int64_t r = 0; r < rows; r++) memcpy(out + r * mlp->out, mlp->b[2], mlp->out * sizeof(float));
+        product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden, 1.0f);
+    }
 }
 
 /* action = tanh(mean + e^log_std * eps); out: scratch for rows * 2 * a_dim. */

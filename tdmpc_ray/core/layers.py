@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc_ray.core.kernels import norm_act
@@ -29,11 +31,11 @@ class NormedLinear(nn.Linear):
         self.simnorm_dim = simnorm_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm_act(super().forward(x))
+        return self.norm_act(F.linear(x, self.weight))
 
     def norm_act(self, x: Tensor) -> Tensor:
-        """What follows the product."""
-        return norm_act(x, self.ln.weight, self.ln.bias, self.simnorm_dim)
+        """What follows the product, from its bias on."""
+        return norm_act(x, self.bias, self.ln.weight, self.ln.bias, self.simnorm_dim)
 
 
 def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, simnorm_dim: int = 0) -> nn.Sequential:
@@ -44,6 +46,46 @@ def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, simnorm_dim: int = 0) 
         nn.Linear(dims[-1], out_dim) if not simnorm_dim else NormedLinear(dims[-1], out_dim, simnorm_dim)
     )
     return nn.Sequential(*layers)
+
+
+class _EnsembleProduct(torch.autograd.Function):
+    """`torch.bmm` whose gradients come in the layout of the weights, and summed over the heads where they
+    share an input: PyTorch's own would be copied and added up afterwards."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(cast_inputs=torch.bfloat16, device_type="cpu")
+    def forward(ctx: Any, x: Tensor, weight: Tensor, constant: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.constant = constant
+        return torch.bmm(x.expand(len(weight), -1, -1), weight.mT)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (dy,), dx, d_weight = grads, None, None
+        if ctx.needs_input_grad[0]:
+            dx = torch.zeros_like(x)
+            varying, weight = dx[..., ctx.constant :], weight[..., ctx.constant :]
+            if x.dim() == 3:
+                torch.bmm(dy, weight, out=varying)
+            else:
+                for dy_k, weight_k in zip(dy, weight, strict=True):
+                    torch.addmm(varying, dy_k, weight_k, out=varying)
+        if ctx.needs_input_grad[1]:
+            d_weight = torch.bmm(dy.mT, x.expand(len(dy), -1, -1))
+        return dx, d_weight, None
+
+
+def ensemble_product(x: Tensor, weight: Tensor, constant: int = 0) -> Tensor:
+    """One product per head: (B, in), shared, or (K, B, in), by (K, out, in) to (K, B, out).
+
+    Args:
+        constant: how many leading columns of `x` need no gradient, and may get zeros.
+    """
+    if torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _EnsembleProduct.apply(x, weight, constant)
+    return torch.bmm(x.expand(len(weight), -1, -1), weight.mT)
 
 
 class EnsembleLinear(nn.Module):
@@ -59,19 +101,20 @@ class EnsembleLinear(nn.Module):
             self.ln_weight = nn.Parameter(torch.ones(num, out_dim))
             self.ln_bias = nn.Parameter(torch.zeros(num, out_dim))
 
-    def forward(self, x: Tensor, heads: Tensor | None = None, detach: bool = False) -> Tensor:
-        """Apply all heads, or those in `heads` (J,): (J, B, in) -> (J, B, out)."""
+    def forward(
+        self, x: Tensor, heads: Tensor | None = None, detach: bool = False, constant: int = 0
+    ) -> Tensor:
+        """Apply all heads, or those in `heads` (J,): (B, in) or (J, B, in) -> (J, B, out)."""
 
         def pick(parameter: Tensor) -> Tensor:
             parameter = parameter.detach() if detach else parameter
             return parameter if heads is None else parameter.index_select(0, heads)
 
-        x = torch.baddbmm(pick(self.bias).unsqueeze(1), x, pick(self.weight).transpose(1, 2))
+        x = ensemble_product(x, pick(self.weight), constant)
         if not self.normed:
-            return x
-        return norm_act(
-            x, pick(self.ln_weight), pick(self.ln_bias), dropout=self.dropout if self.training else 0.0
-        )
+            return x + pick(self.bias).unsqueeze(1)
+        dropout = self.dropout if self.training else 0.0
+        return norm_act(x, pick(self.bias), pick(self.ln_weight), pick(self.ln_bias), dropout=dropout)
 
 
 class EnsembleMLP(nn.Module):
@@ -87,21 +130,24 @@ class EnsembleMLP(nn.Module):
         ]
         self.layers = nn.ModuleList([*layers, EnsembleLinear(num, dims[-1], out_dim, normed=False)])
 
-    def forward(self, x: Tensor, heads: Tensor | None = None, detach: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, heads: Tensor | None = None, detach: bool = False, constant: int = 0
+    ) -> Tensor:
         """Evaluate the heads on shared inputs.
 
         Args:
             x: (..., in).
             heads: indices of the heads to evaluate, (J,); None means all.
             detach: let gradients flow to `x` but not to the parameters.
+            constant: how many leading columns of `x` need no gradient.
 
         Returns:
             Outputs, (J, ..., out).
         """
         if heads is not None and len(heads) == self.num:
             heads = None  # all heads: their order means nothing, and the gather can be saved
-        num = self.num if heads is None else len(heads)
-        y = x.reshape(1, -1, x.shape[-1]).expand(num, -1, -1)
-        for layer in self.layers:
+        first, *rest = self.layers
+        y = first(x.reshape(-1, x.shape[-1]), heads, detach, constant)
+        for layer in rest:
             y = layer(y, heads, detach)
-        return y.reshape(num, *x.shape[:-1], y.shape[-1])
+        return y.reshape(len(y), *x.shape[:-1], y.shape[-1])

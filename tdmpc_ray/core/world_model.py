@@ -185,7 +185,9 @@ class WorldModel(nn.Module):
         ensemble = self.target_q if target else self.q_ensemble
         if ensemble is None:
             raise RuntimeError("this world model was built without target heads")
-        return ensemble(_join(z, task, action), heads, detach)
+        known = _join(z, task)
+        constant = 0 if known.requires_grad else known.shape[-1]
+        return ensemble(_join(known, None, action), heads, detach, constant)
 
     def q(
         self,
@@ -219,7 +221,7 @@ def _run(network: nn.Sequential, z: Tensor, task: TaskContext | None, action: Te
     first = network[0]
     assert isinstance(first, NormedLinear)
     from_z, from_action = first.weight.split([first.in_features - action.shape[-1], action.shape[-1]], 1)
-    hidden = F.linear(_join(z, task), from_z, first.bias) + F.linear(action, from_action)
+    hidden = F.linear(_join(z, task), from_z) + F.linear(action, from_action)
     x = first.norm_act(hidden)
     for layer in itertools.islice(network, 1, None):
         x = layer(x)

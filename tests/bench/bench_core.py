@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -189,7 +190,7 @@ def cells(row: Row) -> tuple[str, ...]:
     return (row.name, row.size, str(row.envs or ""), row.dtype, row.mode, *times, *rest)
 
 
-def document(rows: list[Row], rates: dict[str, float]) -> str:
+def document(rows: list[Row], rates: dict[str, float], largest: dict[str, float]) -> str:
     """The page with the table and the hardware."""
     lines = [f"| {' | '.join(line)} |" for line in (HEADER, ("---",) * len(HEADER), *map(cells, rows))]
     where = f"{cpu_name()}, one thread, torch {torch.__version__}"
@@ -204,7 +205,16 @@ count, the policy's trajectories in every iteration. The floor is what the matri
 algorithm cost at the rate of GEMM in the row's type. *eager* is PyTorch's operations, *compiled* the fused
 kernels, which the C compiler builds once.
 
-""" + "\n".join([*lines, ""])
+""" + "\n".join(
+        [
+            *lines,
+            "",
+            f"The largest size, 317 ({largest['params'] / 1e6:.0f}M parameters here), alone in a process:",
+            f"{largest['plan_s']:.1f} s a plan, {largest['update_s']:.1f} s an update, at most",
+            f"{largest['peak_gib']:.1f} GiB of memory (`tests/bench/largest.py`).",
+            "",
+        ]
+    )
 
 
 def cpu_name() -> str:
@@ -230,7 +240,11 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if not arguments.quick:
-        DOCUMENT.write_text(document(rows, rates), encoding="utf-8")
+        largest = json.loads(
+            subprocess.check_output([sys.executable, Path(__file__).with_name("largest.py")])
+        )
+        print(largest)
+        DOCUMENT.write_text(document(rows, rates, largest), encoding="utf-8")
 
 
 if __name__ == "__main__":

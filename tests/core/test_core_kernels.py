@@ -33,28 +33,35 @@ def both(monkeypatch: pytest.MonkeyPatch, function: Callable[..., Tensor], *inpu
         torch.testing.assert_close(ours, reference, rtol=2e-5, atol=2e-5)
 
 
+def identity(dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """No bias, and a LayerNorm that neither scales nor moves."""
+    return torch.zeros(dim), torch.ones(dim), torch.zeros(dim)
+
+
 @pytest.mark.parametrize("simnorm_dim", [0, 8])
 @pytest.mark.parametrize("dim", [8, 24, 384])
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_norm_act(monkeypatch: pytest.MonkeyPatch, simnorm_dim: int, dim: int, scale: float) -> None:
     torch.manual_seed(0)
-    x, w, b = torch.randn(5, 7, dim) * scale, torch.rand(dim) + 0.5, torch.randn(dim)
-    both(monkeypatch, lambda *t: kernels.norm_act(*t, simnorm_dim=simnorm_dim), x, w, b)
+    x, c, w, b = torch.randn(5, 7, dim) * scale, torch.randn(dim), torch.rand(dim) + 0.5, torch.randn(dim)
+    both(monkeypatch, lambda *t: kernels.norm_act(*t, simnorm_dim=simnorm_dim), x, c, w, b)
 
 
 def test_norm_act_of_an_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    both(monkeypatch, kernels.norm_act, torch.randn(3, 11, 48), torch.rand(3, 48) + 0.5, torch.randn(3, 48))
+    c, w, b = torch.randn(3, 48), torch.rand(3, 48) + 0.5, torch.randn(3, 48)
+    both(monkeypatch, kernels.norm_act, torch.randn(3, 11, 48), c, w, b)
 
 
 @pytest.mark.parametrize("simnorm_dim", [0, 8])
 def test_bfloat16_is_float32_rounded(monkeypatch: pytest.MonkeyPatch, simnorm_dim: int) -> None:
     torch.manual_seed(0)
-    x, w, b = torch.randn(2, 9, 40).bfloat16(), torch.rand(2, 40) + 0.5, torch.randn(2, 40)
+    x, c = torch.randn(2, 9, 40).bfloat16(), torch.randn(2, 40)
+    w, b = torch.rand(2, 40) + 0.5, torch.randn(2, 40)
     dy = torch.randn(2, 9, 40).bfloat16()
 
     def run(x: Tensor, dy: Tensor) -> list[Tensor]:
-        leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+        leaves = [t.clone().requires_grad_() for t in (x, c, w, b)]
         y = kernels.norm_act(*leaves, simnorm_dim=simnorm_dim)
         return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
 
@@ -85,15 +92,15 @@ def test_values_are_read_from_bfloat16_logits_in_float32(
 
 
 def test_parameters_in_bfloat16_are_left_to_pytorch() -> None:
-    x, w, b = torch.randn(5, 16).bfloat16(), torch.rand(16) + 0.5, torch.randn(16)
-    ours = kernels.norm_act(x, w.bfloat16(), b.bfloat16())
-    torch.testing.assert_close(ours.float(), kernels.norm_act(x, w, b).float(), rtol=0.02, atol=0.02)
+    x, c, w, b = torch.randn(5, 16).bfloat16(), torch.randn(16), torch.rand(16) + 0.5, torch.randn(16)
+    ours = kernels.norm_act(x, *(p.bfloat16() for p in (c, w, b)))
+    torch.testing.assert_close(ours.float(), kernels.norm_act(x, c, w, b).float(), rtol=0.02, atol=0.02)
 
 
 def test_bfloat16_keeps_what_is_no_number() -> None:
     x = torch.ones(1, 8).bfloat16()
     x[0, 3] = torch.nan
-    assert kernels.norm_act(x, torch.ones(8), torch.zeros(8)).isnan().all()
+    assert kernels.norm_act(x, *identity(8)).isnan().all()
 
 
 def test_extreme_spread_within_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +110,7 @@ def test_extreme_spread_within_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         lambda *t: kernels.norm_act(*t, simnorm_dim=8),
         x,
+        torch.zeros(64),
         torch.full((64,), 200.0),
         torch.zeros(64),
     )
@@ -121,15 +129,15 @@ def test_dropout_drops_the_right_share_and_backward_uses_the_same_mask() -> None
     leaf = x.clone().requires_grad_()
     weights = torch.randn(2000, 64)
     state = torch.get_rng_state()
-    out = kernels.norm_act(leaf, torch.ones(64), torch.zeros(64), dropout=0.1)
+    out = kernels.norm_act(leaf, *identity(64), dropout=0.1)
     (grad,) = torch.autograd.grad((out * weights).sum(), leaf)
     dropped = grad == 0
     share = dropped.float().mean().item()
     assert abs(share - 0.1) < 4 * (0.09 / x.numel()) ** 0.5
     assert dropped.float().mean(0).std() < 0.02  # no column is favoured
     masked = torch.where(dropped, 0.0, x / 0.9)
-    torch.testing.assert_close(out.detach(), kernels.norm_act(masked, torch.ones(64), torch.zeros(64)))
-    again = kernels.norm_act(x, torch.ones(64), torch.zeros(64), dropout=0.1)
+    torch.testing.assert_close(out.detach(), kernels.norm_act(masked, *identity(64)))
+    again = kernels.norm_act(x, *identity(64), dropout=0.1)
     assert not torch.equal(again, out)
     torch.set_rng_state(state)
-    assert torch.equal(kernels.norm_act(x, torch.ones(64), torch.zeros(64), dropout=0.1), out)
+    assert torch.equal(kernels.norm_act(x, *identity(64), dropout=0.1), out)
