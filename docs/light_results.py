@@ -1,4 +1,5 @@
-"""Draws docs/images/light.png: runs of the light preset over the published code's, same settings.
+"""Draws runs of the light preset: docs/images/light.png over the published code's under the same settings,
+and docs/images/bf16.png, planning in bf16 over planning in fp32.
 
 tdmpc-ray tune experiments/light_walker_walk.yaml
 python docs/light_results.py --study light-walker-walk --label episodes  # into docs/data, then draw
@@ -19,6 +20,7 @@ import pandas as pd
 DOCS = Path(__file__).parent
 OURS, BASELINE = DOCS / "data/light_tdmpc_ray.csv", DOCS / "data/light_baseline.csv"
 BASELINE_NAME = "published code"
+BF16 = ", planning in bf16"  # the end of a study's label
 LAST = 15_000
 
 
@@ -49,7 +51,14 @@ def merge(new: pd.DataFrame) -> None:
     table.sort_values(["task", "study", "seed", "agent_steps"]).to_csv(OURS, index=False)
 
 
-def draw(table: pd.DataFrame) -> None:
+def beside_fp32(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs that plan in bf16, and those that differ in nothing else."""
+    study = table.study.str.removesuffix(BF16)
+    pairs = pd.MultiIndex.from_arrays([table.task, study])
+    return table[pairs.isin(pairs[table.study != study])]
+
+
+def draw(table: pd.DataFrame, image: str) -> None:
     """One panel per task: a thin line per seed, a thick one for their mean."""
     tasks = list(table.task.unique())
     figure, axes = plt.subplots(1, len(tasks), figsize=(5 * len(tasks), 3.6), squeeze=False, sharey=True)
@@ -69,7 +78,7 @@ def draw(table: pd.DataFrame) -> None:
         axis.legend(frameon=False, loc="best", fontsize="small")
     axes[0][0].set_ylabel("evaluation return")
     figure.tight_layout()
-    figure.savefig(DOCS / "images/light.png", dpi=160)
+    figure.savefig(DOCS / "images" / image, dpi=160)
 
 
 def main() -> None:
@@ -84,7 +93,9 @@ def main() -> None:
         merge(rows.assign(study=arguments.label or arguments.study))
     table = pd.concat([pd.read_csv(BASELINE).assign(study=BASELINE_NAME), pd.read_csv(OURS)])
     table = table[table.agent_steps <= LAST]
-    draw(table)
+    draw(table[~table.study.str.endswith(BF16)], "light.png")
+    if len(pair := beside_fp32(table)):
+        draw(pair, "bf16.png")
     pivot = table.pivot_table(index=["task", "study", "seed"], columns="agent_steps", values="eval_return")
     print(pivot.to_string())
     print("\nmean of the evaluations from 10,000 steps on, and the best one")

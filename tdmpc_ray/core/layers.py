@@ -64,14 +64,15 @@ class _EnsembleProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         (dy,), dx, d_weight = grads, None, None
-        if ctx.needs_input_grad[0]:
-            dx = torch.zeros_like(x)
-            varying, weight = dx[..., ctx.constant :], weight[..., ctx.constant :]
-            if x.dim() == 3:
-                torch.bmm(dy, weight, out=varying)
-            else:
-                for dy_k, weight_k in zip(dy, weight, strict=True):
-                    torch.addmm(varying, dy_k, weight_k, out=varying)
+        if ctx.needs_input_grad[0] and x.dim() == 3:
+            dx = torch.bmm(dy, weight)
+        elif ctx.needs_input_grad[0]:
+            dx = torch.empty_like(x)
+            dx[:, : ctx.constant] = 0
+            varying, weight = dx[:, ctx.constant :], weight[..., ctx.constant :]
+            torch.mm(dy[0], weight[0], out=varying)
+            for dy_k, weight_k in zip(dy[1:], weight[1:], strict=True):
+                torch.addmm(varying, dy_k, weight_k, out=varying)
         if ctx.needs_input_grad[1]:
             d_weight = torch.bmm(dy.mT, x.expand(len(dy), -1, -1))
         return dx, d_weight, None
@@ -81,7 +82,7 @@ def ensemble_product(x: Tensor, weight: Tensor, constant: int = 0) -> Tensor:
     """One product per head: (B, in), shared, or (K, B, in), by (K, out, in) to (K, B, out).
 
     Args:
-        constant: how many leading columns of `x` need no gradient, and may get zeros.
+        constant: how many leading columns of a shared `x` need no gradient, and may get zeros.
     """
     if torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling():
         return _EnsembleProduct.apply(x, weight, constant)

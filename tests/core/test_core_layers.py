@@ -8,8 +8,7 @@ from tdmpc_ray.core.layers import EnsembleMLP, ensemble_product
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("constant", [0, 4])
+@pytest.mark.parametrize(("shared", "constant"), [(True, 0), (True, 4), (False, 0)])
 @pytest.mark.parametrize("autocast", [True, False])
 def test_gradients_are_those_of_bmm(shared: bool, constant: int, autocast: bool) -> None:
     torch.manual_seed(0)
