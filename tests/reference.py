@@ -61,7 +61,7 @@ class Networks:
                 y = F.dropout(y, self.cfg.dropout)
             if norm:
                 gain, shift = norm
-                y = F.mish(F.layer_norm(y, y.shape[-1:]) * gain.unsqueeze(1) + shift.unsqueeze(1))
+                y = _mish(torch.addcmul(shift.unsqueeze(1), F.layer_norm(y, y.shape[-1:]), gain.unsqueeze(1)))
         return y.reshape(self.cfg.num_q, *x.shape[:-1], -1)
 
     def value(self, logits: Tensor) -> Tensor:
@@ -86,12 +86,23 @@ class Networks:
             if hasattr(layer, "ln"):
                 x = F.layer_norm(x, x.shape[-1:], layer.ln.weight, layer.ln.bias)
             if i + 1 < len(layers):
-                x = F.mish(x)
+                x = _mish(x)
         return x
 
     def _simnorm(self, x: Tensor) -> Tensor:
         groups = x.view(*x.shape[:-1], -1, self.cfg.simnorm_dim)
+        if not torch.is_grad_enabled():  # PyTorch's own takes a tenth of a plan for groups as small as these
+            groups = (groups - groups.amax(-1, keepdim=True)).exp_()
+            return groups.div_(groups.sum(-1, keepdim=True)).view(*x.shape)
         return F.softmax(groups, -1).view(*x.shape)
+
+
+def _mish(x: Tensor) -> Tensor:
+    """x tanh(softplus(x)). PyTorch's own takes a quarter of a plan and would make this yardstick an easy one;
+    so this is x (1 - 2 / ((e^x + 1)^2 + 1)), where nothing is differentiated."""
+    if torch.is_grad_enabled():
+        return F.mish(x)
+    return torch.addcdiv(x, x, x.exp().add_(1).square_().add_(1), value=-2)
 
 
 @torch.no_grad()
