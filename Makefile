@@ -32,7 +32,7 @@ types: $(STAMP) ## mypy
 test-fast: $(STAMP)
 	$(BIN)/pytest -m 'not slow and not learning'
 
-test-slow: $(STAMP) ## outages, sweeps over every task (not in CI)
+test-slow: $(STAMP) ## outages, soak runs, sweeps over every task (not in CI)
 	$(BIN)/pytest -m slow
 
 bench: $(STAMP) ## plan and update in milliseconds, beside a straightforward implementation

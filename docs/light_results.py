@@ -2,8 +2,8 @@
 and docs/images/bf16.png, planning in bf16 over planning in fp32.
 
 tdmpc-ray tune experiments/light_walker_walk.yaml
-python docs/light_results.py --study light-walker-walk --label episodes  # into docs/data, then draw
-python docs/light_results.py                                              # draw what docs/data holds
+python docs/light_results.py --study light-walker-walk --label "updates after each episode"  # and draw
+python docs/light_results.py                                                                 # draw again
 """
 
 from __future__ import annotations

@@ -11,8 +11,16 @@ class UserError(Exception):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the choice most similar to `name`, or None where nothing is similar."""
-    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.5)
+    """Return the choice most similar to `name`, or None where nothing is similar.
+
+    A written-out name (`update.learning_rate`) is nearest to its initials (`update.lr`).
+    """
+    choices = list(choices)
+    section, dot, last = name.rpartition(".")
+    initials = "".join(word[0] for word in last.split("_") if word)
+    if len(initials) > 1 and section + dot + initials in choices:
+        return section + dot + initials
+    matches = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 

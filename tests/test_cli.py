@@ -85,6 +85,11 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
             [*TRAIN, "--set", "update.lrr=1"],
             "--set: unknown setting 'update.lrr': did you mean 'update.lr'?",
         ),
+        (
+            [*TRAIN, "--set", "update.learning_rate=1"],
+            "--set: unknown setting 'update.learning_rate': did you mean 'update.lr'?",
+        ),
+        ([*TRAIN, "--num-gpus", "99"], "a trial needs 99 GPUs and this machine has "),
         ([*TRAIN, "--set", "update.lr=-1"], "update.lr must be positive, not -1.0"),
         (
             [*TRAIN, "--set", "update.lr=2021-13-45"],
@@ -235,7 +240,9 @@ def test_an_unexpected_error_leaves_a_log(
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (UserError("no"), 2)])
-def test_status_of_interrupts(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_of_interrupts(
+    error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from tdmpc_ray.studies import report
 
     def fail(*args: Any, **kwargs: Any) -> None:
@@ -243,3 +250,4 @@ def test_status_of_interrupts(error: BaseException, status: int, monkeypatch: py
 
     monkeypatch.setattr(report, "compare", fail)
     assert cli.main(["compare", "x"]) == status
+    assert capsys.readouterr().err == ("interrupted\n" if status == 130 else "error: no\n")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,8 +29,24 @@ app = typer.Typer(
     "Begin with: tdmpc-ray train --task walker-walk --model-size 1 --preset light --steps 20000",
 )
 
+
+class _Interrupted(Exception):
+    """Ctrl-C, which Typer would turn into a silent exit status."""
+
+
+def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> Any:
+        try:
+            return command(*args, **options)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
+
+    return run
+
+
 for command in (train, tune, evaluate, compare, import_official, export_official, export):
-    app.command()(command)
+    app.command()(_interruptible(command))
 
 
 @app.callback(invoke_without_command=True)
@@ -49,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         _complain(str(error))
         return 2
-    except (KeyboardInterrupt, typer.Abort):
+    except (_Interrupted, KeyboardInterrupt, typer.Abort):
         _complain("interrupted", "")
         return 130
     except Exception as error:

@@ -31,8 +31,10 @@ def evaluate(
     from tdmpc_ray.studies.cluster import quiet
 
     quiet()
+    from tdmpc_ray.core.threads import limit_threads
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
 
+    limit_threads(1)
     settings = parse_settings(set_ or [])
     with progress_bar("playing") as advance:
         played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance, settings)

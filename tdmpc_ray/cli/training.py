@@ -153,7 +153,10 @@ def _refuse_options_beside_resume(ctx: typer.Context) -> None:
         if name != "resume" and getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
     ]
     if given:
-        raise UserError(f"--resume continues a study as it was begun: leave out {', '.join(given)}")
+        raise UserError(
+            f"--resume continues a study as it was begun: leave out {', '.join(given)}; "
+            "a new run with --start-from goes on from its networks"
+        )
 
 
 def _default_out(name: str) -> Path:

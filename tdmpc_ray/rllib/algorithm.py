@@ -14,6 +14,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEARNER_RESULTS
 
+from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
@@ -36,6 +37,7 @@ class TDMPC2(Algorithm):
         return TDMPC2Config()
 
     def setup(self, config: TDMPC2Config) -> None:
+        limit_threads(int(config.num_cpus_for_main_process))
         super().setup(config)
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated

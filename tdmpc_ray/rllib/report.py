@@ -81,8 +81,8 @@ class Reporter:
         if new_updates > 0:
             report["perf/updates_per_s"] = new_updates / learn_s
             report["perf/update_ms"] = 1e3 * learn_s / new_updates
-        if "rlmodule_inference_timer" in sampling:
-            report["perf/plan_ms"] = 1e3 * float(sampling["rlmodule_inference_timer"])
+        if not math.isnan(seconds := float(sampling.get("rlmodule_inference_timer", math.nan))):
+            report["perf/plan_ms"] = 1e3 * seconds
         self._seconds.clear()
         self._losses.clear()
         self._num_losses = 0

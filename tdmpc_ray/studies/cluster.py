@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, reason
 
 # Ray's least is 75 MB; episodes are small, but every weight update passes through this memory.
 _OBJECT_STORE_LIMITS = (100_000_000, 4_000_000_000)
@@ -25,7 +25,7 @@ def ray_session(need: Mapping[str, float], say: Callable[[str], None]) -> Iterat
         say: called with a line for the user.
 
     Raises:
-        UserError: no cluster at RAY_ADDRESS, or this machine lacks what every trial needs.
+        UserError: no cluster at RAY_ADDRESS, or Ray does not start here.
     """
     import ray
 
@@ -49,23 +49,26 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
 
     # This cluster ends with this process and listens to this machine alone.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    if need.get("GPU", 0) > 0:
-        _require_gpus(need["GPU"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cpus = need.get("CPU", 0)
     if cpus > cores:
         say(f"note: a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     low, high = _OBJECT_STORE_LIMITS
-    with _own_process_groups():
-        ray.init(
-            address="local",  # without it Ray would join any cluster that runs on this machine
-            num_cpus=max(cores, int(-(-cpus // 1))),
-            object_store_memory=min(max(memory // 10, low), high),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    try:
+        with _own_process_groups():
+            ray.init(
+                address="local",  # without it Ray would join any cluster that runs on this machine
+                num_cpus=max(cores, int(-(-cpus // 1))),
+                object_store_memory=min(max(memory // 10, low), high),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # Ray waits for its parts for a limited time, and raises nothing more special
+        raise UserError(
+            f"Ray did not start ({reason(error)[:160]}): on a busy machine, try again with --resume"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -91,9 +94,9 @@ def _connect(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"no Ray cluster at RAY_ADDRESS={address} ({reason[:160]}): correct it, or unset it to run here"
+            f"no Ray cluster at RAY_ADDRESS={address} ({reason(error)[:160]}): "
+            "correct it, or unset it to run here"
         ) from None
 
 
@@ -109,10 +112,18 @@ def _warn_if_small(need: Mapping[str, float], say: Callable[[str], None]) -> Non
             )
 
 
-def _require_gpus(amount: float) -> None:
+def check_resources(need: Mapping[str, float]) -> None:
+    """Refuse what a Ray of our own could never give.
+
+    Raises:
+        UserError: a trial needs more GPUs than this machine has.
+    """
+    import ray
     import torch
 
-    has = torch.cuda.device_count()
+    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+        return  # a cluster may grow
+    amount, has = need.get("GPU", 0), torch.cuda.device_count()
     if amount > has:
         raise UserError(f"a trial needs {amount:g} GPUs and this machine has {has}: lower gpus_per_learner")
 

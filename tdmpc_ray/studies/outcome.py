@@ -56,11 +56,17 @@ class StudyResult:
 
 
 class Outcome(tune.Callback):
-    """Keeps the trials as they are at the end."""
+    """Keeps the trials as they are at the end, and counts the results on the way."""
 
     def __init__(self, params: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         self._params = params
         self._trials: list[Trial] = []
+        self.num_results = 0
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.num_results += 1
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         self._trials = trials

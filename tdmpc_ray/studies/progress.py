@@ -44,9 +44,11 @@ class TrialRow:
         self.updates_owed = int(result.get("updates_owed", 0))
         self.train_return = report.get("train/return", self.train_return)
         self.eval_return = report.get("eval/return", self.eval_return)
-        if self.recent and self.env_steps < self.recent[-1][1]:
-            self.recent.clear()  # a scheduler put it back to an older checkpoint
-        self.recent.append((self.elapsed_s, self.env_steps))
+        went_back = self.recent and self.env_steps < self.recent[-1][1]  # to an older checkpoint
+        if went_back or self.updates_owed:  # catching up with the random steps tells nothing about the rest
+            self.recent.clear()
+        if not self.updates_owed:
+            self.recent.append((self.elapsed_s, self.env_steps))
         return "eval/return" in report
 
     @property

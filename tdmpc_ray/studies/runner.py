@@ -17,7 +17,7 @@ from rich.text import Text
 
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.baseline import LogBaseline, random_baseline
-from tdmpc_ray.studies.cluster import quiet, ray_session
+from tdmpc_ray.studies.cluster import check_resources, quiet, ray_session
 from tdmpc_ray.studies.interrupt import SaveTrials, Scheduler, graceful_stop
 from tdmpc_ray.studies.outcome import (
     Outcome,
@@ -107,6 +107,7 @@ class _Run:
         # Everything that can be wrong shows here, before anything is written or started.
         quiet()
         self.trainable, self.space = _trainable_and_space(study, trainable)
+        check_resources(self.resources_per_trial())
         try:
             check_tracking(study.tracking.uri, study.tracking.experiment)
         except UserError as error:
@@ -121,6 +122,11 @@ class _Run:
         self.say(
             f"{what} {study.name}: {trials} of {study.steps:,} steps on {study.task}, in {shown(self.out)}"
         )
+        if study.steps <= (random_steps := study.random_steps()):
+            self.say(
+                f"note: nothing will be learned, as the first {random_steps:,} steps are random: "
+                "take more steps, or set data.seed_steps"
+            )
         label = partial(trial_params, hide=frozenset(study.overrides))
         tracker = MLflowTracker(
             uri=study.tracking.uri,
@@ -144,6 +150,8 @@ class _Run:
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
         with ray_session(self.resources_per_trial(), self.say), graceful_stop() as request:
             self.tuner(callbacks, resume).fit()
+        if resume and not outcome.num_results and request.signum is None:
+            self.say("note: nothing was left to do; a new run with --start-from goes on from these networks")
         result = outcome.result(self.out, request, study.trials())
         self.report(result, tracker)
         return result

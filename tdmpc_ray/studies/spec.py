@@ -162,6 +162,13 @@ class Study(Section):
             "agent_overrides": {**self.settings(), **drawn},
         }
 
+    def random_steps(self) -> int:
+        """Agent steps before the first update, under the fixed settings."""
+        from tdmpc_ray.envs import task_info
+
+        agent = agent_config(self.model_sizes[0], self.preset, self.settings())
+        return agent.data.num_seed_steps(task_info(self.task).episode_length)
+
     def config(self) -> TDMPC2Config:
         """The algorithm's config with the first size and seed and the fixed settings."""
         from tdmpc_ray.rllib import TDMPC2Config

@@ -155,6 +155,15 @@ def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) 
     ]
 
 
+def test_the_time_left_does_not_count_catching_up() -> None:
+    row = TrialRow("x", status="running")
+    for seconds, steps, owed in [(1, 500, 500), (900, 500, 1), (1000, 500, 0)]:
+        row.update({"env_steps": steps, "time_total_s": float(seconds), "updates_owed": owed})
+        assert row.seconds_left(1000) is None
+    row.update({"env_steps": 600, "time_total_s": 1010.0, "updates_owed": 0})
+    assert row.seconds_left(1000) == pytest.approx(40.0)
+
+
 def test_it_survives_a_restore(drive: Any) -> None:
     progress = ProgressTable(1000, trial_params=params, console=terminal())
     calls = drive(progress)

@@ -24,7 +24,7 @@ from rich.console import Console
 from runner_stub import Stub
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies import interrupt
+from tdmpc_ray.studies import cluster, interrupt, runner
 from tdmpc_ray.studies.baseline import random_baseline
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.outcome import Outcome, StudyResult, mlflow_command, program
@@ -57,6 +57,7 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     assert failed.log is not None
     assert "runner_stub.py" in failed.log.read_text()
     text = printed.getvalue()
+    assert "note: nothing will be learned" not in text
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
     assert f"continue with: {program('tdmpc-ray')} tune --resume out" in text
     assert text.splitlines()[-1] == f"open MLflow with: {mlflow_command('sqlite:///mlflow.db')}"
@@ -87,6 +88,9 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
         name: run.info.run_id for name, run in runs.items()
     }
     assert after[good.info.run_name].data.metrics["starts"] == 1.0
+    assert "nothing was left to do" not in printed.getvalue()
+    assert resume_study(out, trainable=Stub, console=console).exit_status == 0
+    assert "note: nothing was left to do; a new run with --start-from" in printed.getvalue()
     assert (2000, 2000.0) in mlflow_read.points(store, after[bad.info.run_name], "train/return")
 
 
@@ -272,6 +276,36 @@ def test_folders_that_cannot_be_used(store: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be used"):
         run_study(lost, tmp_path / "new", trainable=Stub)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_study_of_random_steps_alone_is_said_to_learn_nothing(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object) -> None:
+        raise UserError("far enough")
+
+    monkeypatch.setattr(runner, "ray_session", stop)
+    for number, (steps, settings) in enumerate([(1000, {}), (1001, {}), (300, {"data.seed_steps": 200})]):
+        printed = io.StringIO()
+        study = make_study({**runner_stub.values(store), "steps": steps, "set": settings})
+        with pytest.raises(UserError, match="far enough"):
+            run_study(study, tmp_path / str(number), trainable=Stub, console=Console(file=printed, width=200))
+        note = "note: nothing will be learned, as the first 1,000 steps are random: take more steps, or set"
+        assert (note in printed.getvalue()) == (number == 0)
+
+
+def test_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    monkeypatch.setattr(ray, "init", late)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    expected = (
+        r"Ray did not start \(The current node timed out during startup\.\): on a busy machine, try again"
+    )
+    with pytest.raises(UserError, match=expected), cluster.ray_session({"CPU": 1}, print):
+        pass
 
 
 def test_signals_are_handled_within_a_study_only() -> None:
