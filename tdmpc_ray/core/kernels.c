@@ -118,15 +118,15 @@ INLINE void softmax_groups_(float *u, int64_t dim, int64_t group) {
 }
 
 /* y = act(LayerNorm(dropout(x + c))): mish where simnorm is 0, else softmax over groups of `simnorm`.
-   x and y are float or bf16, and may be one. c, w, b: (rows / group_rows, dim). */
+   x and y are float or bf16, and may begin at one address. c, w, b: (rows / group_rows, dim). */
 void norm_act_forward(const void *x, const float *c, const float *w, const float *b, void *y, int64_t is_bf16,
-                      int64_t rows, int64_t dim, int64_t group_rows, int64_t simnorm, uint32_t seed,
+                      int64_t y_is_bf16, int64_t rows, int64_t dim, int64_t group_rows, int64_t simnorm, uint32_t seed,
                       uint32_t threshold, float scale) {
     float wide[MAX_DIM], v[MAX_DIM], keep[MAX_DIM];
     for (int64_t r = 0; r < rows; r++) {
         int64_t p = (r / group_rows) * dim;
         const float *xr = row_(x, r, dim, is_bf16, wide), *wr = w + p, *br = b + p;
-        float *yr = is_bf16 ? wide : (float *)y + r * dim, mean, rstd;
+        float *yr = y_is_bf16 ? wide : (float *)y + r * dim, mean, rstd;
         moments_(xr, c + p, r, dim, seed, threshold, scale, v, keep, &mean, &rstd);
         if (simnorm) {
 #pragma omp simd
@@ -139,7 +139,7 @@ void norm_act_forward(const void *x, const float *c, const float *w, const float
                 yr[i] = u * n / (n + 2.0f); /* tanh(softplus(u)) = n / (n + 2) with n = e^u (e^u + 2) */
             }
         }
-        if (is_bf16) round_(yr, (bf16 *)y + r * dim, dim);
+        if (y_is_bf16) round_(yr, (bf16 *)y + r * dim, dim);
     }
 }
 
@@ -227,22 +227,28 @@ void two_hot_value_backward(const float *logits, const float *bins, const float 
 
 /* ---- Whole networks without gradients, for planning: matrix products by the BLAS that PyTorch ships. ---- */
 
-/* Fortran's SGEMM with 32-bit integers. */
+/* Fortran's SGEMM with 32-bit integers, or its sibling for factors in bf16. */
 typedef void (*Gemm)(const char *ta, const char *tb, const int *m, const int *n, const int *k, const float *alpha,
-                     const float *a, const int *lda, const float *b, const int *ldb, const float *beta, float *c,
+                     const void *a, const int *lda, const void *b, const int *ldb, const float *beta, float *c,
                      const int *ldc);
 
 /* Three layers; w (out, in), b, and LayerNorm's gain and shift where the layer has one. The input is a latent,
    columns for the task's embedding, and an action. What the embedding adds to the first layer is constant, so
    that it comes as part of the bias: b[0] (groups, hidden), one row for every rows / groups rows of the input.
-   mask (groups, action), for a policy: 0 for the dimensions that the task's action lacks; may be null. */
+   mask (groups, action), for a policy: 0 for the dimensions that the task's action lacks; may be null.
+   With is_bf16, all factors of products are bf16: weights, latents, actions, and what layers give out. */
 typedef struct {
-    const float *w[3], *b[3], *gain[3], *shift[3], *mask;
-    int64_t latent, in, hidden, out, simnorm, groups;
+    const void *w[3];
+    const float *b[3], *gain[3], *shift[3], *mask;
+    int64_t latent, in, hidden, out, simnorm, groups, is_bf16;
 } Mlp;
 
+INLINE const void *at_(const void *x, int64_t index, int64_t is_bf16) {
+    return (const char *)x + index * (is_bf16 ? sizeof(bf16) : sizeof(float));
+}
+
 /* y (rows, out) = x (rows, in) . w^T, plus y where `add` is 1 */
-INLINE void product_(Gemm gemm, const float *x, const float *w, float *y, int64_t rows, int64_t in, int64_t out,
+INLINE void product_(Gemm gemm, const void *x, const void *w, float *y, int64_t rows, int64_t in, int64_t out,
                      int64_t ld_x, int64_t ld_w, float add) {
     /* In column-major terms: y^T (out, rows) = w . x^T. */
     const int m = (int)out, n = (int)rows, k = (int)in, lda = (int)ld_w, ldb = (int)ld_x;
@@ -250,19 +256,21 @@ INLINE void product_(Gemm gemm, const float *x, const float *w, float *y, int64_
     gemm("T", "N", &m, &n, &k, &one, w, &lda, x, &ldb, &add, y, &m);
 }
 
-/* What follows a product in place, without gradients: bias (groups, dim), one row for every rows / groups. */
-static void finish_(float *y, const float *bias, const float *gain, const float *shift, int64_t rows, int64_t dim,
-                    int64_t groups, int64_t simnorm) {
+/* What follows the product of a layer, in place and without gradients; bias (groups, dim). In bf16 the rows move
+   together: they fill half of y. */
+static void finish_(const Mlp *mlp, int layer, float *y, int64_t rows, int64_t dim, int64_t groups, int64_t simnorm) {
     int64_t each = rows / groups;
     for (int64_t g = 0; g < groups; g++) {
-        float *part = y + g * each * dim;
-        norm_act_forward(part, bias + g * dim, gain, shift, part, 0, each, dim, each, simnorm, 0, 0, 1.0f);
+        void *to = (void *)at_(y, g * each * dim, mlp->is_bf16);
+        norm_act_forward(y + g * each * dim, mlp->b[layer] + g * dim, mlp->gain[layer], mlp->shift[layer], to, 0,
+                         mlp->is_bf16, each, dim, each, simnorm, 0, 0, 1.0f);
     }
 }
 
 /* Run one MLP on [z, a]. Each z row serves `shared` consecutive rows of a, so that its part of the first
-   product is computed once. a may be null. scratch: 2 * rows * hidden. out: rows * mlp.out. */
-static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, const float *a, int64_t a_dim, int64_t rows,
+   product is computed once. a may be null. scratch: 2 * rows * hidden. out: rows * mlp.out floats; a normed last
+   layer leaves bf16 in them where the MLP is bf16. */
+static void mlp_(Gemm gemm, const Mlp *mlp, const void *z, const void *a, int64_t a_dim, int64_t rows,
                  int64_t shared, float *scratch, float *out) {
     int64_t hidden = mlp->hidden, z_dim = mlp->latent;
     float *first = scratch, *second = scratch + rows * hidden;
@@ -274,22 +282,26 @@ static void mlp_(Gemm gemm, const Mlp *mlp, const float *z, const float *a, int6
     } else {
         float *swap = first; first = second; second = swap;
     }
-    if (a) product_(gemm, a, mlp->w[0] + mlp->in - a_dim, first, rows, a_dim, hidden, a_dim, mlp->in, 1.0f);
-    finish_(first, mlp->b[0], mlp->gain[0], mlp->shift[0], rows, hidden, mlp->groups, 0);
+    if (a) {
+        const void *columns = at_(mlp->w[0], mlp->in - a_dim, mlp->is_bf16);
+        product_(gemm, a, columns, first, rows, a_dim, hidden, a_dim, mlp->in, 1.0f);
+    }
+    finish_(mlp, 0, first, rows, hidden, mlp->groups, 0);
     product_(gemm, first, mlp->w[1], second, rows, hidden, hidden, hidden, hidden, 0.0f);
-    finish_(second, mlp->b[1], mlp->gain[1], mlp->shift[1], rows, hidden, 1, 0);
+    finish_(mlp, 1, second, rows, hidden, 1, 0);
     if (mlp->gain[2]) {
         product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden, 0.0f);
-        finish_(out, mlp->b[2], mlp->gain[2], mlp->shift[2], rows, mlp->out, 1, mlp->simnorm);
+        finish_(mlp, 2, out, rows, mlp->out, 1, mlp->simnorm);
     } else {
         for (int64_t r = 0; r < rows; r++) memcpy(out + r * mlp->out, mlp->b[2], mlp->out * sizeof(float));
         product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden, 1.0f);
     }
 }
 
-/* action = tanh(mean + e^log_std * eps); out: scratch for rows * 2 * a_dim. */
-static void policy_(Gemm gemm, const Mlp *pi, const float *z, const float *eps, int64_t rows,
-                    float log_std_min, float log_std_max, float *scratch, float *out, float *action) {
+/* action = tanh(mean + e^log_std * eps); out: scratch for rows * 2 * a_dim. Returns the action as a factor of
+   products: itself, or rounded to bf16 into `rounded`. */
+static const void *policy_(Gemm gemm, const Mlp *pi, const void *z, const float *eps, int64_t rows, float log_std_min,
+                           float log_std_max, float *scratch, float *out, float *action, bf16 *rounded) {
     int64_t a_dim = pi->out / 2;
     mlp_(gemm, pi, z, 0, 0, rows, 1, scratch, out);
     for (int64_t r = 0; r < rows; r++)
@@ -299,12 +311,16 @@ static void policy_(Gemm gemm, const Mlp *pi, const float *z, const float *eps, 
             float a = tanhf(mean + expf(log_std) * eps[r * a_dim + i]);
             action[r * a_dim + i] = pi->mask ? a * pi->mask[r * pi->groups / rows * a_dim + i] : a;
         }
+    if (!pi->is_bf16) return action;
+    round_(action, rounded, rows * a_dim);
+    return rounded;
 }
 
 /* ModelFunctions.rollout: actions (horizon, rows, a_dim) from z (rows / shared, z_dim), discount (rows / shared).
-   Out: total (rows), z_last (rows, z_dim), weight (rows). termination may be null. scratch: rows * (2 * hidden + z_dim + widest). */
+   Out: total (rows), z_last (rows, z_dim), weight (rows). termination may be null. scratch: rows * (2 * hidden + z_dim + widest).
+   In bf16, z and actions are bf16, and so is z_last, in the first half of its floats. */
 void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Mlp *termination, const float *bins,
-                     const float *z, const float *actions, int64_t horizon, int64_t rows, int64_t shared,
+                     const void *z, const void *actions, int64_t horizon, int64_t rows, int64_t shared,
                      int64_t a_dim, const float *discount, float *scratch, float *total, float *z_last, float *weight) {
     int64_t z_dim = dynamics->out, hidden = dynamics->hidden;
     float *other = scratch + 2 * rows * hidden, *logits = other + rows * z_dim, *value = logits + rows * reward->out;
@@ -313,7 +329,7 @@ void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Ml
     int64_t candidates = shared;
     for (int64_t r = 0; r < rows; r++) { total[r] = 0.0f; weight[r] = 1.0f; }
     for (int64_t t = 0; t < horizon; t++) {
-        const float *a = actions + t * rows * a_dim;
+        const void *a = at_(actions, t * rows * a_dim, dynamics->is_bf16);
         mlp_(gemm, reward, z, a, a_dim, rows, shared, scratch, logits);
         two_hot_value_forward(logits, bins, value, rows, reward->out);
         mlp_(gemm, dynamics, z, a, a_dim, rows, shared, scratch, to);
@@ -327,32 +343,37 @@ void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Ml
     }
 }
 
-/* ModelFunctions.terminal_value: mean of two heads at a policy action. scratch: rows * (2 * hidden + widest + 1). */
+/* ModelFunctions.terminal_value: mean of two heads at a policy action. z in bf16 where the MLPs are.
+   scratch: rows * (2 * hidden + widest + 2 * a_dim + 1). */
 void terminal_value_forward(Gemm gemm, const Mlp *pi, const Mlp *head0, const Mlp *head1, const float *bins,
-                            const float *z, const float *eps, int64_t rows, float log_std_min, float log_std_max,
+                            const void *z, const float *eps, int64_t rows, float log_std_min, float log_std_max,
                             float *scratch, float *value) {
     int64_t a_dim = pi->out / 2;
     float *out = scratch + 2 * rows * pi->hidden;
     float *action = out + rows * (head0->out > pi->out ? head0->out : pi->out), *second = action + rows * a_dim;
-    policy_(gemm, pi, z, eps, rows, log_std_min, log_std_max, scratch, out, action);
-    mlp_(gemm, head0, z, action, a_dim, rows, 1, scratch, out);
+    bf16 *rounded = (bf16 *)(second + rows);
+    const void *a = policy_(gemm, pi, z, eps, rows, log_std_min, log_std_max, scratch, out, action, rounded);
+    mlp_(gemm, head0, z, a, a_dim, rows, 1, scratch, out);
     two_hot_value_forward(out, bins, value, rows, head0->out);
-    mlp_(gemm, head1, z, action, a_dim, rows, 1, scratch, out);
+    mlp_(gemm, head1, z, a, a_dim, rows, 1, scratch, out);
     two_hot_value_forward(out, bins, second, rows, head1->out);
     for (int64_t r = 0; r < rows; r++) value[r] = 0.5f * (value[r] + second[r]);
 }
 
-/* ModelFunctions.policy_rollout: eps (horizon, rows, a_dim) and z (rows, z_dim) to actions (horizon, rows, a_dim). */
-void policy_rollout_forward(Gemm gemm, const Mlp *pi, const Mlp *dynamics, const float *z, const float *eps,
+/* ModelFunctions.policy_rollout: eps (horizon, rows, a_dim) and z (rows, z_dim), in bf16 where the MLPs are, to
+   actions (horizon, rows, a_dim). scratch: rows * (2 * hidden + 2 * z_dim + 3 * a_dim). */
+void policy_rollout_forward(Gemm gemm, const Mlp *pi, const Mlp *dynamics, const void *z, const float *eps,
                             int64_t horizon, int64_t rows, float log_std_min, float log_std_max, float *scratch,
                             float *actions) {
     int64_t z_dim = pi->latent, a_dim = pi->out / 2;
     float *out = scratch + 2 * rows * pi->hidden, *to = out + rows * pi->out, *from = to + rows * z_dim;
+    bf16 *rounded = (bf16 *)(from + rows * z_dim);
     for (int64_t t = 0; t < horizon; t++) {
+        const float *noise = eps + t * rows * a_dim;
         float *action = actions + t * rows * a_dim;
-        policy_(gemm, pi, z, eps + t * rows * a_dim, rows, log_std_min, log_std_max, scratch, out, action);
+        const void *a = policy_(gemm, pi, z, noise, rows, log_std_min, log_std_max, scratch, out, action, rounded);
         if (t + 1 < horizon) {
-            mlp_(gemm, dynamics, z, action, a_dim, rows, 1, scratch, to);
+            mlp_(gemm, dynamics, z, a, a_dim, rows, 1, scratch, to);
             z = to;
             float *swap = to; to = from; from = swap;
         }

@@ -40,7 +40,7 @@ _FLAGS = [
 MAX_DIM = 8192  # of kernels.c
 _PTR, _INT, _U32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32, ctypes.c_float
 _SIGNATURES = {
-    "norm_act_forward": [_PTR] * 5 + [_INT] * 5 + [_U32, _U32, _F32],
+    "norm_act_forward": [_PTR] * 5 + [_INT] * 6 + [_U32, _U32, _F32],
     "norm_act_backward": [_PTR] * 10 + [_INT] * 5 + [_U32, _U32, _F32],
     "two_hot_value_forward": [_PTR] * 3 + [_INT] * 2,
     "two_hot_value_backward": [_PTR] * 4 + [_INT] * 2,
@@ -115,7 +115,8 @@ _Sizes = tuple[int, int, int, int, int, int, int, float]  # the trailing argumen
 
 def _norm_act_forward(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, sizes: _Sizes) -> Tensor:
     y = torch.empty_like(x)
-    library().norm_act_forward(*(t.data_ptr() for t in (x, offset, weight, bias, y)), *sizes)  # type: ignore[union-attr]
+    pointers = (t.data_ptr() for t in (x, offset, weight, bias, y))
+    library().norm_act_forward(*pointers, sizes[0], *sizes)  # type: ignore[union-attr]
     return y
 
 

@@ -1,6 +1,7 @@
 """The type that matrix products run in. Parameters, norms, losses and optimizers are float32 in any case.
 
-What enters and leaves a product is rounded: latents and logits, but not the values read from logits.
+What enters and leaves a product is rounded: latents and logits, but not the values read from logits. Planning
+on the CPU (`planners/fused.py`) rounds only what enters.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from tdmpc_ray.core.config import PLANNERS, PlannerConfig, agent_config
 from tdmpc_ray.core.math import PolicySample
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
 from tdmpc_ray.core.planners.fused import fused_model
+from tdmpc_ray.core.precision import products_in
 from tdmpc_ray.core.world_model import WorldModel
 
 SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_trajs": 4}
@@ -112,6 +113,28 @@ def test_planning_without_policy_trajectories() -> None:
 def test_layers_wider_than_the_kernels_buffers_run_in_pytorch() -> None:
     assert fused_model(world()[0]) is not None
     assert fused_model(world(**{"model.num_bins": 8193})[0]) is None
+
+
+@pytest.mark.parametrize("kind", ["plain", "episodic", "multitask"])
+def test_the_fused_form_in_bf16_stays_near_float32(kind: str) -> None:
+    model, _ = world([2, 1] if kind == "multitask" else None, **{"model.episodic": kind == "episodic"})
+    task = model.task(torch.tensor([0, 1])) if kind == "multitask" else None
+    z, actions, discount = model.encode(torch.randn(2, 5), task), torch.rand(3, 2, 9, 2), torch.ones(2, 1)
+    eps, heads = torch.randn(3, 2, 9, 2), torch.tensor([1, 0])
+
+    def outputs(dtype: str) -> list[torch.Tensor]:
+        functions = fused_model(model, task, dtype)
+        assert functions is not None
+        with torch.no_grad(), products_in(dtype, z.device):
+            total, last_z, weight = functions.rollout(z, actions, discount)
+            assert last_z.dtype == (torch.bfloat16 if dtype == "bf16" else torch.float32)
+            value = functions.terminal_value(last_z, eps[0], heads)
+            return [total, last_z.float(), weight, value, functions.policy_rollout(z, eps)]
+
+    for bf16, fp32 in zip(outputs("bf16"), outputs("fp32"), strict=True):
+        assert bf16.dtype == torch.float32
+        assert (bf16 - fp32).abs().max() < 0.04 * fp32.abs().max().clamp(min=1e-3)
+    assert not torch.equal(outputs("bf16")[0], outputs("fp32")[0])
 
 
 class Quadratic(WorldModel):

@@ -75,6 +75,7 @@ def test_a_hundred_updates_follow_the_reference() -> None:
 def _with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not request.param:
         monkeypatch.setattr(kernels, "library", lambda: None)
+        monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_with_and_without_kernels")

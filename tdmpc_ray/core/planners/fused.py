@@ -1,9 +1,10 @@
 """The model functions that planning calls, each one call into `kernels.c`.
 
 A plan is thousands of small operations; dispatching them one by one from Python takes longer than
-computing them. Matrix products run in the BLAS that PyTorch ships. Where that, a C compiler or float32 on
-the CPU is missing, or a layer is wider than the kernels' buffers, `fused_model` returns None and the planner
-runs the same functions in PyTorch.
+computing them. Matrix products run in the BLAS that PyTorch ships, in float32 or in bfloat16 with sums in
+float32; there each factor is rounded once, and nothing else. Where that BLAS, a C compiler or float32 weights
+on the CPU are missing, or a layer is wider than the kernels' buffers, `fused_model` returns None and the
+planner runs the same functions in PyTorch.
 """
 
 from __future__ import annotations
@@ -28,19 +29,23 @@ class _Mlp(ctypes.Structure):
     _fields_ = [
         *((name, _PTR * 3) for name in ("w", "b", "gain", "shift")),
         ("mask", _PTR),
-        *((name, _INT) for name in ("latent", "in_dim", "hidden", "out", "simnorm", "groups")),
+        *((name, _INT) for name in ("latent", "in_dim", "hidden", "out", "simnorm", "groups", "is_bf16")),
     ]
 
 
+# As OpenBLAS and as MKL call them.
+_GEMM = {"fp32": ("sgemm_", "SGEMM"), "bf16": ("sbgemm_", "GEMM_BF16BF16F32")}
+
+
 @functools.cache
-def _blas() -> int | None:
-    """Address of the SGEMM inside PyTorch, or None where the build does not export it."""
+def _blas(dtype: str) -> int | None:
+    """Address of the matrix product inside PyTorch, or None where the build does not export it."""
     path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
         library = ctypes.CDLL(str(path))
     except OSError:
         return None
-    for name in ("sgemm_", "SGEMM"):  # as OpenBLAS and as MKL call it
+    for name in _GEMM[dtype]:
         if hasattr(library, name):
             return ctypes.cast(getattr(library, name), _PTR).value
     return None
@@ -49,7 +54,7 @@ def _blas() -> int | None:
 @functools.cache
 def _functions() -> ctypes.CDLL | None:
     lib = library()
-    if lib is None or _blas() is None:
+    if lib is None:
         return None
     lib.rollout_forward.argtypes = [_PTR] * 7 + [_INT] * 4 + [_PTR] * 5
     lib.terminal_value_forward.argtypes = [_PTR] * 7 + [_INT] + [_F32] * 2 + [_PTR] * 2
@@ -59,16 +64,18 @@ def _functions() -> ctypes.CDLL | None:
     return lib
 
 
-def fused_model(model: WorldModel, task: TaskContext | None = None) -> FusedModel | None:
+def fused_model(model: WorldModel, task: TaskContext | None = None, dtype: str = "fp32") -> FusedModel | None:
     """The fused form of `model`, or None where it cannot run (see the module's docstring)."""
     if torch.compiler.is_compiling():
         return None
     weight, cfg = model.bins, model.cfg
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or _functions() is None:
         return None
+    if _blas(dtype) is None:
+        return None
     if max(cfg.mlp_dim, cfg.latent_dim, cfg.num_bins) > MAX_DIM:
         return None
-    return FusedModel(model, task)
+    return FusedModel(model, task, dtype)
 
 
 class FusedModel:
@@ -77,11 +84,13 @@ class FusedModel:
     Args:
         model: the weights.
         task: of each environment (N, ...), for a multi-task model.
+        dtype: of the factors of products, fp32 or bf16; bf16 copies the weights.
     """
 
-    def __init__(self, model: WorldModel, task: TaskContext | None = None) -> None:
-        lib, gemm = _functions(), _blas()
+    def __init__(self, model: WorldModel, task: TaskContext | None = None, dtype: str = "fp32") -> None:
+        lib, gemm = _functions(), _blas(dtype)
         assert lib is not None
+        self._dtype = torch.bfloat16 if dtype == "bf16" else torch.float32
         self._lib, self._gemm, self._model, self._bins = lib, gemm, model, model.bins.data_ptr()
         cfg = model.cfg
         self._kept: list[Tensor] = []  # what the structures point to and nobody else holds
@@ -97,28 +106,35 @@ class FusedModel:
         self._log_std = cfg.log_std_min, cfg.log_std_max
         # Upper bound of what any of the three functions needs per row, see kernels.c.
         widest = max(cfg.num_bins, 2 * model.action_dim)
-        self._scratch_per_row = 2 * cfg.mlp_dim + 2 * cfg.latent_dim + widest + model.action_dim + 1
+        self._scratch_per_row = 2 * cfg.mlp_dim + 2 * cfg.latent_dim + widest + 2 * model.action_dim + 1
 
     def _mlp(self, layers: list[_Layer], task: TaskContext | None, simnorm_dim: int = 0) -> _Mlp:
         mlp, z_dim = _Mlp(), self._model.cfg.latent_dim
-        for i, layer in enumerate(layers):
-            for field, tensor in zip(("w", "b", "gain", "shift"), layer, strict=False):
+        for i, (weight, *rest) in enumerate(layers):
+            self._kept.append(weight.to(self._dtype))
+            mlp.w[i] = self._kept[-1].data_ptr()
+            for field, tensor in zip(("b", "gain", "shift"), rest, strict=False):
                 getattr(mlp, field)[i] = tensor.data_ptr()
         (first, bias, *_), (last, *_) = layers[0], layers[-1]
         mlp.hidden, mlp.in_dim = first.shape
         mlp.latent, mlp.out, mlp.simnorm, mlp.groups = z_dim, len(last), simnorm_dim, 1
+        mlp.is_bf16 = self._dtype == torch.bfloat16
         if task is not None:
             columns = first[:, z_dim : z_dim + task.embedding.shape[-1]]
-            self._kept.append(torch.addmm(bias, task.embedding, columns.T))
+            self._kept.append(torch.addmm(bias, task.embedding, columns.T).float())
             mlp.b[0], mlp.groups = self._kept[-1].data_ptr(), len(task.embedding)
         return mlp
 
     def _scratch(self, rows: int) -> Tensor:
         return torch.empty(rows * self._scratch_per_row)
 
+    def _factor(self, x: Tensor) -> Tensor:
+        """As a factor of products."""
+        return x.to(self._dtype).contiguous()
+
     def rollout(self, z: Tensor, actions: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `ModelFunctions.rollout`."""
-        actions, z, discount = actions.contiguous(), z.contiguous(), discount.contiguous()
+        actions, z, discount = self._factor(actions), self._factor(z), discount.contiguous()
         horizon, num_envs, num, action_dim = actions.shape
         rows = num_envs * num
         total, weight = torch.empty(num_envs, num), torch.empty(num_envs, num)
@@ -129,11 +145,13 @@ class FusedModel:
             self._bins, z.data_ptr(), actions.data_ptr(), horizon, rows, num, action_dim, discount.data_ptr(),
             scratch.data_ptr(), total.data_ptr(), last_z.data_ptr(), weight.data_ptr(),
         )  # fmt: skip
+        if self._dtype == torch.bfloat16:
+            last_z = last_z.view(-1).view(torch.bfloat16)[: last_z.numel()].view(last_z.shape)
         return total, last_z, weight
 
     def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
         """See `ModelFunctions.terminal_value`."""
-        z, eps = z.contiguous(), eps.contiguous()
+        z, eps = self._factor(z), eps.contiguous()
         rows = z.shape[0] * z.shape[1]
         value, scratch = torch.empty(z.shape[:-1]), self._scratch(rows)
         first, second = (ctypes.addressof(self._heads[k]) for k in heads.tolist())
@@ -147,7 +165,7 @@ class FusedModel:
         """See `ModelFunctions.policy_rollout`."""
         horizon, num_envs, num, _ = eps.shape
         rows, eps = num_envs * num, eps.contiguous()
-        z = z.repeat_interleave(num, 0)
+        z = self._factor(z).repeat_interleave(num, 0)
         actions, scratch = torch.empty_like(eps), self._scratch(rows)
         self._lib.policy_rollout_forward(
             self._gemm, ctypes.addressof(self._pi), ctypes.addressof(self._dynamics), z.data_ptr(),

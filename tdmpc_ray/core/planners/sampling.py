@@ -38,7 +38,7 @@ def plan_by_sampling(
     compiled = compiles(cfg.compile, z.device)
     if compiled:
         begin_step(z.device)
-    fused = fused_model(model, task) if cfg.dtype == "fp32" and not compiled else None
+    fused = None if compiled else fused_model(model, task, cfg.dtype)
     functions = fused or ModelFunctions(model, task)
     propose, refine = (_compiled(_propose), _compiled(_refine)) if compiled else (_propose, _refine)
     mask = None if task is None else task.action_mask.unsqueeze(1)  # (N, 1, A)
