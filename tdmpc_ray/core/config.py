@@ -175,6 +175,17 @@ class AgentConfig:
 
     @classmethod
     def from_dict(cls, sections: Mapping[str, Mapping[str, Any]]) -> AgentConfig:
+        """Build from what `to_dict` gave.
+
+        Raises:
+            UserError: a setting that does not exist (any more).
+        """
+        for name, values in sections.items():
+            for key in values:
+                if key not in get_type_hints(SECTIONS[name]):
+                    raise UserError(
+                        f"there is no setting '{name}.{key}': another version of tdmpc_ray wrote it"
+                    )
         return cls(**{name: SECTIONS[name](**dict(values)) for name, values in sections.items()})
 
     def with_settings(self, settings: Mapping[str, Any]) -> AgentConfig:
