@@ -181,11 +181,8 @@ class AgentConfig:
             UserError: a setting that does not exist (any more).
         """
         for name, values in sections.items():
-            for key in values:
-                if key not in get_type_hints(SECTIONS[name]):
-                    raise UserError(
-                        f"there is no setting '{name}.{key}': another version of tdmpc_ray wrote it"
-                    )
+            for key in values.keys() - {f.name for f in dataclasses.fields(SECTIONS[name])}:
+                raise UserError(f"there is no setting '{name}.{key}': another version of tdmpc_ray wrote it")
         return cls(**{name: SECTIONS[name](**dict(values)) for name, values in sections.items()})
 
     def with_settings(self, settings: Mapping[str, Any]) -> AgentConfig:

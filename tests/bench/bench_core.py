@@ -137,13 +137,8 @@ def plan_tasks(model: WorldModel, agent: AgentConfig, num_envs: int) -> dict[tup
 
 def update_tasks(size: str, agent: AgentConfig) -> dict[tuple[str, str], Task]:
     """Gradient steps, each competitor on its own copy of the model."""
-    batch_size, horizon = agent.update.batch_size, agent.planner.horizon
-    batch = Batch(
-        torch.randn(horizon + 1, batch_size, OBS),
-        torch.rand(horizon, batch_size, ACTION) * 2 - 1,
-        torch.rand(horizon, batch_size, 1),
-        torch.zeros(horizon, batch_size, 1),
-    )
+    horizon, batch_size = agent.planner.horizon, agent.update.batch_size
+    batch = random_batch(agent)
 
     def task(updater: Updater | reference.Update) -> Task:
         noise = UpdateNoise.sample(updater.model, horizon, batch_size, torch.Generator().manual_seed(0))
@@ -156,6 +151,16 @@ def update_tasks(size: str, agent: AgentConfig) -> dict[tuple[str, str], Task]:
         REFERENCE: task(reference.Update(make_model(size, agent), agent.update, DISCOUNT)),
         **{way: _in_mode(way[1], task(ours(way[0]))) for way in WAYS},
     }
+
+
+def random_batch(agent: AgentConfig) -> Batch:
+    horizon, batch_size = agent.planner.horizon, agent.update.batch_size
+    return Batch(
+        torch.randn(horizon + 1, batch_size, OBS),
+        torch.rand(horizon, batch_size, ACTION) * 2 - 1,
+        torch.rand(horizon, batch_size, 1),
+        torch.zeros(horizon, batch_size, 1),
+    )
 
 
 def make_model(size: str, agent: AgentConfig) -> WorldModel:

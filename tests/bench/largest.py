@@ -17,14 +17,11 @@ from collections.abc import Callable
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from bench_core import ACTION, DISCOUNT, OBS, make_model, random_batch
 
-from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
-
-OBS, ACTION = 24, 6  # walker-walk
 
 
 def main() -> None:
@@ -33,15 +30,10 @@ def main() -> None:
     size = parser.parse_args().size
     torch.set_num_threads(1)
     agent, generator = agent_config(size), torch.Generator().manual_seed(0)
-    model = WorldModel((OBS,), ACTION, agent.model)
-    updater = Updater(model, agent.update, 0.99)
+    model = make_model(size, agent)
+    updater = Updater(model, agent.update, DISCOUNT)
     horizon, batch_size = agent.planner.horizon, agent.update.batch_size
-    batch = Batch(
-        torch.randn(horizon + 1, batch_size, OBS),
-        torch.rand(horizon, batch_size, ACTION) * 2 - 1,
-        torch.rand(horizon, batch_size, 1),
-        torch.zeros(horizon, batch_size, 1),
-    )
+    batch = random_batch(agent)
 
     def decide() -> None:
         model.eval()
@@ -49,7 +41,7 @@ def main() -> None:
         with torch.no_grad():
             z = model.encode(torch.randn(1, OBS))
         prev_mean = torch.zeros(1, horizon, ACTION)
-        plan(model, z, prev_mean, agent.planner, noise, discount=0.99, explore=True)
+        plan(model, z, prev_mean, agent.planner, noise, discount=DISCOUNT, explore=True)
 
     def update() -> None:
         updater.step(batch, UpdateNoise.sample(model, horizon, batch_size, generator))

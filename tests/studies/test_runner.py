@@ -24,10 +24,10 @@ from rich.console import Console
 from runner_stub import Stub
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies import cluster, interrupt, runner
+from tdmpc_ray.studies import runner
 from tdmpc_ray.studies.baseline import random_baseline
 from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.outcome import Outcome, StudyResult, mlflow_command, program
+from tdmpc_ray.studies.outcome import mlflow_command, program
 from tdmpc_ray.studies.runner import resume_study, run_study
 from tdmpc_ray.studies.spec import make_study
 from tdmpc_ray.studies.study_folder import begin
@@ -226,19 +226,6 @@ def test_a_signal_to_the_whole_process_group_does_not_end_ray_first(
     assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {"KILLED"}
 
 
-def test_a_stop_before_every_trial_was_created_leaves_the_rest_unfinished() -> None:
-    done = SimpleNamespace(
-        status="TERMINATED", last_result={"done": True}, checkpoint=None, config={}, trial_id="a"
-    )
-    outcome = Outcome(dict)
-    outcome.on_experiment_end([done])
-    request = interrupt.StopRequest()
-    request.signum = signal.SIGINT
-    result = outcome.result(Path(), request, expected=3)
-    assert (result.finished, result.unfinished, result.exit_status) == (1, 2, 130)
-    assert outcome.result(Path(), request, expected=1).exit_status == 0
-
-
 def test_the_random_policy_is_logged_again_after_an_early_kill(tmp_path: Path) -> None:
     said: list[str] = []
     first = random_baseline("gym:Pendulum-v1", tmp_path, said.append)
@@ -292,73 +279,3 @@ def test_a_study_of_random_steps_alone_is_said_to_learn_nothing(
             run_study(study, tmp_path / str(number), trainable=Stub, console=Console(file=printed, width=200))
         note = "note: nothing will be learned, as the first 1,000 steps are random: take more steps, or set"
         assert (note in printed.getvalue()) == (number == 0)
-
-
-def test_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(**options: object) -> None:
-        raise Exception("The current node timed out during startup.\nThis could happen because")
-
-    monkeypatch.setattr(ray, "init", late)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    expected = (
-        r"Ray did not start \(The current node timed out during startup\.\): on a busy machine, try again"
-    )
-    with pytest.raises(UserError, match=expected), cluster.ray_session({"CPU": 1}, print):
-        pass
-
-
-def test_signals_are_handled_within_a_study_only() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    left = signal.signal(signal.SIGUSR1, lambda *_: None)  # as an experiment of Tune leaves it
-    with interrupt.graceful_stop() as request:
-        signal.raise_signal(signal.SIGINT)
-        assert request.signum == signal.SIGINT
-        assert interrupt.stop_requested()
-        with pytest.raises(KeyboardInterrupt):  # Tune's loop, which the second one would end, is not there
-            signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGUSR1, left)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert "TUNE_DISABLE_SIGINT_HANDLER" not in os.environ
-    with interrupt.graceful_stop() as request:
-        assert request.signum is None
-        assert not interrupt.stop_requested()
-
-
-def test_a_trial_that_does_not_save_is_not_waited_for_for_ever() -> None:
-    said: list[str] = []
-    saver = interrupt.SaveTrials(1000, say=said.append, grace_s=0.2)
-    trials: list[Any] = [SimpleNamespace(trial_id=name, status="RUNNING") for name in ("a", "b")]
-    ended: list[int] = []
-    with interrupt.graceful_stop():
-        saver.on_step_end(1, trials)
-        assert said == []
-        signal.signal(signal.SIGUSR1, lambda *_: ended.append(1))  # as Tune does
-        signal.raise_signal(signal.SIGTERM)
-        saver.on_step_end(2, trials)
-        saver.on_trial_save(2, trials, trials[0])
-        saver.on_step_end(3, trials)
-        assert ended == []
-        time.sleep(0.25)
-        saver.on_step_end(4, trials)
-    assert ended == [1]
-    assert said[-1] == "1 trial did not save within 0 s"
-
-
-@pytest.mark.parametrize(("signum", "status"), [(None, 0), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_exit_status(signum: int | None, status: int) -> None:
-    result = StudyResult(Path(), finished=0, failed=(), unfinished=1, signum=signum, checkpoints={})
-    assert result.exit_status == status
-
-
-@pytest.mark.parametrize(
-    ("uri", "command"),
-    [
-        ("http://tracking:5000", "http://tracking:5000"),
-        ("sqlite:////data/runs.db", "mlflow ui --backend-store-uri sqlite:////data/runs.db"),
-        ("sqlite:///runs.db", "mlflow ui --backend-store-uri sqlite:///runs.db"),
-        ("postgresql+psycopg2://db/x", "mlflow ui --backend-store-uri postgresql+psycopg2://db/x"),
-    ],
-)
-def test_the_command_that_opens_mlflow(uri: str, command: str) -> None:
-    assert mlflow_command(uri).endswith(command)

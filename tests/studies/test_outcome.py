@@ -1,0 +1,44 @@
+"""How a study ends: its exit status, and the command that opens its results."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tdmpc_ray.studies import interrupt
+from tdmpc_ray.studies.outcome import Outcome, StudyResult, mlflow_command
+
+
+def test_a_stop_before_every_trial_was_created_leaves_the_rest_unfinished() -> None:
+    done = SimpleNamespace(
+        status="TERMINATED", last_result={"done": True}, checkpoint=None, config={}, trial_id="a"
+    )
+    outcome = Outcome(dict)
+    outcome.on_experiment_end([done])
+    request = interrupt.StopRequest()
+    request.signum = signal.SIGINT
+    result = outcome.result(Path(), request, expected=3)
+    assert (result.finished, result.unfinished, result.exit_status) == (1, 2, 130)
+    assert outcome.result(Path(), request, expected=1).exit_status == 0
+
+
+@pytest.mark.parametrize(("signum", "status"), [(None, 0), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_exit_status(signum: int | None, status: int) -> None:
+    result = StudyResult(Path(), finished=0, failed=(), unfinished=1, signum=signum, checkpoints={})
+    assert result.exit_status == status
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        ("http://tracking:5000", "http://tracking:5000"),
+        ("sqlite:////data/runs.db", "mlflow ui --backend-store-uri sqlite:////data/runs.db"),
+        ("sqlite:///runs.db", "mlflow ui --backend-store-uri sqlite:///runs.db"),
+        ("postgresql+psycopg2://db/x", "mlflow ui --backend-store-uri postgresql+psycopg2://db/x"),
+    ],
+)
+def test_the_command_that_opens_mlflow(uri: str, command: str) -> None:
+    assert mlflow_command(uri).endswith(command)
