@@ -36,8 +36,17 @@ _SUITE_TASKS: dict[str, str] = {
     "swimmer": "swimmer6 swimmer15",
     "walker": "stand walk run",
 }
-# Tasks that this package adds to the suite's domains, in the same form.
-_CUSTOM_TASKS: dict[str, str] = {}
+# Those of `envs/custom`, in the same form.
+_CUSTOM_TASKS: dict[str, str] = {
+    "ball_in_cup": "spin",
+    "cheetah": "run_backwards run_front run_back jump stand_front stand_back lie_down legs_up flip "
+    "flip_backwards",
+    "fish": "obstacles",
+    "hopper": "hop_backwards flip flip_backwards",
+    "pendulum": "spin",
+    "reacher": "three_easy three_hard four_easy four_hard",
+    "walker": "walk_backwards run_backwards arabesque lie_down legs_up headstand flip backflip",
+}
 
 # The short domain names of the TD-MPC2 task lists.
 _DOMAIN_ALIASES = {"ball_in_cup": "cup", "point_mass": "pointmass"}
@@ -72,6 +81,12 @@ class TaskInfo:
     action_repeat: int
     metric: str
     simulator_id: str
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether a DMControl task is one of `envs/custom`."""
+        domain, _, task = self.simulator_id.partition("/")
+        return self.suite == "dmcontrol" and task in _CUSTOM_TASKS.get(domain, "").split()
 
     @property
     def can_terminate(self) -> bool:

@@ -20,6 +20,7 @@ class DMControlEnv(SimulatorEnv):
     """One task of the suite, by its catalog entry."""
 
     def __init__(self, info: TaskInfo, seed: int | None, render_mode: str | None) -> None:
+        self.info = info
         self._domain, self._task = info.simulator_id.split("/")
         self._random = np.random.RandomState(seed)
         self._load()
@@ -41,7 +42,12 @@ class DMControlEnv(SimulatorEnv):
             warnings.filterwarnings("ignore", message=".*DISPLAY environment variable")
             from dm_control import suite
 
-        self._env = suite.load(self._domain, self._task, task_kwargs={"random": self._random})
+            from tdmpc_ray.envs import custom
+
+        if self.info.is_custom:
+            self._env = custom.load(self._domain, self._task, self._random)
+        else:
+            self._env = suite.load(self._domain, self._task, task_kwargs={"random": self._random})
 
     def _reset_task(self, seed: int | None) -> tuple[FloatArray, dict[str, Any]]:
         if seed is not None:
