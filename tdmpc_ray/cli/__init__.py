@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.results import compare, evaluate
 from tdmpc_ray.cli.training import train, tune
@@ -45,7 +46,7 @@ def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for command in (train, tune, evaluate, compare, import_official, export_official, export):
+for command in (train, tune, evaluate, compare, import_official, export_official, export, envs):
     app.command()(_interruptible(command))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gymnasium
 
-from tdmpc_ray.envs.catalog import TaskInfo, list_tasks, task_info
+from tdmpc_ray.envs import registered
+from tdmpc_ray.envs.catalog import list_tasks, register_task, task_info
+from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import check_seed, require_gl
 from tdmpc_ray.errors import UserError
 
-__all__ = ["TaskInfo", "list_tasks", "make_env", "random_return", "task_info"]
+__all__ = ["TaskInfo", "list_tasks", "make_env", "random_return", "register_task", "task_info"]
 
 
 def make_env(name: str, *, seed: int | None = None, render_mode: str | None = None) -> gymnasium.Env:
@@ -34,6 +36,12 @@ def make_env(name: str, *, seed: int | None = None, render_mode: str | None = No
         from tdmpc_ray.envs.gym import make_gym
 
         return make_gym(info, seed, render_mode)
+    if info.suite == "registered":
+        from tdmpc_ray.envs.gym import make_registered
+
+        task = registered.find(info.name)
+        assert task is not None
+        return make_registered(task, seed, render_mode)
     if render_mode is not None:
         # Before the simulators are imported, as they settle on an OpenGL library then.
         require_gl()

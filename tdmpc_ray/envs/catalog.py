@@ -4,104 +4,41 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
+from tdmpc_ray.envs import registered
+from tdmpc_ray.envs.tables import CUSTOM_TASKS, METAWORLD_SIZES, METAWORLD_TASKS, SUITE_TASKS
+from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError
+
+if TYPE_CHECKING:
+    import gymnasium
 
 DMCONTROL_STEPS = 500
 METAWORLD_STEPS = 100
 GYM_DEFAULT_STEPS = 1000
 SIMULATOR_REPEAT = 2
 
-# quadruped-escape is left out: the suite cannot even reset it without an OpenGL context.
-_SUITE_TASKS: dict[str, str] = {
-    "acrobot": "swingup swingup_sparse",
-    "ball_in_cup": "catch",
-    "cartpole": "balance balance_sparse swingup swingup_sparse two_poles three_poles",
-    "cheetah": "run",
-    "dog": "stand walk trot run fetch",
-    "finger": "spin turn_easy turn_hard",
-    "fish": "upright swim",
-    "hopper": "stand hop",
-    "humanoid": "stand walk run run_pure_state",
-    "humanoid_CMU": "stand walk run",
-    "lqr": "lqr_2_1 lqr_6_2",
-    "manipulator": "bring_ball bring_peg insert_ball insert_peg",
-    "pendulum": "swingup",
-    "point_mass": "easy hard",
-    "quadruped": "walk run fetch",
-    "reacher": "easy hard",
-    "stacker": "stack_2 stack_4",
-    "swimmer": "swimmer6 swimmer15",
-    "walker": "stand walk run",
-}
-# Those of `envs/custom`, in the same form.
-_CUSTOM_TASKS: dict[str, str] = {
-    "ball_in_cup": "spin",
-    "cheetah": "run_backwards run_front run_back jump stand_front stand_back lie_down legs_up flip "
-    "flip_backwards",
-    "fish": "obstacles",
-    "hopper": "hop_backwards flip flip_backwards",
-    "pendulum": "spin",
-    "reacher": "three_easy three_hard four_easy four_hard",
-    "walker": "walk_backwards run_backwards arabesque lie_down legs_up headstand flip backflip",
-}
-
 # The short domain names of the TD-MPC2 task lists.
 _DOMAIN_ALIASES = {"ball_in_cup": "cup", "point_mass": "pointmass"}
 
-_METAWORLD_NAMES = (
-    "assembly basketball bin-picking box-close button-press button-press-topdown "
-    "button-press-topdown-wall button-press-wall coffee-button coffee-pull coffee-push dial-turn "
-    "disassemble door-close door-lock door-open door-unlock drawer-close drawer-open faucet-close "
-    "faucet-open hammer hand-insert handle-press handle-press-side handle-pull handle-pull-side "
-    "lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place pick-place-wall plate-slide "
-    "plate-slide-back plate-slide-back-side plate-slide-side push push-back push-wall reach reach-wall "
-    "shelf-place soccer stick-pull stick-push sweep sweep-into window-close window-open"
-)
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """What is known of a task before its simulator starts.
-
-    Attributes:
-        name: the name to pass to `make_env`, e.g. "walker-walk", "mw-reach", "gym:Pendulum-v1".
-        suite: "dmcontrol", "metaworld" or "gymnasium".
-        episode_length: time limit in agent steps.
-        action_repeat: simulator control steps per agent step; env_frames = env_steps * action_repeat.
-        metric: "return" or "success": the number that tells how well a policy does.
-        simulator_id: the task's name inside its suite: "walker/walk", "reach-v3", "Pendulum-v1".
-    """
-
-    name: str
-    suite: str
-    episode_length: int
-    action_repeat: int
-    metric: str
-    simulator_id: str
-
-    @property
-    def is_custom(self) -> bool:
-        """Whether a DMControl task is one of `envs/custom`."""
-        domain, _, task = self.simulator_id.partition("/")
-        return self.suite == "dmcontrol" and task in _CUSTOM_TASKS.get(domain, "").split()
-
-    @property
-    def can_terminate(self) -> bool:
-        """Whether an episode can end in a terminal state, before and apart from its time limit."""
-        return self.suite == "gymnasium"
-
 
 def _dmcontrol_entries() -> Iterator[tuple[str, TaskInfo]]:
-    for table in (_SUITE_TASKS, _CUSTOM_TASKS):
-        for domain, tasks in table.items():
+    for table in (SUITE_TASKS, CUSTOM_TASKS):
+        for domain, obs_size, action_size, tasks in table:
             for task in tasks.split():
                 short = _DOMAIN_ALIASES.get(domain, domain)
-                name = f"{short}-{task}".replace("_", "-")
                 info = TaskInfo(
-                    name, "dmcontrol", DMCONTROL_STEPS, SIMULATOR_REPEAT, "return", f"{domain}/{task}"
+                    name=f"{short}-{task}".replace("_", "-"),
+                    suite="dmcontrol",
+                    episode_length=DMCONTROL_STEPS,
+                    action_repeat=SIMULATOR_REPEAT,
+                    metric="return",
+                    simulator_id=f"{domain}/{task}",
+                    obs_size=obs_size,
+                    action_size=action_size,
+                    is_custom=table is CUSTOM_TASKS,
                 )
                 yield f"{short}_{task}", info
                 yield f"{domain}_{task}", info
@@ -111,17 +48,24 @@ def _dmcontrol_entries() -> Iterator[tuple[str, TaskInfo]]:
 _DMCONTROL: dict[str, TaskInfo] = dict(_dmcontrol_entries())
 _METAWORLD: dict[str, TaskInfo] = {
     f"mw-{task}": TaskInfo(
-        f"mw-{task}", "metaworld", METAWORLD_STEPS, SIMULATOR_REPEAT, "success", f"{task}-v3"
+        f"mw-{task}",
+        "metaworld",
+        METAWORLD_STEPS,
+        SIMULATOR_REPEAT,
+        "success",
+        f"{task}-v3",
+        *METAWORLD_SIZES,
     )
-    for task in _METAWORLD_NAMES.split()
+    for task in METAWORLD_TASKS.split()
 }
 
 
 def list_tasks(suite: str | None = None) -> list[str]:
-    """Return the sorted names of all DMControl and Meta-World tasks, or of one suite.
+    """Return the sorted names of all DMControl, Meta-World and registered tasks, or of one suite.
 
     Args:
-        suite: "dmcontrol", "metaworld", "gymnasium" (every registered id, of any action space), or None.
+        suite: "dmcontrol", "metaworld", "registered" (see `register_task`), "gymnasium" (every id, of any
+            action space), or None.
 
     Raises:
         UserError: for another suite name.
@@ -129,10 +73,11 @@ def list_tasks(suite: str | None = None) -> list[str]:
     names = {
         "dmcontrol": lambda: sorted({info.name for info in _DMCONTROL.values()}),
         "metaworld": lambda: sorted(_METAWORLD),
+        "registered": registered.names,
         "gymnasium": lambda: [f"gym:{key}" for key in sorted(_gym_registry())],
     }
     if suite is None:
-        return names["dmcontrol"]() + names["metaworld"]()
+        return [name for group in ("dmcontrol", "metaworld", "registered") for name in names[group]()]
     if suite not in names:
         raise UserError(f"unknown suite '{suite}': choose one of: {', '.join(names)}")
     return names[suite]()
@@ -143,17 +88,58 @@ def task_info(name: str) -> TaskInfo:
 
     Args:
         name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where
-            importing MODULE registers ID).
+            importing MODULE registers ID), or the name of a registered task.
 
     Raises:
         UserError: unknown name; the message names the nearest one.
     """
     if name.startswith("gym:"):
         return _gym_info(name)
-    info = _METAWORLD.get(name) or _DMCONTROL.get(name.replace("-", "_"))
-    if info is None:
-        raise _unknown_task(name)
-    return info
+    if info := _built_in(name):
+        return info
+    if found := registered.find(name):
+        return found.info
+    raise _unknown_task(name)
+
+
+def _built_in(name: str) -> TaskInfo | None:
+    return _METAWORLD.get(name) or _DMCONTROL.get(name.replace("-", "_"))
+
+
+def register_task(
+    name: str,
+    make: Callable[..., gymnasium.Env],
+    *,
+    episode_length: int,
+    action_repeat: int = 1,
+    metric: str = "return",
+    can_terminate: bool = False,
+) -> None:
+    """Make a task known by name, in the place of an earlier one of that name.
+
+    Args:
+        name: to use wherever a task is named.
+        make: builds the environment: `make(render_mode=None)`, or with "rgb_array"; a class serves. Actions
+            are a bounded Box vector, observations a Box vector or matrix of numbers.
+        episode_length: no episode lasts longer, in agent steps; the environment ends it by itself.
+        action_repeat: simulator steps per agent step, for counting frames.
+        metric: "return", or "success" where `info["success"]` tells how well a policy does.
+        can_terminate: whether the environment has terminal states; the episodic model learns them.
+
+    Raises:
+        UserError: the name is a task of the package, or a number is none.
+    """
+    if _built_in(name) or ":" in name or not name.strip():
+        raise UserError(f"cannot register a task as '{name}': choose a name that no task has, without ':'")
+    for what, number in (("episode_length", episode_length), ("action_repeat", action_repeat)):
+        if not isinstance(number, int) or number < 1:
+            raise UserError(f"task '{name}': {what} must be a positive whole number, not {number!r}")
+    if metric not in ("return", "success"):
+        raise UserError(f"task '{name}': metric must be 'return' or 'success', not {metric!r}")
+    info = TaskInfo(
+        name, "registered", episode_length, action_repeat, metric, name, can_terminate=can_terminate
+    )
+    registered.remember(registered.RegisteredTask(info, make))
 
 
 def _gym_registry() -> dict:
@@ -175,7 +161,7 @@ def _gym_info(name: str) -> TaskInfo:
     if spec is None:
         raise _unknown_task(name)
     steps = spec.max_episode_steps or GYM_DEFAULT_STEPS
-    return TaskInfo(name, "gymnasium", steps, 1, "return", gym_id)
+    return TaskInfo(name, "gymnasium", steps, 1, "return", gym_id, can_terminate=True)
 
 
 def _unknown_task(name: str) -> UserError:
@@ -186,5 +172,6 @@ def _unknown_task(name: str) -> UserError:
     if close:
         return UserError(f"unknown task '{name}': did you mean '{folded[close[0]]}'?")
     return UserError(
-        f"unknown task '{name}': use DOMAIN-TASK (walker-walk), mw-NAME (mw-reach), gym:ID (gym:Pendulum-v1)"
+        f"unknown task '{name}': use DOMAIN-TASK (walker-walk), mw-NAME (mw-reach), gym:ID (gym:Pendulum-v1) "
+        "or a registered name"
     )

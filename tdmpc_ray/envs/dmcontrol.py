@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tdmpc_ray.envs.catalog import TaskInfo
+from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import ActionScale, FloatArray, SimulatorEnv
 
 # The linear-quadratic task draws the model's stiffness and damping, too: a new seed means a new model.

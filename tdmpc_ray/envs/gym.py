@@ -1,8 +1,9 @@
-"""Gymnasium: any registered id with a Box action and a vector observation, no action repeat."""
+"""Gymnasium ids and registered tasks: any environment with a Box action and a vector observation."""
 
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -10,16 +11,25 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import ArrayLike
 
-from tdmpc_ray.envs.catalog import TaskInfo
+from tdmpc_ray.envs.contract import Contract
+from tdmpc_ray.envs.registered import RegisteredTask
+from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import ActionScale, FloatArray, action_box, observation_box, require_gl
 from tdmpc_ray.errors import UserError
 
 
 class GymAdapter(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
-    """Flat float32 observations and actions in [-1, 1] over any environment that passes `check_spaces`."""
+    """Flat float32 observations and actions in [-1, 1] over any environment that passes `check_spaces`.
 
-    def __init__(self, env: gymnasium.Env, seed: int | None) -> None:
-        gymnasium.utils.RecordConstructorArgs.__init__(self, seed=seed)
+    Args:
+        env: to be adapted.
+        task: its name, for errors.
+        seed: of the first episode, where its reset gives none, and of `action_space.sample()`.
+        limit: steps that an episode may last; None where a wrapper sees to it.
+    """
+
+    def __init__(self, env: gymnasium.Env, task: str, seed: int | None, limit: int | None = None) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, task=task, seed=seed, limit=limit)
         gymnasium.Wrapper.__init__(self, env)
         inner, observed = env.action_space, env.observation_space
         assert isinstance(inner, Box)
@@ -29,6 +39,7 @@ class GymAdapter(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         self._action_dtype: Any = inner.dtype
         self._scale = ActionScale(inner.low, inner.high)
         self._first_seed = seed
+        self._contract = Contract(task, observed.shape, limit)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -37,12 +48,14 @@ class GymAdapter(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         seed = self._first_seed if seed is None else seed
         self._first_seed = None
         observation, info = self.env.reset(seed=seed, options=options)
+        self._contract.reset(observation)
         return _flat(observation), info
 
     def step(self, action: ArrayLike) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Apply an action (A,) in [-1, 1]."""
         control = self._scale(action).astype(self._action_dtype)
         observation, reward, terminated, truncated, info = self.env.step(control)
+        self._contract.step(observation, reward, terminated or truncated)
         return _flat(observation), float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:
@@ -58,23 +71,42 @@ class GymAdapter(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
 
 def make_gym(info: TaskInfo, seed: int | None, render_mode: str | None) -> gymnasium.Env:
-    """Build a Gymnasium task.
+    """Build a Gymnasium task; longer than its time limit no episode lasts.
 
     Raises:
         UserError: it cannot be built, or its spaces are not vectors.
     """
-    try:
-        env = gymnasium.make(
+
+    def build() -> gymnasium.Env:
+        return gymnasium.make(
             info.simulator_id,
             render_mode=render_mode,
             max_episode_steps=info.episode_length,
             disable_env_checker=True,
         )
+
+    return GymAdapter(_built(info.name, build, render_mode), info.name, seed)
+
+
+def make_registered(task: RegisteredTask, seed: int | None, render_mode: str | None) -> gymnasium.Env:
+    """Build a registered task, see `register_task`.
+
+    Raises:
+        UserError: as `make_gym`.
+    """
+    name = task.info.name
+    env = _built(name, lambda: task.make(render_mode=render_mode), render_mode)
+    return GymAdapter(env, name, seed, task.info.episode_length)
+
+
+def _built(name: str, build: Callable[[], gymnasium.Env], render_mode: str | None) -> gymnasium.Env:
+    try:
+        env = build()
     # The environments' constructors raise what they like for a missing package or a retired version.
     except Exception as error:
-        raise UserError(f"task '{info.name}' cannot be built: {_one_line(error)}") from error
+        raise UserError(f"task '{name}' cannot be built: {_one_line(error)}") from error
     try:
-        check_spaces(info.name, env)
+        check_spaces(name, env)
         mujoco_renderer = getattr(env.unwrapped, "mujoco_renderer", None)
         if render_mode is not None and mujoco_renderer is not None:
             require_gl()
@@ -82,24 +114,31 @@ def make_gym(info: TaskInfo, seed: int | None, render_mode: str | None) -> gymna
     except UserError:
         env.close()
         raise
-    return GymAdapter(env, seed)
+    return env
+
+
+class UnsupportedSpacesError(UserError):
+    """The environment exists, and nothing here handles its actions or observations."""
 
 
 def check_spaces(name: str, env: gymnasium.Env) -> None:
     """Refuse actions that are not a vector of bounded numbers, and observations that are not numbers.
 
     Raises:
-        UserError: says which space is wrong.
+        UnsupportedSpacesError: says which space is wrong.
     """
     action, observation = env.action_space, env.observation_space
     if not isinstance(action, Box) or len(action.shape) != 1 or not np.issubdtype(action.dtype, np.floating):
-        raise UserError(
-            f"task '{name}' has actions {_describe(action)}: choose one with a vector of continuous actions"
+        raise UnsupportedSpacesError(
+            f"task '{name}' has actions {_describe(action)}: choose one with a vector of continuous actions "
+            "(discrete ones are planned)"
         )
     if not action.is_bounded():
-        raise UserError(f"task '{name}' has unbounded actions: choose a task with finite action bounds")
+        raise UnsupportedSpacesError(
+            f"task '{name}' has unbounded actions: choose a task with finite action bounds"
+        )
     if not isinstance(observation, Box) or len(observation.shape) > 2 or observation.dtype == np.uint8:
-        raise UserError(
+        raise UnsupportedSpacesError(
             f"task '{name}' has observations {_describe(observation)}: choose a task that observes a vector"
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tdmpc_ray.envs.catalog import TaskInfo
+from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import FloatArray, SimulatorEnv, numpy_state
 
 _CORNER2 = 2

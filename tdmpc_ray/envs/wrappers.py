@@ -15,7 +15,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
-from tdmpc_ray.envs.catalog import TaskInfo
+from tdmpc_ray.envs.contract import Contract
+from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError
 
 FloatArray = NDArray[np.float32]
@@ -88,6 +89,7 @@ class SimulatorEnv(gymnasium.Env):
         fps = round(1 / (control_timestep * info.action_repeat))
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
         self._steps_left = 0
+        self._contract = Contract(info.name, (observation_size,))
         self._renderer: Any = None
 
     def _reset_task(self, seed: int | None) -> tuple[FloatArray, dict[str, Any]]:
@@ -108,6 +110,7 @@ class SimulatorEnv(gymnasium.Env):
         """Start an episode. A seed restarts the task's own random stream; without one, the stream goes on."""
         super().reset(seed=seed)
         observation, info = self._reset_task(check_seed(seed))
+        self._contract.reset(observation)
         self._steps_left = self.info.episode_length
         return observation, info
 
@@ -116,6 +119,7 @@ class SimulatorEnv(gymnasium.Env):
         if self._steps_left <= 0:
             raise gymnasium.error.ResetNeeded("call reset() before step(): no episode is running")
         observation, reward, ended, info = self._step_task(action)
+        self._contract.step(observation, reward, ended)
         self._steps_left = 0 if ended else self._steps_left - 1
         return observation, reward, False, self._steps_left == 0, info
 

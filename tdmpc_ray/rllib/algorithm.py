@@ -18,6 +18,7 @@ from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.env_runner import on_runners
 from tdmpc_ray.rllib.fragments import Sampled, sample_fragments
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.report import Reporter
@@ -92,7 +93,11 @@ class TDMPC2(Algorithm):
         return min(boundaries)
 
     def _collect(self, limit: int) -> bool:
-        """Sample one fragment from every env runner, about `limit` steps in all; False: all are dead."""
+        """Sample one fragment from every env runner, about `limit` steps in all; False: all are dead.
+
+        Raises:
+            UserError: an environment breaks its contract.
+        """
         if self.env_steps < self.seed_steps:
             limit = min(limit, self.seed_steps - self.env_steps)
         config, runners = self.config, self.env_runner_group
@@ -100,9 +105,10 @@ class TDMPC2(Algorithm):
         share = -(-limit // max(num_remote, 1))
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
         started = time.perf_counter()
-        sampled: list[Sampled] = runners.foreach_env_runner(
+        sampled: list[Sampled] = on_runners(
+            runners,
             partial(sample_fragments, num_timesteps=min(share, fragment), as_ref=config.num_learners > 0),
-            local_env_runner=config.num_env_runners == 0,
+            local=config.num_env_runners == 0,
         )
         self._reporter.add_time("sample", time.perf_counter() - started)
         if not sampled:

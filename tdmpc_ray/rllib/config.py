@@ -14,15 +14,13 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
-from tdmpc_ray.envs import task_info
+from tdmpc_ray.envs import TaskInfo, task_info
 from tdmpc_ray.errors import UserError, unknown
 from tdmpc_ray.rllib.checkpoint import find_checkpoint
-from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner
+from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner, read_task_config, task_config
 
 # Where the published implementation departs from its defaults for a whole suite.
-_SUITE_SETTINGS: dict[str, dict[str, Any]] = {
-    "gymnasium": {"model.episodic": True, "update.discount_max": 0.99, "update.rho": 0.7},
-}
+_GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
 # RLlib's settings that nothing here reads, and those that do what their names promise.
 _UNREAD = {
     "lr": "update.lr",
@@ -80,7 +78,7 @@ class TDMPC2Config(AlgorithmConfig):
             self.episode_length, self.action_repeat, self.normalize_actions = None, 1, True
         if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
             info = task_info(env)
-            kwargs["env_config"] = {**kwargs.get("env_config", {}), "task": info.name}
+            kwargs["env_config"] = {**kwargs.get("env_config", {}), **task_config(info.name)}
             self.episode_length, self.action_repeat = info.episode_length, info.action_repeat
             kwargs.setdefault("normalize_actions", False)  # the catalog's actions are in [-1, 1] already
             env = TaskEnv
@@ -146,13 +144,18 @@ class TDMPC2Config(AlgorithmConfig):
         Raises:
             UserError: an unknown key or a value out of its range.
         """
-        suite = {} if self.task is None else _SUITE_SETTINGS.get(task_info(self.task).suite, {})
+        suite = {} if self.info is None else _suite_settings(self.info)
         return agent_config(self.model_size, self.preset, {**suite, **self.agent_overrides})
 
     @property
     def task(self) -> str | None:
         """Name in the catalog; None for an environment of the user's own."""
         return self.env_config.get("task") if self.env is TaskEnv else None
+
+    @property
+    def info(self) -> TaskInfo | None:
+        """Of the task in the catalog."""
+        return read_task_config(self.env_config) if self.env is TaskEnv else None
 
     def validate(self) -> None:
         self._refuse_what_is_not_read()
@@ -203,7 +206,7 @@ class TDMPC2Config(AlgorithmConfig):
     @property
     def _equal_episodes(self) -> bool:
         """Whether every episode is known to last until its time limit."""
-        return self.task is not None and not task_info(self.task).can_terminate
+        return self.info is not None and not self.info.can_terminate
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         config = super().get_evaluation_config_object()
@@ -259,6 +262,12 @@ class TDMPC2Config(AlgorithmConfig):
             "task": self.task,
         }
         return super()._model_config_auto_includes | own
+
+
+def _suite_settings(info: TaskInfo) -> dict[str, Any]:
+    """Defaults that depend on the task."""
+    settings = {"model.episodic": True} if info.can_terminate else {}
+    return settings | (_GYMNASIUM_SETTINGS if info.suite == "gymnasium" else {})
 
 
 def _evaluate(algorithm: Any, runners: Any) -> Any:

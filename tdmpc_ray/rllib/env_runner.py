@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs import TaskInfo, make_env, registered, task_info
+from tdmpc_ray.errors import UserError
+
+T = TypeVar("T")
+
+
+def task_config(name: str) -> dict[str, Any]:
+    """What `TaskEnv` needs to build a task in any process of a cluster."""
+    return {"task": name, "registered": registered.find(name)}
+
+
+def read_task_config(config: dict[str, Any]) -> TaskInfo:
+    """The task of a `task_config`, made known to this process where another one registered it."""
+    if config.get("registered") is not None:
+        registered.remember(config["registered"])
+    return task_info(config["task"])
 
 
 class TaskEnv(gymnasium.Wrapper):
     """The catalog's task `config["task"]`; a class: names registered with RLlib end with the session."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(make_env(config["task"]))
+        super().__init__(make_env(read_task_config(config).name))
 
 
 class TDMPC2EnvRunner(SingleAgentEnvRunner):
@@ -26,6 +43,19 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
     and runs of neighbouring seeds would share theirs.
     """
 
+    def sample(self, **kwargs: Any) -> Any:
+        """Step the environments.
+
+        Raises:
+            UserError: one breaks its contract; RLlib hides it behind an error without a message.
+        """
+        try:
+            return super().sample(**kwargs)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
     def _try_env_reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, Any]:
         if seed is not None:
             # Both come with a checkpoint, the updates with the weights that a restarted runner gets, too.
@@ -33,3 +63,28 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
             parts = [self.config.seed, self.worker_index or 0, int(self.config.in_evaluation), *progress]
             seed = int(np.random.SeedSequence(parts).generate_state(1)[0]) >> 1  # plus 1 per environment
         return super()._try_env_reset(seed=seed, options=options)
+
+
+def on_runners(runners: Any, call: Callable[[Any], T], *, local: bool) -> list[T]:
+    """What `call` gives for each runner that lives.
+
+    Args:
+        runners: RLlib's `EnvRunnerGroup`.
+        call: runs on the runner.
+        local: also on the one in this process.
+
+    Raises:
+        UserError: of a call; RLlib would replace the runner, which would meet it again.
+    """
+    results = runners.foreach_env_runner(partial(_caught, call), local_env_runner=local)
+    for result in results:
+        if isinstance(result, UserError):
+            raise result
+    return results
+
+
+def _caught(call: Callable[[Any], T], runner: Any) -> T | UserError:
+    try:
+        return call(runner)
+    except UserError as error:
+        return error

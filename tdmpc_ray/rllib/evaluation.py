@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
+from tdmpc_ray.rllib.env_runner import on_runners
+
 
 def _play(runner: Any, num_episodes: int) -> tuple[list[tuple[float, int, float | None]], Any]:
     """Runs on a runner: (return, length, success or None) of each episode, and RLlib's metrics."""
@@ -27,12 +29,15 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
 
     Returns:
         Metrics under RLlib's names, environment steps, agent steps.
+
+    Raises:
+        UserError: an environment breaks its contract.
     """
     wanted = algorithm.config.evaluation_duration
     num_remote = runners.num_healthy_remote_workers()
     share = -(-wanted // max(num_remote, 1))
     is_local = algorithm.config.evaluation_num_env_runners == 0
-    played = runners.foreach_env_runner(partial(_play, num_episodes=share), local_env_runner=is_local)
+    played = on_runners(runners, partial(_play, num_episodes=share), local=is_local)
     if not played:  # all runners are dead: RLlib restarts them, and the next iteration tries again
         return {}, 0, 0
     algorithm.metrics.aggregate([m for _, m in played], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))

@@ -127,6 +127,8 @@ class _Run:
                 f"note: nothing will be learned, as the first {random_steps:,} steps are random: "
                 "take more steps, or set data.seed_steps"
             )
+        if study.foresees_termination():
+            self.say(f"note: {study.task} can terminate: the model learns to foresee it (model.episodic)")
         label = partial(trial_params, hide=frozenset(study.overrides))
         tracker = MLflowTracker(
             uri=study.tracking.uri,

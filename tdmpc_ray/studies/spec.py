@@ -169,6 +169,13 @@ class Study(Section):
         agent = agent_config(self.model_sizes[0], self.preset, self.settings())
         return agent.data.num_seed_steps(task_info(self.task).episode_length)
 
+    def foresees_termination(self) -> bool:
+        """Whether the episodic model is on for the task's sake, and not because the study says so."""
+        from tdmpc_ray.envs import task_info
+
+        said = "model.episodic" in {**self.overrides, **self.space}
+        return not said and task_info(self.task).can_terminate
+
     def config(self) -> TDMPC2Config:
         """The algorithm's config with the first size and seed and the fixed settings."""
         from tdmpc_ray.rllib import TDMPC2Config

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tdmpc_ray.envs import TaskInfo, list_tasks, make_env, task_info
+from tdmpc_ray.envs.tables import TASK_SETS
 from tdmpc_ray.errors import UserError
 
 PAPER_DMCONTROL = """
@@ -47,14 +48,31 @@ def test_the_static_lists_are_those_of_the_simulators() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("walker-walk", TaskInfo("walker-walk", "dmcontrol", 500, 2, "return", "walker/walk")),
-        ("mw-reach", TaskInfo("mw-reach", "metaworld", 100, 2, "success", "reach-v3")),
-        ("gym:Pendulum-v1", TaskInfo("gym:Pendulum-v1", "gymnasium", 200, 1, "return", "Pendulum-v1")),
+        ("walker-walk", TaskInfo("walker-walk", "dmcontrol", 500, 2, "return", "walker/walk", 24, 6)),
+        ("mw-reach", TaskInfo("mw-reach", "metaworld", 100, 2, "success", "reach-v3", 39, 4)),
+        (
+            "gym:Pendulum-v1",
+            TaskInfo("gym:Pendulum-v1", "gymnasium", 200, 1, "return", "Pendulum-v1", can_terminate=True),
+        ),
     ],
 )
 def test_task_info(name: str, expected: TaskInfo) -> None:
     assert task_info(name) == expected
-    assert expected.can_terminate == (expected.suite == "gymnasium")
+
+
+def test_the_multi_task_sets() -> None:
+    mt30, mt80 = (list(TASK_SETS[name]) for name in ("mt30", "mt80"))
+    assert (len(mt30), len(mt80)) == (30, 80)
+    assert mt80[:30] == mt30
+    assert sorted(mt80[30:]) == list_tasks("metaworld")
+    # The order belongs to the task embeddings of published checkpoints.
+    assert [mt80[i] for i in (0, 12, 25, 29, 30, 55, 79)] == [
+        "walker-stand", "cup-catch", "hopper-hop-backwards", "pendulum-spin", "mw-assembly",
+        "mw-pick-out-of-hole", "mw-hand-insert",
+    ]  # fmt: skip
+    infos = [task_info(name) for name in mt80]
+    assert (max(i.obs_size for i in infos[:30]), max(i.obs_size for i in infos)) == (24, 39)
+    assert max(i.action_size for i in infos) == 6
 
 
 @pytest.mark.parametrize(

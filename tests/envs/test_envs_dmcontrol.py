@@ -140,6 +140,9 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 @pytest.mark.parametrize("name", list_tasks("dmcontrol"))
 def test_every_task_runs(name: str) -> None:
     env, used = make_env(name, seed=1), make_env(name, seed=2)
+    info = task_info(name)
+    assert env.observation_space.shape == (info.obs_size,)
+    assert env.action_space.shape == (info.action_size,)
     used.reset()
     for reset in (env.reset(), used.reset(seed=1)):
         assert env.observation_space.contains(reset[0])

@@ -10,7 +10,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-from tdmpc_ray.envs import list_tasks, make_env, random_return
+from tdmpc_ray.envs import list_tasks, make_env, random_return, task_info
 from tdmpc_ray.envs.wrappers import numpy_state
 
 GOAL = slice(36, 39)
@@ -122,6 +122,9 @@ def test_gymnasium_s_checker() -> None:
 @pytest.mark.parametrize("name", list_tasks("metaworld"))
 def test_every_task_runs(name: str) -> None:
     env, used = make_env(name, seed=1), make_env(name, seed=2)
+    info = task_info(name)
+    assert env.observation_space.shape == (info.obs_size,)
+    assert env.action_space.shape == (info.action_size,)
     used.reset()
     for _ in range(10):
         used.step(used.action_space.sample())

@@ -3,10 +3,13 @@
 import math
 import os
 import signal
+import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import ray
@@ -14,13 +17,35 @@ import torch
 from counting_env import CountingEnv
 from ray import tune
 
+from tdmpc_ray.envs import register_task, registered
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.checkpoint import find_checkpoint
 from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 
+
+class LabCounter(gymnasium.Env):
+    """Episodes of 20 steps; observes NaN from step `broken_at` of its life on."""
+
+    def __init__(self, render_mode: str | None = None, broken_at: int = 0) -> None:
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.broken_at, self.life = broken_at, 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps, self.life = self.steps + 1, self.life + 1
+        value = np.nan if self.broken_at and self.life >= self.broken_at else 1.0
+        return np.full(3, value, np.float32), 1.0, self.steps == 20, False, {}
+
+
 ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def walker(overrides: dict[str, Any]) -> TDMPC2Config:
@@ -116,6 +141,36 @@ class TestRunning:
                 algo.train()
         finally:
             algo.stop()
+
+    def test_a_registered_task_and_its_faults_reach_remote_runners(
+        self, tiny_overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(registered, "_tasks", {})
+        for name, broken_at in (("lab-counter", 0), ("lab-broken", 40)):
+            faulty = partial(LabCounter, broken_at=broken_at)
+            register_task(name, faulty, episode_length=20, can_terminate=True)
+            config = (
+                TDMPC2Config()
+                .environment(name)
+                .training(
+                    model_size="tiny",
+                    overrides={**tiny_overrides, "data.seed_steps": 30},
+                    steps_per_iteration=60,
+                )
+            )
+            config.env_runners(num_env_runners=1).debugging(log_level="ERROR")
+            assert config.agent().model.episodic
+            assert config.episode_length == 20
+            monkeypatch.setattr(registered, "_tasks", {})  # as in a driver that got the config from another
+            algo = config.build_algo()
+            try:
+                if broken_at:
+                    with pytest.raises(UserError, match=r"task 'lab-broken', step \d+: number 0 .* is nan"):
+                        algo.train()
+                else:
+                    assert algo.train()["env_steps"] == 60
+            finally:
+                algo.stop()
 
     def test_an_unforeseen_termination_and_divergence_are_said(self, tiny_overrides: dict[str, Any]) -> None:
         config = TDMPC2Config().environment(CountingEnv, env_config={})

@@ -58,6 +58,7 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     assert "runner_stub.py" in failed.log.read_text()
     text = printed.getvalue()
     assert "note: nothing will be learned" not in text
+    assert "note: gym:Pendulum-v1 can terminate: the model learns to foresee it (model.episodic)" in text
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
     assert f"continue with: {program('tdmpc-ray')} tune --resume out" in text
     assert text.splitlines()[-1] == f"open MLflow with: {mlflow_command('sqlite:///mlflow.db')}"

@@ -1,0 +1,74 @@
+"""What every environment must keep to; who does not is named, with its task and step."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from tdmpc_ray.errors import UserError
+
+
+class Contract:
+    """Watches one environment.
+
+    Args:
+        task: its name.
+        shape: of its observations.
+        limit: steps that an episode may last; None where someone else ends it.
+    """
+
+    def __init__(self, task: str, shape: tuple[int, ...], limit: int | None = None) -> None:
+        self._task, self._shape, self._limit = task, shape, limit
+        self._steps = 0
+
+    def reset(self, observation: Any) -> None:
+        """Check the first observation of an episode.
+
+        Raises:
+            UserError: it breaks the contract.
+        """
+        self._steps = 0
+        self._check_observation(observation)
+
+    def step(self, observation: Any, reward: Any, ended: bool) -> None:
+        """Check what one step gave.
+
+        Raises:
+            UserError: it breaks the contract.
+        """
+        self._steps += 1
+        self._check_observation(observation)
+        if isinstance(reward, np.ndarray) and reward.ndim == 0:
+            reward = reward.item()
+        if not isinstance(reward, (numbers.Real, np.bool_)):
+            raise self.broken(f"the reward is no number but {_kind(reward)}")
+        if not math.isfinite(reward):
+            raise self.broken(f"the reward is {reward}")
+        if self._limit is not None and self._steps >= self._limit and not ended:
+            raise self.broken(
+                f"the episode goes on after its {self._limit} steps: end it, register a longer "
+                "episode_length, or wrap the environment in gymnasium.wrappers.TimeLimit"
+            )
+
+    def _check_observation(self, observation: Any) -> None:
+        try:
+            observation = np.asarray(observation, np.float32)
+        except (TypeError, ValueError):
+            raise self.broken(f"the observation is no array of numbers but {_kind(observation)}") from None
+        if observation.shape != self._shape:
+            raise self.broken(f"the observation has shape {observation.shape}, declared is {self._shape}")
+        if not np.isfinite(observation).all():
+            index = int(np.flatnonzero(~np.isfinite(observation))[0])
+            raise self.broken(f"number {index} of the observation is {observation.reshape(-1)[index]}")
+
+    def broken(self, what: str) -> UserError:
+        """The error that names the task and the step."""
+        where = f"step {self._steps}" if self._steps else "reset"
+        return UserError(f"task '{self._task}', {where}: {what}")
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

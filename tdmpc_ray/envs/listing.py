@@ -1,0 +1,61 @@
+"""Which tasks there are, and which can be built here."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs.catalog import list_tasks, task_info
+from tdmpc_ray.envs.gym import UnsupportedSpacesError
+from tdmpc_ray.envs.task import TaskInfo
+from tdmpc_ray.errors import UserError, reason
+
+_MODULES = {"dmcontrol": "dm_control", "metaworld": "metaworld"}
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """What `tdmpc-ray envs` shows of a task beside its `TaskInfo`.
+
+    Attributes:
+        obs_size: length of the observation; None where it cannot be known.
+        action_size: length of the action; None likewise.
+        installed: "yes"; or what is in the way.
+    """
+
+    obs_size: int | None
+    action_size: int | None
+    installed: str = "yes"
+
+
+def find_tasks(pattern: str = "") -> list[TaskInfo]:
+    """Tasks whose name matches, whatever its case.
+
+    Args:
+        pattern: part of a name, or with `*` or `?` the whole name. One that begins with "gym:" finds
+            Gymnasium's tasks, which others do not.
+    """
+    pattern = pattern.lower()
+    names = list_tasks("gymnasium") if pattern.startswith("gym:") else list_tasks()
+    whole = pattern if any(sign in pattern for sign in "*?") else f"*{pattern}*"
+    return [task_info(name) for name in names if fnmatchcase(name.lower(), whole)]
+
+
+def task_status(info: TaskInfo) -> TaskStatus:
+    """Whether a task can be built here; tasks whose sizes no table holds are built to find out."""
+    if module := _MODULES.get(info.suite):
+        installed = "yes" if importlib.util.find_spec(module) else f"no: pip install {module}"
+        return TaskStatus(info.obs_size, info.action_size, installed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Gymnasium warns of each task of an older version
+            env = make_env(info.name)
+    except UserError as error:
+        prefix = "yes, but " if isinstance(error, UnsupportedSpacesError) else "no: "
+        return TaskStatus(None, None, prefix + reason(error).removeprefix(f"task '{info.name}' "))
+    sizes = env.observation_space.shape[0], env.action_space.shape[0]  # type: ignore[index]
+    env.close()
+    return TaskStatus(*sizes)

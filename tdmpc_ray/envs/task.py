@@ -1,0 +1,34 @@
+"""What is known of a task before its simulator starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """One task.
+
+    Attributes:
+        name: the name to pass to `make_env`, e.g. "walker-walk", "mw-reach", "gym:Pendulum-v1".
+        suite: "dmcontrol", "metaworld", "gymnasium" or "registered".
+        episode_length: time limit in agent steps.
+        action_repeat: simulator control steps per agent step; env_frames = env_steps * action_repeat.
+        metric: "return" or "success": the number that tells how well a policy does.
+        simulator_id: the task's name inside its suite: "walker/walk", "reach-v3", "Pendulum-v1".
+        obs_size: length of the observation; None where only building the task tells.
+        action_size: length of the action; None likewise.
+        can_terminate: whether an episode can end in a terminal state, before and apart from its time limit.
+        is_custom: whether a DMControl task is one of `envs/custom`.
+    """
+
+    name: str
+    suite: str
+    episode_length: int
+    action_repeat: int
+    metric: str
+    simulator_id: str
+    obs_size: int | None = None
+    action_size: int | None = None
+    can_terminate: bool = False
+    is_custom: bool = False

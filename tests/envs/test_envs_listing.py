@@ -1,0 +1,63 @@
+"""`tdmpc-ray envs`: which tasks there are, and which can be built here."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+
+from tdmpc_ray.cli import main
+from tdmpc_ray.envs.listing import find_tasks, task_status
+
+
+def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert main(["envs", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_one_line_for_each_task(capsys: pytest.CaptureFixture[str]) -> None:
+    header, *rows, hint = lines(capsys)
+    assert header.split() == ["task", "suite", "obs", "act", "steps", "metric", "installed"]
+    assert len(rows) == 128
+    table = {row.split()[0]: row.split()[1:] for row in rows}
+    assert table["walker-walk"] == ["dmcontrol", "24", "6", "500", "return", "yes"]
+    assert table["dog-run"] == ["dmcontrol", "223", "38", "500", "return", "yes"]
+    assert table["mw-button-press-topdown-wall"] == ["metaworld", "39", "4", "100", "success", "yes"]
+    assert "gym:*" in hint
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("JUMP", ["cheetah-jump"]),
+        ("mw-door-*ock", ["mw-door-lock", "mw-door-unlock"]),
+        ("pointmass-????", ["pointmass-easy", "pointmass-hard"]),
+    ],
+)
+def test_patterns(pattern: str, names: list[str]) -> None:
+    assert [info.name for info in find_tasks(pattern)] == names
+
+
+def test_gymnasium_s_tasks_are_built_to_know_their_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    table = {row.split()[0]: row for row in lines(capsys, "gym:*pendulum-v[15]")[1:]}
+    assert table["gym:InvertedPendulum-v5"].split()[2:5] == ["4", "1", "1000"]
+    assert table["gym:Pendulum-v1"].split()[2:5] == ["3", "1", "200"]
+    [(cartpole, *_)] = [lines(capsys, "gym:CartPole-v1")[1:]]
+    assert "yes, but has actions Discrete" in cartpole
+
+
+def test_a_missing_simulator_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+
+    def without(name: str, *rest: Any) -> Any:
+        return None if name == "metaworld" else real(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without)
+    assert task_status(find_tasks("mw-reach-wall")[0]).installed == "no: pip install metaworld"
+    assert task_status(find_tasks("walker-walk")[0]).installed == "yes"
+
+
+def test_no_match_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envs", "atari"]) == 2
+    assert "no task matches 'atari'" in capsys.readouterr().err
