@@ -2,7 +2,8 @@
 
 The oracle of the equivalence tests and the yardstick of the benchmark. It shares nothing with the package but
 the weights of a `WorldModel` (single task, vectors), and spends what the published code spends: all heads
-where two count, a latent per candidate from the first step on, the policy's trajectories in every iteration.
+where two count, a latent per candidate from the first step on, the policy's trajectories valued anew in every
+iteration.
 """
 
 from __future__ import annotations
@@ -133,12 +134,12 @@ def plan(
     z = z.repeat(cfg.num_samples, 1)
     mean = torch.cat([prev_mean[1:], torch.zeros_like(prev_mean[:1])])
     std = torch.full_like(mean, cfg.max_std)
+    pi_actions, pi_z = [], z[:num_pi]
+    for t in range(cfg.horizon):
+        action, _ = net.pi(pi_z, noise.pi[t, 0])
+        pi_actions.append(action)
+        pi_z = net.next(pi_z, action)
     for i in range(len(noise.candidates)):
-        pi_actions, pi_z = [], z[:num_pi]
-        for t in range(cfg.horizon):
-            action, _ = net.pi(pi_z, noise.pi[t, 0])
-            pi_actions.append(action)
-            pi_z = net.next(pi_z, action)
         sampled = (mean.unsqueeze(1) + std.unsqueeze(1) * noise.candidates[i, :, 0]).clamp(-1, 1)
         actions = torch.cat([torch.stack(pi_actions), sampled], 1)
 

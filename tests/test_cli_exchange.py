@@ -71,6 +71,28 @@ def test_the_exported_planner_runs_the_control_loop_of_the_docs(
     assert re.search(r"return \d+, \d+ decisions per second", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/nothing"])
+def test_a_place_that_cannot_be_written(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published(tmp_path)
+    Path("file").touch()
+    assert cli.main(["import-official", "theirs.pt", "--task", TASK, "--out", out]) == 2
+    assert f"error: cannot write to {out}: " in capsys.readouterr().err
+
+
+def test_no_steps_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published(tmp_path)
+    arguments = ["import-official", "theirs.pt", "--task", TASK, "--out", "here", "--steps", "0"]
+    assert cli.main(arguments) == 2
+    assert "--steps" in capsys.readouterr().err
+    assert not Path("here").exists()
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_training_goes_on_from_published_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -81,10 +103,11 @@ def test_training_goes_on_from_published_networks(tmp_path: Path, monkeypatch: p
     study["set"] |= {"planner.num_samples": 16, "planner.num_elites": 4, "planner.num_pi_trajs": 2}
     study["evaluation"] = {"every": 60, "episodes": 1}
     Path("here/study.yaml").write_text(yaml.safe_dump(study))
-    result = resume_study(Path("here"))
+    Path("here").rename("there")  # a folder may be moved before it is trained on
+    result = resume_study(Path("there"))
     assert (result.finished, result.exit_status) == (1, 0)
     [checkpoint] = result.checkpoints.values()
-    before, after = load_module(Path("here/imported")), load_module(checkpoint)
+    before, after = load_module(Path("there/imported")), load_module(checkpoint)
     assert (int(before.grad_updates), int(after.grad_updates)) == (1, 61)
     # Sixty updates at this rate leave the networks where the file had them.
     for name, value in before.world_model.state_dict().items():

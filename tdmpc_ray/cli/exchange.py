@@ -32,7 +32,7 @@ def import_official(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A checkpoint of the published code.")],
     task: Annotated[str, typer.Option(help="What it was trained on, such as walker-walk.")],
     out: Annotated[Path, typer.Option(help="Folder for it; new or empty.")],
-    steps: Annotated[int, typer.Option(help="Agent steps that `train --resume` will train.")] = 1_000_000,
+    steps: Annotated[int, typer.Option(min=1, help="Agent steps that `train --resume` trains.")] = 1_000_000,
 ) -> None:
     """Import a checkpoint of the published TD-MPC2 code.
 
@@ -52,7 +52,10 @@ def import_official(
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: choose another --out")
     name = task_info(task).name
-    size, settings = convert(file, name, out / IMPORTED)
+    try:
+        size, settings = convert(file, name, out / IMPORTED)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
     study = make_study(
         {
             "name": file_name(f"{name}-published"),

@@ -7,6 +7,7 @@ bfloat16, the parameters of norms always float32, and so is the arithmetic.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -77,8 +78,10 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, 1 << 30)
+        for limit in (1 << 30, 32 << 20):  # older versions refuse the first
+            if libc.mallopt(m_mmap_threshold, limit):
+                libc.mallopt(m_trim_threshold, limit)
+                return
 
 
 def _compile(compiler: str) -> Path:
@@ -87,11 +90,12 @@ def _compile(compiler: str) -> Path:
     if (info := Path("/proc/cpuinfo")).exists():  # a home folder may be shared by machines of several kinds
         cpu += next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
     key = hashlib.sha256("\0".join([_SOURCE.read_text(), compiler, *_FLAGS, cpu]).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tdmpc_ray"
+    folder = _cache_folder() or _own_folder()
     path = folder / f"kernels-{key}.so"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        if not os.access(folder, os.W_OK):
+            path = _own_folder() / path.name
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             built = Path(scratch) / "kernels.so"
             command = [compiler, *_FLAGS, "-o", str(built), str(_SOURCE), "-lm"]
             subprocess.run(command, check=True, capture_output=True)
@@ -99,12 +103,31 @@ def _compile(compiler: str) -> Path:
     return path
 
 
+def _cache_folder() -> Path | None:
+    """Where compiled kernels stay; None where there is no such place."""
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME")
+        folder = (Path(cache) if cache else Path.home() / ".cache") / "tdmpc_ray"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home, as in containers
+        return None
+    return folder
+
+
+@functools.cache
+def _own_folder() -> Path:
+    """A folder of this process, gone with it."""
+    own = tempfile.mkdtemp(prefix="tdmpc_ray-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    return Path(own)
+
+
 def _fusable(x: Tensor, parameter: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and parameter.dtype == torch.float32
         and x.dtype in (torch.float32, torch.bfloat16)
-        and x.shape[-1] <= MAX_DIM
+        and x.shape[-1] == parameter.shape[-1] <= MAX_DIM
         and not torch.compiler.is_compiling()
         and library() is not None
     )
@@ -187,7 +210,7 @@ def norm_act(
     Returns:
         Like `x`.
     """
-    if _fusable(x, weight):
+    if _fusable(x, weight) and offset.shape == weight.shape == bias.shape:
         x, offset, weight, bias = (t.contiguous() for t in (x, offset, weight, bias))
         dim, num = x.shape[-1], x.numel()
         # The mask is a hash of this seed; drawn from the global generator, as PyTorch's own dropout is.

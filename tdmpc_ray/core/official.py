@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +29,18 @@ _EMBEDDING = ("task_embedding", "_task_emb.weight")
 # Older checkpoints number the parameters of the heads: layer after layer, four each.
 _FLAT = re.compile(r"(_Qs|_target_Qs)\.params\.(\d+)")
 _FLAT_NAMES = ("weight", "bias", "ln.weight", "ln.bias")
+# What is not kept: what we hold elsewhere, and the copies of the heads.
+_IGNORED = re.compile(r"log_std_(min|dif)|_action_masks|_detach_Qs.*|.*\.__(batch_size|device)")
+# Tensors whose shapes tell the architecture, with their dimensions.
+_READ_BY_SHAPE = {
+    "dynamics.0.weight": 2,
+    "dynamics.2.weight": 2,
+    "q_ensemble.layers.2.weight": 3,
+    "encoder.0.weight": 2,
+    "encoder.convolutions.0.weight": 4,
+    "task_embedding": 2,
+}
+_NEEDED = {"dynamics.0.weight", "dynamics.2.weight", "q_ensemble.layers.2.weight"}
 _NUM_LISTED = 3  # mismatching tensors that an error names
 
 
@@ -77,19 +88,67 @@ def read_official(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file cannot be read, or is none.
     """
+    return read_published(path).parameters
+
+
+class Published(NamedTuple):
+    """What a published checkpoint tells.
+
+    Attributes:
+        parameters: under the keys of `WorldModel`.
+        log_std_range: least and greatest logarithm of the policy's standard deviation; None where the file
+            does not say.
+    """
+
+    parameters: dict[str, Tensor]
+    log_std_range: tuple[float, float] | None
+
+
+def read_published(path: Path) -> Published:
+    """All of a published checkpoint file that a model is made of.
+
+    Raises:
+        UserError: as `read_official`.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except Exception as error:  # damaged pickles end in any kind of error
         raise UserError(f"cannot read {path} as a checkpoint: {reason(error)}") from None
     state = state.get("model", state) if isinstance(state, dict) else {}
-    translated = from_official(state)
-    if not {"dynamics.0.weight", "q_ensemble.layers.0.weight"} <= translated.keys():
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        state = {}
+    parameters = from_official(state)
+    if not {"dynamics.0.weight", "q_ensemble.layers.0.weight"} <= parameters.keys():
         raise UserError(f"{path} holds no checkpoint of the published TD-MPC2 code")
-    return translated
+    for name in state:
+        if _our_key(name) is None and not _IGNORED.fullmatch(name):
+            raise UserError(f"{path} has a tensor that TD-MPC2 does not know: {name}")
+    for key, ndim in _READ_BY_SHAPE.items():
+        if key in _NEEDED and key not in parameters:
+            raise UserError(f"{path}: {key} is missing")
+        if key in parameters and getattr(parameters[key], "ndim", None) != ndim:
+            raise UserError(f"{path}: {key} should be a tensor of {ndim} dimensions")
+    for key, tensor in parameters.items():
+        if getattr(tensor, "dtype", None) != torch.float32:
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            raise UserError(f"{path}: {key} should hold float32, not {kind}")
+        if not tensor.isfinite().all():
+            raise UserError(f"{path}: {key} holds numbers that are not finite")
+    low, span = (state.get(name) for name in ("log_std_min", "log_std_dif"))
+    if isinstance(low, Tensor) and isinstance(span, Tensor) and low.numel() == span.numel() == 1:
+        return Published(parameters, (low.item(), low.item() + span.item()))
+    return Published(parameters, None)
 
 
-def infer_config(state: Mapping[str, Tensor]) -> ModelConfig:
-    """The architecture that parameters, as `read_official` gives them, belong to."""
+def infer_config(
+    state: Mapping[str, Tensor], log_std_range: tuple[float, float] | None = None
+) -> ModelConfig:
+    """The architecture that a published checkpoint belongs to.
+
+    Args:
+        state: its parameters, as `read_official` gives them.
+        log_std_range: see `Published`.
+    """
     mlp_dim = state["dynamics.0.weight"].shape[0]
     encoder: dict[str, int] = {}
     if "encoder.0.weight" in state:
@@ -97,6 +156,7 @@ def infer_config(state: Mapping[str, Tensor]) -> ModelConfig:
         encoder = {"enc_dim": state["encoder.0.weight"].shape[0], "num_enc_layers": num_hidden + 1}
     elif "encoder.convolutions.0.weight" in state:
         encoder = {"num_channels": state["encoder.convolutions.0.weight"].shape[0]}
+    low, high = log_std_range or (ModelConfig.log_std_min, ModelConfig.log_std_max)
     num_q, num_bins, _ = state["q_ensemble.layers.2.weight"].shape
     return ModelConfig(
         **encoder,
@@ -105,6 +165,8 @@ def infer_config(state: Mapping[str, Tensor]) -> ModelConfig:
         num_q=num_q,
         num_bins=num_bins,
         task_dim=state["task_embedding"].shape[1] if "task_embedding" in state else 0,
+        log_std_min=float(low),
+        log_std_max=float(high),
         episodic="termination_head.0.weight" in state,
     )
 

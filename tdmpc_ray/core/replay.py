@@ -268,6 +268,8 @@ class SequenceReplay:
                 data: dict[str, Any] = {name: file[name] for name in _FILE}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"cannot read the replay in {path}: {error}") from None
+        if data["counters"].shape != (5,):
+            raise UserError(f"cannot read the replay in {path}: it is damaged")
         capacity, horizon, *counters = data["counters"].tolist()
         theirs = (capacity, horizon, data["obs"].shape[1:], data["action"].shape[1])
         ours = (self.capacity, self.horizon, self.obs.shape[1:], self.action.shape[1])
@@ -275,6 +277,8 @@ class SequenceReplay:
             raise UserError(
                 f"the replay in {path} has (capacity, horizon, obs, action) = {theirs}, this run has {ours}"
             )
+        if not self._is_whole(data):
+            raise UserError(f"cannot read the replay in {path}: it is damaged")
         self.rows_written, self.transitions_added, self.num_valid = counters
         for name in _ROWS:
             getattr(self, name)[: len(self)] = data[name]
@@ -284,3 +288,23 @@ class SequenceReplay:
             str(key): _Lane(int(step), deque(tail.tolist(), maxlen=self.horizon + 1))
             for key, step, tail in zip(data["lane_ids"], data["lane_steps"], tails, strict=False)
         }
+
+    def _is_whole(self, data: dict[str, Any]) -> bool:
+        """Whether a file's arrays belong together."""
+        rows_written, num_valid = (int(data["counters"][i]) for i in (2, 4))
+        size = min(rows_written, self.capacity)
+        for name in _ROWS:
+            ours, theirs = getattr(self, name), data[name]
+            rows = min(size, len(ours))
+            if theirs.shape != (rows, *ours.shape[1:]) or theirs.dtype != ours.dtype:
+                return False
+        links = [data[name] for name in ("next_row", "prev_row")]
+        if not all(((rows >= -1) & (rows < self.capacity)).all() for rows in links):
+            return False
+        lanes = [data[name] for name in ("lane_ids", "lane_steps", "lane_sizes")]
+        return (
+            num_valid == np.count_nonzero(data["valid"])
+            and len({len(lane) for lane in lanes}) == 1
+            and data["lane_sizes"].sum() == len(data["lane_rows"])
+            and bool((data["lane_rows"] < rows_written).all())
+        )

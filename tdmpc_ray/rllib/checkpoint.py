@@ -21,7 +21,8 @@ def find_checkpoint(path: Path) -> Path:
         UserError: there is none.
     """
     if not path.is_dir():
-        raise UserError(f"no checkpoint at {path}: there is no such folder")
+        what = "that is a file, not a folder" if path.exists() else "there is no such folder"
+        raise UserError(f"no checkpoint at {path}: {what}")
     found = [p.parents[4] for p in path.rglob(str(MODULE / _METADATA))]
     if not found:
         raise UserError(f"no checkpoint in {path}: give a checkpoint folder, or the --out folder of a run")

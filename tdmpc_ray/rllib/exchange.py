@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tdmpc_ray.core.config import MODEL_SIZES, ModelConfig
-from tdmpc_ray.core.official import infer_config, load_parameters, read_official, to_official
+from tdmpc_ray.core.official import infer_config, load_parameters, read_published, to_official
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import MODULE, load_module
@@ -30,12 +30,12 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, dict[str, An
     Raises:
         UserError: the file cannot be read, or belongs to another task; names the tensors that do not fit.
     """
-    parameters = read_official(file)
+    parameters, log_std_range = read_published(file)
     if "task_embedding" in parameters:
         raise UserError(f"{file} holds a multi-task model: only single-task ones can be imported yet")
     if "encoder.0.weight" not in parameters:
         raise UserError(f"{file} holds a model for pixels: only state observations can be imported yet")
-    size, settings = _nearest_size(infer_config(parameters), task)
+    size, settings = _nearest_size(infer_config(parameters, log_std_range), task)
     config = TDMPC2Config().environment(task).training(model_size=size, overrides=settings)
     env = make_env(task)
     module = TDMPC2RLModule(
@@ -71,7 +71,10 @@ def export_official(checkpoint: Path, file: Path, *, flat: bool = False) -> None
 def _nearest_size(cfg: ModelConfig, task: str) -> tuple[str, dict[str, Any]]:
     """The model size with the fewest differences, and these."""
     # What no tensor shows stays as the task has it.
-    shown = ("enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "num_bins", "episodic")
+    shown = (
+        "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "num_bins", "episodic", "log_std_min",
+        "log_std_max",
+    )  # fmt: skip
 
     def differences(size: str) -> dict[str, Any]:
         own = TDMPC2Config().environment(task).training(model_size=size).agent().model

@@ -86,7 +86,8 @@ def resume_study(
     if not (out / STUDY_FILE).is_file():
         raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
     with only_process(out):
-        run = _Run(load_study(out / STUDY_FILE), out, trainable, console or Console(), resume=True)
+        study = load_study(out / STUDY_FILE).within(out)
+        run = _Run(study, out, trainable, console or Console(), resume=True)
         return run(resume=has_trials(out / TUNE_FOLDER))
 
 

@@ -209,14 +209,25 @@ class Study(Section):
         config.debugging(seed=space["seed"])
         return config
 
-    def to_yaml(self) -> str:
-        """This study with every default written out; MLflow's address does not depend on the folder."""
+    def to_yaml(self, folder: Path | None = None) -> str:
+        """This study with every default written out; nothing depends on the working directory.
+
+        Args:
+            folder: the study's own; what lies in it is named relative to it, so that it can be moved.
+        """
         values = self.model_dump(by_alias=True)
         values["set"] = self.settings()
         values["space"] = {key: draw.model_dump(exclude_none=True) for key, draw in self.space.items()}
-        values["start_from"] = self.start_from and os.path.abspath(self.start_from)
+        if self.start_from:
+            start, home = (os.path.abspath(path) for path in (self.start_from, folder or "/"))
+            is_inside = folder is not None and Path(start).is_relative_to(home)
+            values["start_from"] = os.path.relpath(start, home) if is_inside else start
         values["tracking"]["uri"] = absolute_uri(self.tracking.uri)
         return yaml.safe_dump(values, sort_keys=False)
+
+    def within(self, folder: Path) -> Study:
+        """As `to_yaml` wrote it for its folder, wherever that lies now."""
+        return self.model_copy(update={"start_from": self.start_from and str(folder / self.start_from)})
 
     def _resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings in their types; beside the space's first point, because alone they may not fit."""

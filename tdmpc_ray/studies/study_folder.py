@@ -34,7 +34,7 @@ def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    uri, texts = study.tracking.uri, {STUDY_FILE: study.to_yaml()}
+    uri, texts = study.tracking.uri, {STUDY_FILE: study.to_yaml(out)}
     files = []
     try:
         if study_file is not None and study_file.is_file():  # not a pipe, which has been read

@@ -25,7 +25,8 @@ from tdmpc_ray.core.world_model import WorldModel
 OBS, ACTION, DISCOUNT = 24, 6, 0.99  # walker-walk
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks_gpu.md"
 WAYS = [(dtype, compile_) for dtype in ("fp32", "bf16") for compile_ in ("never", "always")]
-HEADER = ("what", "envs", "dtype", "compiled", "ms", "per second", "first call s", "waits")
+HEADER = ("what", "envs", "dtype", "compiled", "ms", "per second", "first call s", "waits", "asked")
+ASKED = {("plan", 1): "4 ms", ("plan", 256): "4,000 per s", ("update", 0): "3 ms"}  # at size 5
 
 
 def milliseconds(task: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
@@ -44,13 +45,15 @@ def waits(task: Callable[[], object], device: torch.device) -> int:
     """Calls in which the host waits for the device, by the profiler."""
     if device.type != "cuda":
         return 0
-    torch.cuda.synchronize(device)
-    with torch.profiler.profile() as profile:
-        task()
-    names = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-    counts = {event.key: event.count for event in profile.key_averages()}
-    # The profiler synchronises once itself, at its end.
-    return sum(counts.get(name, 0) for name in names) - min(counts.get("cudaDeviceSynchronize", 0), 1)
+
+    def count(call: Callable[[], object]) -> int:
+        torch.cuda.synchronize(device)
+        with torch.profiler.profile() as profile:
+            call()
+        events = profile.key_averages()
+        return sum(e.count for e in events if e.key.startswith("cuda") and e.key.endswith("Synchronize"))
+
+    return count(task) - count(lambda: None)  # the profiler waits itself, at its end
 
 
 def plan_task(model: WorldModel, agent: AgentConfig, num_envs: int) -> Callable[[], object]:
@@ -106,6 +109,7 @@ def measure(size: str, envs: list[int], repeats: int, device: torch.device) -> I
                 f"{rate:,.0f}",
                 f"{first:.1f}",
                 str(waits(task, device)),
+                ASKED.get((name, n), "") if size == "5" else "",
             )
 
 

@@ -1,6 +1,10 @@
 """The fused CPU kernels against the same functions as plain PyTorch operations."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,3 +145,32 @@ def test_dropout_drops_the_right_share_and_backward_uses_the_same_mask() -> None
     assert not torch.equal(again, out)
     torch.set_rng_state(state)
     assert torch.equal(kernels.norm_act(x, *identity(64), dropout=0.1), out)
+
+
+def test_shapes_that_do_not_match_never_reach_the_kernels() -> None:
+    x, eight = torch.randn(3, 16), torch.ones(8)
+    with pytest.raises(RuntimeError, match=r"shape|size"):
+        kernels.norm_act(x, torch.zeros(16), eight, eight)
+    with pytest.raises(RuntimeError, match=r"shape|size"):
+        kernels.norm_act(x, torch.zeros(8), torch.ones(16), torch.zeros(16))
+    with pytest.raises(RuntimeError, match=r"shape|size"):
+        kernels.two_hot_value(torch.randn(3, 100), torch.linspace(-10, 10, 101))
+
+
+@pytest.mark.parametrize("home", ["none", "unwritable"])
+def test_users_without_a_home_get_kernels_too(home: str, tmp_path: Path) -> None:
+    """As in containers that run under any user id."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    if home == "unwritable":
+        (tmp_path / "file").touch()
+        environment["XDG_CACHE_HOME"] = str(tmp_path / "file")
+    code = (
+        "import pwd\n"
+        "def nobody(uid): raise KeyError(uid)\n"
+        "pwd.getpwuid = nobody\n"
+        "from tdmpc_ray.core import kernels\n"
+        "assert kernels.library() is not None\n"
+        "print(kernels._own_folder())\n"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert not Path(printed.strip()).exists()  # gone with the process

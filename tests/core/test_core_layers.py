@@ -49,3 +49,19 @@ def test_detached_heads_pass_gradients_to_their_input_alone() -> None:
     torch.testing.assert_close(grad(detach=True, constant=4), grad())
     heads(torch.cat([known, action], -1), chosen, detach=True).sum().backward()
     assert all(p.grad is None for p in heads.parameters())
+
+
+def test_dropout_is_on_the_first_hidden_layer_in_training_alone() -> None:
+    torch.manual_seed(0)
+    heads, x = EnsembleMLP(2, 6, [256, 256], 4, dropout=0.5), torch.randn(32, 6)
+    for layer in heads.layers:
+        torch.nn.init.normal_(layer.weight)
+    assert [layer.dropout for layer in heads.layers] == [0.5, 0.0, 0.0]
+    assert not torch.equal(heads(x), heads(x))
+    first, quiet = heads.layers[0](x), heads.layers[0].eval()(x)
+    # What is dropped is zero before the LayerNorm: one value for all of a row.
+    dropped = (first == first.mode(-1, keepdim=True).values).float().mean()
+    assert dropped == pytest.approx(0.5, abs=0.03)
+    assert len(quiet[0, 0].unique()) == 256
+    heads.eval()
+    assert torch.equal(heads(x), heads(x))

@@ -1,6 +1,8 @@
 """The published checkpoint format, both ways."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +13,15 @@ from tdmpc_ray.core.official import (
     infer_config,
     load_parameters,
     read_official,
+    read_published,
     to_official,
 )
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "official_tdmpc2"
+FIXTURES = Path(
+    os.environ.get("TDMPC_RAY_FIXTURES", Path(__file__).parents[1] / "fixtures" / "official_tdmpc2")
+)
 SHAPES = {"single": (7,), "episodic": (7,), "pixels": (9, 64, 64), "multitask": (7,)}
 
 
@@ -88,3 +93,52 @@ def test_pixels_of_another_latent_size_cannot_be_written() -> None:
     model = WorldModel((9, 64, 64), 2, agent_config("tiny").model)
     with pytest.raises(UserError, match="pixels at model size 5 only"):
         to_official(model)
+
+
+def altered(tmp_path: Path, changes: dict[str, Any]) -> Path:
+    """A recorded checkpoint with other values; None takes one away."""
+    state = torch.load(FIXTURES / "single.pt", weights_only=True)["model"] | changes
+    path = tmp_path / "altered.pt"
+    torch.save({"model": {k: v for k, v in state.items() if k not in changes or v is not None}}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_dynamics.2.weight": None}, "dynamics.2.weight is missing"),
+        ({"_Qs.params.2.weight": None}, "q_ensemble.layers.2.weight is missing"),
+        ({"_Qs.params.2.weight": torch.zeros(3, 4)}, "should be a tensor of 3 dimensions"),
+        ({"_dynamics.0.weight": torch.zeros(())}, "should be a tensor of 2 dimensions"),
+        ({"_dynamics.0.weight": 3}, "should be a tensor of 2 dimensions"),
+        ({"_reward.0.bias": [1.0]}, "reward_head.0.bias should hold float32, not list"),
+        ({"_reward.0.bias": torch.zeros(4, dtype=torch.float16)}, "should hold float32, not torch.float16"),
+        (
+            {"_reward.0.bias": torch.tensor([1.0, float("nan")])},
+            "reward_head.0.bias holds numbers that are not",
+        ),
+        ({"_reward.9.scale": torch.zeros(1)}, "a tensor that TD-MPC2 does not know: _reward.9.scale"),
+    ],
+)
+def test_a_broken_file_is_told_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_official(altered(tmp_path, changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [torch.zeros(2), [1, 2], {"model": torch.zeros(2)}, {"model": {1: 2}}, 7])
+def test_other_contents_are_no_checkpoint(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="holds no checkpoint of the published"):
+        read_official(tmp_path / "a.pt")
+
+
+def test_the_range_of_the_policy_s_std_goes_both_ways(tmp_path: Path) -> None:
+    changes = {"log_std_min": torch.tensor(-5), "log_std_dif": torch.tensor(6)}
+    parameters, log_std_range = read_published(altered(tmp_path, changes))
+    cfg = infer_config(parameters, log_std_range)
+    assert (cfg.log_std_min, cfg.log_std_max) == (-5.0, 1.0)
+    model = WorldModel((7,), 3, cfg)
+    load_parameters(model, parameters)
+    state = to_official(model)
+    assert all(torch.equal(state[name], value) for name, value in changes.items())

@@ -1,5 +1,6 @@
 """Plans of many environments at once, and planners at the edges of their settings."""
 
+from collections import Counter
 from dataclasses import fields, replace
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from tdmpc_ray.core.config import PLANNERS, PlannerConfig, agent_config
 from tdmpc_ray.core.math import PolicySample
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners.contract import draw_heads
+from tdmpc_ray.core.planners.functions import ModelFunctions
 from tdmpc_ray.core.planners.fused import fused_model
 from tdmpc_ray.core.precision import products_in
 from tdmpc_ray.core.world_model import WorldModel
@@ -178,9 +181,8 @@ def optimum(z: torch.Tensor, goal: torch.Tensor, horizon: int, discount: float) 
     ],
 )
 def test_planners_find_the_optimum_of_a_quadratic_problem(
-    method: str, settings: dict, tolerance: float, monkeypatch: pytest.MonkeyPatch
+    method: str, settings: dict, tolerance: float
 ) -> None:
-    monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
     goal, z = torch.tensor([0.3, -0.2]), torch.tensor([[0.0, 0.0], [0.5, 0.4], [-0.3, 0.1]])
     model, cfg = Quadratic(goal), PlannerConfig(**{"method": method, "min_std": 0.01, **settings})
     prev_mean, generator = torch.zeros(3, cfg.horizon, 2), torch.Generator().manual_seed(0)
@@ -204,3 +206,118 @@ def test_acting_by_the_policy_alone_ignores_model_and_plan() -> None:
     assert torch.equal(loud.action, sample.action)
     assert torch.equal(quiet.mean[:, 0], sample.mean)
     assert torch.equal(quiet.std[:, 0], sample.log_std.exp())
+
+
+def test_a_model_of_the_user_s_own_is_not_replaced_by_kernels() -> None:
+    assert fused_model(world()[0]) is not None
+    assert fused_model(Quadratic(torch.zeros(2))) is None
+
+
+@pytest.mark.parametrize("change", ["strides", "bf16", "double"])
+def test_weights_that_the_kernels_would_misread_run_in_pytorch(change: str) -> None:
+    model, _ = world()
+    layer = model.dynamics[1]
+    if change == "strides":
+        layer.weight.data = layer.weight.data.T.contiguous().T
+    else:
+        layer.to(torch.bfloat16 if change == "bf16" else torch.float64)
+    assert fused_model(model) is None
+
+
+@pytest.mark.usefixtures("_form")
+def test_every_form_of_a_discount_means_the_same() -> None:
+    model, cfg = world()
+    noise = PlanNoise.sample(model, cfg, 3, torch.Generator().manual_seed(0))
+    z, prev_mean = model.encode(torch.randn(3, 5)).detach(), torch.zeros(3, cfg.horizon, 2)
+    forms = (0.9, torch.tensor(0.9), torch.full((3,), 0.9), torch.full((3,), 0.9, dtype=torch.float64))
+    plans = [plan(model, z, prev_mean, cfg, noise, discount=form, explore=True) for form in forms]
+    for other in plans[1:]:
+        torch.testing.assert_close(other[:2], plans[0][:2], rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_form")
+@pytest.mark.parametrize("wrong", ["noise", "prev_mean", "latents", "environments"])
+def test_shapes_that_do_not_belong_together_are_refused(wrong: str) -> None:
+    model, cfg = world()
+    other = WorldModel((5,), 1, model.cfg)
+    noise = PlanNoise.sample(other if wrong == "noise" else model, cfg, 2, torch.Generator().manual_seed(0))
+    z = torch.rand(3 if wrong == "environments" else 2, 4 if wrong == "latents" else model.cfg.latent_dim)
+    prev_mean = torch.zeros(2, cfg.horizon + (wrong == "prev_mean"), 2)
+    with pytest.raises((ValueError, RuntimeError), match="shape"):
+        plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
+
+
+@pytest.mark.usefixtures("_form")
+@pytest.mark.parametrize("method", PLANNERS)
+def test_plans_know_no_dropout(method: str) -> None:
+    model, cfg = world(**{"planner.method": method, "model.dropout": 0.5})
+    noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
+    z, prev_mean = model.encode(torch.randn(2, 5)).detach(), torch.zeros(2, cfg.horizon, 2)
+
+    def act() -> torch.Tensor:
+        return plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False).action
+
+    quiet = act()
+    model.train()  # as an update leaves it
+    assert torch.equal(act(), quiet)
+    assert model.training
+    assert model.q_ensemble.layers[0].training
+
+
+def test_noise_is_normal_and_every_pair_of_heads_is_drawn() -> None:
+    model, cfg = world(**{"planner.num_samples": 512, "planner.num_pi_trajs": 24, "model.num_q": 5})
+    generator = torch.Generator().manual_seed(0)
+    noise = PlanNoise.sample(model, cfg, 16, generator)
+    for name in ("pi", "candidates", "value_pi"):
+        values = getattr(noise, name)
+        assert values.mean().abs() < 0.03, name
+        assert (values.std() - 1).abs() < 0.03, name
+    # Gumbel's moments: the Euler-Mascheroni constant, and pi^2 / 6.
+    gumbel = torch.cat([PlanNoise.sample(model, cfg, 256, generator).gumbel for _ in range(8)])
+    assert (gumbel.mean() - 0.5772).abs() < 0.03
+    assert (gumbel.var() - 1.6449).abs() < 0.1
+    pairs = Counter(tuple(sorted(row)) for row in draw_heads(5, 4000, generator).tolist())
+    assert len(pairs) == 10
+    assert all(300 < count < 500 for count in pairs.values())
+
+
+@pytest.mark.usefixtures("_form")
+def test_one_step_of_cem_by_hand() -> None:
+    """The plain mean of the elites, moved to with momentum; the mean is executed."""
+    settings = {"planner.method": "cem", "planner.iterations": 1, "planner.momentum": 0.25}
+    model, cfg = world(**settings)
+    noise = PlanNoise.sample(model, cfg, 1, torch.Generator().manual_seed(0))
+    assert len(noise.candidates) == 1
+    z, prev_mean = model.encode(torch.randn(1, 5)).detach(), torch.rand(1, cfg.horizon, 2) - 0.5
+    decided = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False)
+
+    functions = ModelFunctions(model)
+    shifted = torch.cat([prev_mean[:, 1:], torch.zeros(1, 1, 2)], 1).transpose(0, 1).unsqueeze(2)
+    sampled = (shifted + cfg.max_std * noise.candidates[0]).clamp(-1, 1)
+    actions = torch.cat([functions.policy_rollout(z, noise.pi), sampled], 2)
+    total, last_z, weight = functions.rollout(z, actions, torch.tensor([[0.9]]))
+    value = total + weight * functions.terminal_value(last_z, noise.value_pi[0], noise.heads[0])
+    elites = actions[:, 0, value[0].topk(cfg.num_elites).indices]
+    mean = 0.75 * elites.mean(1) + 0.25 * shifted[:, 0, 0]
+    torch.testing.assert_close(decided.mean[0], mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(decided.action[0], mean[0], rtol=0, atol=1e-5)
+    std = elites.std(1, correction=0).clamp(cfg.min_std, cfg.max_std)
+    torch.testing.assert_close(decided.std[0], std, rtol=0, atol=1e-5)
+
+
+def test_the_gradient_planner_begins_with_the_last_plan_and_the_policy_s() -> None:
+    """With a step of next to nothing, the best of its starts is what it gives."""
+    settings = {"planner.method": "gradient", "planner.gradient_steps": 1, "planner.gradient_lr": 1e-9}
+    model, cfg = world(**settings)
+    z, executed = model.encode(torch.randn(1, 5)).detach(), set()
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        noise, prev_mean = PlanNoise.sample(model, cfg, 1, generator), torch.rand(1, cfg.horizon, 2) - 0.5
+        decided = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False)
+        shifted = torch.cat([prev_mean[:, 1:], torch.zeros(1, 1, 2)], 1)
+        rollouts = ModelFunctions(model).policy_rollout(z, noise.pi)[:, 0].transpose(0, 1)  # (P, H, A)
+        starts = torch.cat([shifted, rollouts])
+        distance = (starts - decided.mean).abs().amax((1, 2))
+        assert distance.min() < 1e-3
+        executed.add("last plan" if distance.argmin() == 0 else "policy")
+    assert executed == {"last plan", "policy"}

@@ -244,3 +244,38 @@ def test_memory_is_that_of_the_data() -> None:
     pixels = SequenceReplay(10_000, (9, 64, 64), 6, 3, num_frames=3)
     kept = sum(array.nbytes for array in vars(pixels).values() if isinstance(array, np.ndarray))
     assert kept < 1.01 * 10_000 * (3 * 64 * 64 + 4 * 7 + 1)
+
+
+@pytest.mark.parametrize("damage", ["rows", "link", "counters", "lanes", "valid", "type"])
+def test_a_damaged_file_changes_nothing(tmp_path: Path, damage: str) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "replay.npz"
+
+    def filled(steps: int) -> SequenceReplay:
+        replay = SequenceReplay(50, (2,), 1, HORIZON)
+        obs, action = rng.normal(size=(steps + 1, 2)), rng.normal(size=(steps, 1))
+        replay.add("a", 0, obs, action, np.zeros(steps), terminated=False, done=False)
+        return replay
+
+    filled(20).save(path)
+    with np.load(path) as file:
+        data = dict(file)
+    if damage == "rows":
+        data["obs"] = data["obs"][:-1]
+    elif damage == "link":
+        data["next_row"][3] = 50
+    elif damage == "counters":
+        data["counters"][2] = 10_000
+    elif damage == "lanes":
+        data["lane_sizes"] = data["lane_sizes"] + 1
+    elif damage == "valid":
+        data["valid"][:] = False
+    else:
+        data["reward"] = data["reward"].astype(np.float64)
+    np.savez(path, **data)
+    replay = filled(9)
+    before = (replay.rows_written, replay.num_valid, replay.obs.copy())
+    with pytest.raises(UserError, match=r"cannot read the replay in .*: it is damaged"):
+        replay.load(path)
+    assert (replay.rows_written, replay.num_valid) == before[:2]
+    np.testing.assert_array_equal(replay.obs, before[2])
+    assert replay.sample(4, rng).obs.shape == (HORIZON + 1, 4, 2)

@@ -7,6 +7,9 @@ is in `functions.py`, its fast form for the CPU in `fused.py`.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -40,14 +43,41 @@ def plan(
         discount: per step; of each environment's task, (N,), with several.
         explore: add the plan's own noise to the chosen action.
         task: of each environment, for a multi-task model.
+
+    Raises:
+        ValueError: shapes that do not belong together.
     """
+    _check(model, z, prev_mean, cfg, noise)
     if not isinstance(discount, Tensor):
         discount = z.new_full((len(z),), discount)
-    discount = discount.unsqueeze(-1)
+    discount = discount.to(z.device, torch.float32).expand(len(z)).unsqueeze(-1)
     # The previous plan is one step old, and nothing is known about its new last action.
     prev_mean = torch.cat([prev_mean[:, 1:], torch.zeros_like(prev_mean[:, :1])], 1)
-    with products_in(cfg.dtype, z.device):
+    with _evaluating(model), products_in(cfg.dtype, z.device):
         return _METHODS[cfg.method](model, z, prev_mean, cfg, noise, discount, explore, task)
+
+
+def _check(model: WorldModel, z: Tensor, prev_mean: Tensor, cfg: PlannerConfig, noise: PlanNoise) -> None:
+    num_envs, plan_shape = len(z), (cfg.horizon, model.action_dim)
+    shapes = {
+        "prev_mean": (prev_mean.shape, (num_envs, *plan_shape)),
+        "noise.explore": (noise.explore.shape, (num_envs, model.action_dim)),
+        "noise.pi": (noise.pi.shape[:2] + noise.pi.shape[3:], (cfg.horizon, num_envs, model.action_dim)),
+    }
+    for name, (given, needed) in shapes.items():
+        if tuple(given) != needed:
+            raise ValueError(f"{name} has shape {tuple(given)} where a plan needs {needed}")
+
+
+@contextlib.contextmanager
+def _evaluating(model: WorldModel) -> Iterator[None]:
+    """Without dropout, which belongs to updates."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 @torch.no_grad()

@@ -3,14 +3,15 @@
 A plan is thousands of small operations; dispatching them one by one from Python takes longer than
 computing them. Matrix products run in the BLAS that PyTorch ships, in float32 or in bfloat16 with sums in
 float32; there each factor is rounded once, and nothing else. Where that BLAS, a C compiler or float32 weights
-on the CPU are missing, or a layer is wider than the kernels' buffers, `fused_model` returns None and the
-planner runs the same functions in PyTorch.
+on the CPU are missing, a layer is wider than the kernels' buffers, or a subclass has functions of its own,
+`fused_model` returns None and the planner runs the same functions in PyTorch.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from pathlib import Path
 
 import torch
@@ -64,15 +65,24 @@ def _functions() -> ctypes.CDLL | None:
     return lib
 
 
+_METHODS = ("next", "reward_logits", "reward", "termination_logit", "pi", "q_logits", "q")  # in C instead
+
+
+def _networks(model: WorldModel) -> list[nn.Module]:
+    networks = [model.dynamics, model.reward_head, model.policy, model.q_ensemble, model.termination_head]
+    return [network for network in networks if network is not None]
+
+
 def fused_model(model: WorldModel, task: TaskContext | None = None, dtype: str = "fp32") -> FusedModel | None:
     """The fused form of `model`, or None where it cannot run (see the module's docstring)."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _functions() is None or _blas(dtype) is None:
         return None
-    weight, cfg = model.bins, model.cfg
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or _functions() is None:
+    if any(getattr(type(model), name, None) is not getattr(WorldModel, name) for name in _METHODS):
+        return None  # a model of the user's own
+    parameters = itertools.chain([model.bins], *(net.parameters() for net in _networks(model)))
+    if not all(p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous() for p in parameters):
         return None
-    if _blas(dtype) is None:
-        return None
+    cfg = model.cfg
     if max(cfg.mlp_dim, cfg.latent_dim, cfg.num_bins) > MAX_DIM:
         return None
     return FusedModel(model, task, dtype)
@@ -128,14 +138,16 @@ class FusedModel:
     def _scratch(self, rows: int) -> Tensor:
         return torch.empty(rows * self._scratch_per_row)
 
-    def _factor(self, x: Tensor) -> Tensor:
-        """As a factor of products."""
-        return x.to(self._dtype).contiguous()
+    def _factor(self, x: Tensor, *shape: int) -> Tensor:
+        """As a factor of products; C reads it without looking, so its shape is checked."""
+        return _checked(x, *shape).to(self._dtype).contiguous()
 
     def rollout(self, z: Tensor, actions: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `ModelFunctions.rollout`."""
-        actions, z, discount = self._factor(actions), self._factor(z), discount.contiguous()
         horizon, num_envs, num, action_dim = actions.shape
+        z = self._factor(z, num_envs, self._model.cfg.latent_dim)
+        actions = self._factor(actions, horizon, num_envs, num, self._model.action_dim)
+        discount = _checked(discount, num_envs, 1).float().contiguous()
         rows = num_envs * num
         total, weight = torch.empty(num_envs, num), torch.empty(num_envs, num)
         last_z, scratch = torch.empty(num_envs, num, z.shape[-1]), self._scratch(rows)
@@ -151,8 +163,10 @@ class FusedModel:
 
     def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
         """See `ModelFunctions.terminal_value`."""
-        z, eps = self._factor(z), eps.contiguous()
-        rows = z.shape[0] * z.shape[1]
+        num_envs, num, _ = z.shape
+        rows, model = num_envs * num, self._model
+        z = self._factor(z, num_envs, num, model.cfg.latent_dim)
+        eps = _checked(eps, num_envs, num, model.action_dim).float().contiguous()
         value, scratch = torch.empty(z.shape[:-1]), self._scratch(rows)
         first, second = (ctypes.addressof(self._heads[k]) for k in heads.tolist())
         self._lib.terminal_value_forward(
@@ -164,14 +178,21 @@ class FusedModel:
     def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
         """See `ModelFunctions.policy_rollout`."""
         horizon, num_envs, num, _ = eps.shape
-        rows, eps = num_envs * num, eps.contiguous()
-        z = self._factor(z).repeat_interleave(num, 0)
+        rows, model = num_envs * num, self._model
+        eps = _checked(eps, horizon, num_envs, num, model.action_dim).float().contiguous()
+        z = self._factor(z, num_envs, model.cfg.latent_dim).repeat_interleave(num, 0)
         actions, scratch = torch.empty_like(eps), self._scratch(rows)
         self._lib.policy_rollout_forward(
             self._gemm, ctypes.addressof(self._pi), ctypes.addressof(self._dynamics), z.data_ptr(),
             eps.data_ptr(), horizon, rows, *self._log_std, scratch.data_ptr(), actions.data_ptr(),
         )  # fmt: skip
         return actions
+
+
+def _checked(x: Tensor, *shape: int) -> Tensor:
+    if x.shape != shape:
+        raise ValueError(f"a tensor has shape {tuple(x.shape)} where the model needs {shape}")
+    return x
 
 
 _Layer = tuple[Tensor, ...]  # weight and bias, and of the LayerNorm where the layer has one
