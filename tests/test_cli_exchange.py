@@ -71,6 +71,22 @@ def test_the_exported_planner_runs_the_control_loop_of_the_docs(
     assert re.search(r"return \d+, \d+ decisions per second", capsys.readouterr().out)
 
 
+def test_a_model_for_images_comes_in_with_its_observations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent = agent_config("5", overrides={"model.num_q": 3})
+    state = to_official(WorldModel((9, 64, 64), 1, agent.model))
+    torch.save({"model": state}, "theirs.pt")
+    task = "pendulum-swingup"
+    assert cli.main(["import-official", "theirs.pt", "--task", task, "--out", "here", "--steps", "10"]) == 0
+    assert "model size 5, with {'model.num_q': 3}" in capsys.readouterr().out
+    assert yaml.safe_load(Path("here/study.yaml").read_text())["obs"] == "rgb"
+    assert cli.main(["export-official", "here", "back.pt"]) == 0
+    back = torch.load("back.pt", weights_only=True)["model"]
+    assert all(torch.equal(back[k], v) for k, v in state.items() if isinstance(v, torch.Tensor))
+
+
 @pytest.mark.parametrize("out", ["file", "file/below", "/proc/nothing"])
 def test_a_place_that_cannot_be_written(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -53,13 +53,14 @@ def import_official(
         raise UserError(f"{out} is not empty: choose another --out")
     name = task_info(task).name
     try:
-        size, settings = convert(file, name, out / IMPORTED)
+        obs, size, settings = convert(file, name, out / IMPORTED)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
     study = make_study(
         {
             "name": file_name(f"{name}-published"),
             "task": name,
+            "obs": obs,
             "model_sizes": [size],
             "set": settings,
             "steps": steps,

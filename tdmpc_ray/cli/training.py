@@ -24,6 +24,7 @@ ResumeOption = Annotated[
 # Keys of a study to the options of `train` that set them.
 _OPTIONS = {
     "task": "--task",
+    "obs": "--obs",
     "preset": "--preset",
     "model_sizes": "--model-size",
     "seeds.0": "--seed",
@@ -47,6 +48,7 @@ def train(
         str | None,
         typer.Option(help="What to learn: walker-walk, cup-catch, mw-reach, gym:Pendulum-v1, ..."),
     ] = None,
+    obs: Annotated[str, typer.Option(help="state, or rgb: camera frames of DMControl's tasks.")] = "state",
     model_size: Annotated[str, typer.Option(help="tiny, 1, 5, 19, 48 or 317: million parameters.")] = "5",
     steps: Annotated[int | None, typer.Option(help="Agent steps, one action each.")] = None,
     preset: Annotated[str, typer.Option(help="paper: as published; light: for CPUs.")] = "paper",
@@ -90,6 +92,7 @@ def train(
     values = {
         "name": file_name(f"{task}-size{model_size}-seed{seed}"),
         "task": task,
+        "obs": obs,
         "preset": preset,
         "model_sizes": [model_size],
         "seeds": [seed],

@@ -13,12 +13,18 @@ from tdmpc_ray.errors import UserError
 __all__ = ["TaskInfo", "list_tasks", "make_env", "random_return", "register_task", "task_info"]
 
 
-def make_env(name: str, *, seed: int | None = None, render_mode: str | None = None) -> gymnasium.Env:
+OBSERVATIONS = ("state", "rgb")
+
+
+def make_env(
+    name: str, *, seed: int | None = None, render_mode: str | None = None, obs: str = "state"
+) -> gymnasium.Env:
     """Build a task.
 
     Args:
         name: see `task_info`.
         seed: seeds the task and `action_space.sample()`; `reset(seed=...)` reseeds the task alone.
+        obs: "state", or "rgb": stacked camera frames (9, 64, 64) uint8, of DMControl's tasks.
         render_mode: "rgb_array" makes `render()` return uint8 frames (H, W, 3).
 
     Returns:
@@ -29,6 +35,7 @@ def make_env(name: str, *, seed: int | None = None, render_mode: str | None = No
         UserError: unknown task, unsupported spaces, bad seed, or no way to render.
     """
     info = task_info(name)
+    check_obs(info, obs)
     seed = check_seed(seed)
     if render_mode not in (None, "rgb_array"):
         raise UserError(f"unknown render mode '{render_mode}': use 'rgb_array' or None")
@@ -42,7 +49,7 @@ def make_env(name: str, *, seed: int | None = None, render_mode: str | None = No
         task = registered.find(info.name)
         assert task is not None
         return make_registered(task, seed, render_mode)
-    if render_mode is not None:
+    if render_mode is not None or obs == "rgb":
         # Before the simulators are imported, as they settle on an OpenGL library then.
         require_gl()
     if info.suite == "metaworld":
@@ -51,7 +58,24 @@ def make_env(name: str, *, seed: int | None = None, render_mode: str | None = No
         return MetaWorldEnv(info, seed, render_mode)
     from tdmpc_ray.envs.dmcontrol import DMControlEnv
 
-    return DMControlEnv(info, seed, render_mode)
+    env = DMControlEnv(info, seed, render_mode)
+    if obs == "state":
+        return env
+    from tdmpc_ray.envs.pixels import PixelEnv
+
+    return PixelEnv(env)
+
+
+def check_obs(info: TaskInfo, obs: str) -> None:
+    """Refuse observations that a task does not give.
+
+    Raises:
+        UserError: says which it gives.
+    """
+    if obs not in OBSERVATIONS:
+        raise UserError(f"unknown observations '{obs}': use state or rgb")
+    if obs == "rgb" and info.suite != "dmcontrol":
+        raise UserError(f"task '{info.name}' gives state alone: images are for DMControl's tasks")
 
 
 def random_return(name: str, episodes: int, seed: int) -> list[float]:

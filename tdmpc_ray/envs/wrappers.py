@@ -90,7 +90,7 @@ class SimulatorEnv(gymnasium.Env):
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
         self._steps_left = 0
         self._contract = Contract(info.name, (observation_size,))
-        self._renderer: Any = None
+        self._renderers: dict[int, Any] = {}  # by the size of their frames
 
     def _reset_task(self, seed: int | None) -> tuple[FloatArray, dict[str, Any]]:
         """Start an episode, reseeding first where a seed is given; return observation (O,) and info."""
@@ -125,28 +125,29 @@ class SimulatorEnv(gymnasium.Env):
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """Return a frame (384, 384, 3) uint8, or None where no render mode was asked for."""
-        if self.render_mode is None:
-            return None
-        if self._renderer is None:
+        return None if self.render_mode is None else self.frame(FRAME_SIZE)
+
+    def frame(self, size: int) -> NDArray[np.uint8]:
+        """What the task's camera sees, (size, size, 3)."""
+        if size not in self._renderers:
             from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 
             model, data = self._physics()
-            model.vis.global_.offwidth = max(model.vis.global_.offwidth, FRAME_SIZE)
-            model.vis.global_.offheight = max(model.vis.global_.offheight, FRAME_SIZE)
-            self._renderer = MujocoRenderer(
-                model, data, width=FRAME_SIZE, height=FRAME_SIZE, camera_id=self.camera_id
-            )
+            model.vis.global_.offwidth = max(model.vis.global_.offwidth, size)
+            model.vis.global_.offheight = max(model.vis.global_.offheight, size)
+            renderer = MujocoRenderer(model, data, width=size, height=size, camera_id=self.camera_id)
             # A context that outlives the interpreter's modules ends in tracebacks at exit.
-            atexit.register(self._renderer.close)
-        frame = self._renderer.render(self.render_mode)
+            atexit.register(renderer.close)
+            self._renderers[size] = renderer
+        frame = self._renderers[size].render("rgb_array")
         return np.ascontiguousarray(frame[::-1] if self.flip_frame else frame)
 
     def close(self) -> None:
-        """Free the OpenGL context, if there is one."""
-        if self._renderer is not None:
-            atexit.unregister(self._renderer.close)
-            self._renderer.close()
-            self._renderer = None
+        """Free the OpenGL contexts, if there are any."""
+        for renderer in self._renderers.values():
+            atexit.unregister(renderer.close)
+            renderer.close()
+        self._renderers.clear()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
-from tdmpc_ray.envs import TaskInfo, task_info
+from tdmpc_ray.envs import TaskInfo, check_obs, task_info
 from tdmpc_ray.errors import UserError, unknown
 from tdmpc_ray.rllib.checkpoint import find_checkpoint
 from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner, read_task_config, task_config
@@ -68,17 +68,23 @@ class TDMPC2Config(AlgorithmConfig):
         self.evaluation_config = {"explore": False}
         self.custom_evaluation_function = _evaluate
 
-    def environment(self, env: Any = NotProvided, **kwargs: Any) -> TDMPC2Config:
+    def environment(self, env: Any = NotProvided, *, obs: str = NotProvided, **kwargs: Any) -> TDMPC2Config:
         """Choose the environment: a task of `tdmpc_ray.envs`, or whatever RLlib accepts.
 
+        Args:
+            env: a task's name, an environment class, or a name registered with RLlib.
+            obs: of a task: "state" or "rgb", see `make_env`.
+
         Raises:
-            UserError: a name that neither the catalog nor RLlib's registry knows.
+            UserError: a name that neither the catalog nor RLlib's registry knows; no such observations.
         """
         if env is not NotProvided and env is not TaskEnv and self.task is not None:
             self.episode_length, self.action_repeat, self.normalize_actions = None, 1, True
         if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
             info = task_info(env)
-            kwargs["env_config"] = {**kwargs.get("env_config", {}), **task_config(info.name)}
+            obs = "state" if obs is NotProvided else obs
+            check_obs(info, obs)
+            kwargs["env_config"] = {**kwargs.get("env_config", {}), **task_config(info.name), "obs": obs}
             self.episode_length, self.action_repeat = info.episode_length, info.action_repeat
             kwargs.setdefault("normalize_actions", False)  # the catalog's actions are in [-1, 1] already
             env = TaskEnv
@@ -260,6 +266,7 @@ class TDMPC2Config(AlgorithmConfig):
             "discount": agent.update.discount(self.episode_length or 1000),
             "seed": self.seed,
             "task": self.task,
+            "obs": self.env_config.get("obs", "state"),
         }
         return super()._model_config_auto_includes | own
 

@@ -32,7 +32,7 @@ class TaskEnv(gymnasium.Wrapper):
     """The catalog's task `config["task"]`; a class: names registered with RLlib end with the session."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(make_env(read_task_config(config).name))
+        super().__init__(make_env(read_task_config(config).name, obs=config.get("obs", "state")))
 
 
 class TDMPC2EnvRunner(SingleAgentEnvRunner):

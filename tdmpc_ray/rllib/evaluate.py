@@ -24,14 +24,16 @@ class Agent:
 
     Attributes:
         task: its name in the catalog, None where it was trained on another environment.
+        obs: what it observes, see `make_env`.
     """
 
     def __init__(self, module: TDMPC2RLModule) -> None:
         self._module = module.eval()
         self.task: str | None = module.model_config["task"]
+        self.obs: str = module.model_config.get("obs", "state")
 
     def act(self, obs: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """Plan for N environments: obs (N, O) and is_first (N,) to actions (N, A) in [-1, 1]."""
+        """Plan for N environments: obs (N, *obs_shape) and is_first (N,) to actions (N, A) in [-1, 1]."""
         obs_tensor = torch.as_tensor(obs, dtype=torch.float32)
         return self._module.act(obs_tensor, torch.as_tensor(is_first), explore=False).numpy()
 
@@ -89,7 +91,12 @@ def evaluate_checkpoint(
     writer = None if video is None else _video_writer(Path(video))
     num_envs = min(episodes, _AT_ONCE)
     envs = [
-        make_env(agent.task, seed=seed + i, render_mode="rgb_array" if writer and i == 0 else None)
+        make_env(
+            agent.task,
+            seed=seed + i,
+            render_mode="rgb_array" if writer and i == 0 else None,
+            obs=agent.obs,
+        )
         for i in range(num_envs)
     ]
     outcome: dict[str, Any] = {"task": agent.task, "returns": [], "lengths": [], "successes": []}

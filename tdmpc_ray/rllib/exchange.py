@@ -16,7 +16,7 @@ from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 
-def import_official(file: Path, task: str, out: Path) -> tuple[str, dict[str, Any]]:
+def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[str, Any]]:
     """Write the networks of a published checkpoint as one of ours, without optimizers and replay.
 
     Args:
@@ -25,7 +25,7 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, dict[str, An
         out: folder of the new checkpoint.
 
     Returns:
-        Model size, and the settings in which the model differs from it.
+        What it observes, see `make_env`; model size, and the settings in which the model differs from it.
 
     Raises:
         UserError: the file cannot be read, or belongs to another task; names the tensors that do not fit.
@@ -33,11 +33,10 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, dict[str, An
     parameters, log_std_range = read_published(file)
     if "task_embedding" in parameters:
         raise UserError(f"{file} holds a multi-task model: only single-task ones can be imported yet")
-    if "encoder.0.weight" not in parameters:
-        raise UserError(f"{file} holds a model for pixels: only state observations can be imported yet")
-    size, settings = _nearest_size(infer_config(parameters, log_std_range), task)
-    config = TDMPC2Config().environment(task).training(model_size=size, overrides=settings)
-    env = make_env(task)
+    obs = "state" if "encoder.0.weight" in parameters else "rgb"
+    size, settings = _nearest_size(infer_config(parameters, log_std_range), task, obs)
+    config = TDMPC2Config().environment(task, obs=obs).training(model_size=size, overrides=settings)
+    env = make_env(task, obs=obs)
     module = TDMPC2RLModule(
         observation_space=env.observation_space,
         action_space=env.action_space,
@@ -47,7 +46,7 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, dict[str, An
     load_parameters(module.world_model, parameters)
     module.grad_updates += 1  # these networks have learned: runners plan with them at once
     module.save_to_path(str((out / MODULE).absolute()))
-    return size, settings
+    return obs, size, settings
 
 
 def export_official(checkpoint: Path, file: Path, *, flat: bool = False) -> None:
@@ -68,13 +67,12 @@ def export_official(checkpoint: Path, file: Path, *, flat: bool = False) -> None
         raise UserError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
 
 
-def _nearest_size(cfg: ModelConfig, task: str) -> tuple[str, dict[str, Any]]:
+def _nearest_size(cfg: ModelConfig, task: str, obs: str) -> tuple[str, dict[str, Any]]:
     """The model size with the fewest differences, and these."""
     # What no tensor shows stays as the task has it.
-    shown = (
-        "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "num_bins", "episodic", "log_std_min",
-        "log_std_max",
-    )  # fmt: skip
+    encoder = ("enc_dim", "num_enc_layers") if obs == "state" else ("num_channels",)
+    rest = ("mlp_dim", "latent_dim", "num_q", "num_bins", "log_std_min", "log_std_max", "episodic")
+    shown = (*encoder, *rest)
 
     def differences(size: str) -> dict[str, Any]:
         own = TDMPC2Config().environment(task).training(model_size=size).agent().model

@@ -19,6 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
+from tdmpc_ray.envs.pixels import FRAMES
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
@@ -35,8 +36,9 @@ class TDMPC2Learner(TorchLearner):
         module: TDMPC2RLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         agent, model = module.agent, module.world_model
         self._rl_module, self._agent = module, agent
+        num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         self.replay = SequenceReplay(
-            agent.data.capacity, model.obs_shape, model.action_dim, agent.planner.horizon
+            agent.data.capacity, model.obs_shape, model.action_dim, agent.planner.horizon, num_frames
         )
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers)

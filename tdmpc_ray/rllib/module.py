@@ -15,6 +15,7 @@ from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.kernels import keep_freed_memory
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.envs.pixels import FRAMES, SIZE
 from tdmpc_ray.errors import UserError
 
 IS_FIRST = "is_first"
@@ -33,7 +34,8 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self.agent = AgentConfig.from_dict(self.model_config["agent"])
         self.discount = float(self.model_config["discount"])
         for name, space in (("observation", self.observation_space), ("action", self.action_space)):
-            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            is_images = name == "observation" and space.shape == (3 * FRAMES, SIZE, SIZE)
+            if not isinstance(space, gymnasium.spaces.Box) or (len(space.shape) != 1 and not is_images):
                 raise UserError(f"TD-MPC2 needs a Box vector as its {name} space, not {space}")
         self.world_model = WorldModel(
             self.observation_space.shape,
@@ -62,7 +64,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         """Choose actions, and remember each environment's plan for its next step.
 
         Args:
-            obs: (N, O).
+            obs: (N, O), or (N, 9, 64, 64).
             is_first: the environments that have just been reset, (N,) bool.
             explore: act with the planner's noise.
 

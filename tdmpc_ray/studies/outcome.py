@@ -105,6 +105,7 @@ def trial_params(config: Mapping[str, Any], *, hide: Collection[str] = ()) -> di
         "model_size": str(config["model_size"]),
         "seed": config["seed"],
         "task": config.get("task") or config.get("env_config", {}).get("task"),
+        **({"obs": obs} if (obs := config.get("env_config", {}).get("obs", "state")) != "state" else {}),
         "preset": config["preset"],
         **settings,
     }

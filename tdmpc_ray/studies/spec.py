@@ -53,6 +53,7 @@ class Study(Section):
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
     task: str
+    obs: str = Field(default="state", description="state, or rgb: stacked camera frames of DMControl's tasks")
     preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
     model_sizes: list[str] = Field(default=["5"], min_length=1)
     seeds: list[CountOrNone] = Field(default=[0], min_length=1)
@@ -169,6 +170,13 @@ class Study(Section):
         agent = agent_config(self.model_sizes[0], self.preset, self.settings())
         return agent.data.num_seed_steps(task_info(self.task).episode_length)
 
+    @model_validator(mode="after")
+    def _task_gives_observations(self) -> Study:
+        from tdmpc_ray.envs import check_obs, task_info
+
+        _as_value_error(check_obs, task_info(self.task), self.obs)
+        return self
+
     def foresees_termination(self) -> bool:
         """Whether the episodic model is on for the task's sake, and not because the study says so."""
         from tdmpc_ray.envs import task_info
@@ -181,7 +189,7 @@ class Study(Section):
         from tdmpc_ray.rllib import TDMPC2Config
 
         resources = self.resources
-        config = TDMPC2Config().environment(self.task)
+        config = TDMPC2Config().environment(self.task, obs=self.obs)
         config.training(
             model_size=self.model_sizes[0],
             preset=self.preset,

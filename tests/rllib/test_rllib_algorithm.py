@@ -172,6 +172,29 @@ class TestRunning:
             finally:
                 algo.stop()
 
+    def test_images_all_the_way(self, tiny_overrides: dict[str, Any], tmp_path: Path) -> None:
+        config = TDMPC2Config().environment("pendulum-swingup", obs="rgb")
+        config.training(
+            model_size="tiny",
+            overrides={**tiny_overrides, "data.seed_steps": 30, "data.capacity": 500},
+            steps_per_iteration=40,
+        )
+        algo = config.debugging(seed=0, log_level="ERROR").build_algo()
+        for _ in range(2):
+            result = algo.train()
+        replay = learner(algo).replay
+        assert result["grad_updates"] == result["env_steps"] == 80
+        assert (replay.obs.shape, replay.obs.dtype) == ((500, 3, 64, 64), np.uint8)
+        batch = replay.sample(4, np.random.default_rng(0))
+        assert batch.obs.shape == (4, 4, 9, 64, 64)
+        assert batch.obs.float().std() > 1
+        path = algo.save_to_path(str(tmp_path / "checkpoint"))
+        algo.stop()
+        agent = load_agent(path)
+        assert agent.obs == "rgb"
+        obs = np.zeros((2, 9, 64, 64), np.uint8)
+        assert agent.act(obs, np.array([True, True])).shape == (2, 1)
+
     def test_an_unforeseen_termination_and_divergence_are_said(self, tiny_overrides: dict[str, Any]) -> None:
         config = TDMPC2Config().environment(CountingEnv, env_config={})
         config.training(model_size="tiny", overrides=tiny_overrides, episode_length=12)

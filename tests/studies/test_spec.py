@@ -117,6 +117,11 @@ def test_values_reach_the_algorithm() -> None:
         ({"task": "walker-wlk"}, "task: unknown task 'walker-wlk': did you mean 'walker-walk'?"),
         ({"task": ...}, "'task' is missing"),
         (
+            {"task": "mw-reach", "obs": "rgb"},
+            "task 'mw-reach' gives state alone: images are for DMControl's tasks",
+        ),
+        ({"obs": "pixels"}, "unknown observations 'pixels': use state or rgb"),
+        (
             {"model_sizes": [2]},
             "model_sizes: unknown model size '2': choose one of: tiny, 1, 5, 19, 48, 317",
         ),
