@@ -10,12 +10,9 @@ older frames have been overwritten is no start any more.
 
 from __future__ import annotations
 
-import zipfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +20,9 @@ import torch
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.errors import UserError
 
-_ROWS = ("obs", "action", "reward", "terminated", "next_row", "valid", "prev_row", "torn")
-_FILE = (*_ROWS, "counters", "lane_ids", "lane_steps", "lane_sizes", "lane_rows")
-
 
 @dataclass
-class _Lane:
+class Lane:
     """The open end of one episode.
 
     Attributes:
@@ -49,6 +43,7 @@ class SequenceReplay:
         action_dim: A.
         horizon: H; samples are sequences of H transitions.
         num_frames: in a stack of C channels; 1 for vectors.
+        num_tasks: whose transitions are kept apart by their ids; 0 for a single task.
     """
 
     def __init__(
@@ -58,6 +53,7 @@ class SequenceReplay:
         action_dim: int,
         horizon: int,
         num_frames: int = 1,
+        num_tasks: int = 0,
     ) -> None:
         if capacity <= horizon:
             raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
@@ -73,10 +69,12 @@ class SequenceReplay:
         stacked = capacity if num_frames > 1 else 0
         self.prev_row = np.zeros(stacked, np.int32)  # of the frame before; of the row itself at the first
         self.torn = np.zeros(stacked, np.bool_)  # an older frame is gone
+        self.num_tasks = num_tasks
+        self.task = np.zeros(capacity if num_tasks else 0, np.int16)
         self.num_valid = 0
         self.rows_written = 0
         self.transitions_added = 0
-        self._lanes: dict[str, _Lane] = {}
+        self.lanes: dict[str, Lane] = {}
 
     def __len__(self) -> int:
         """Rows held now."""
@@ -92,6 +90,7 @@ class SequenceReplay:
         *,
         terminated: bool,
         done: bool,
+        task: int = 0,
     ) -> None:
         """Append a fragment of an episode.
 
@@ -106,6 +105,7 @@ class SequenceReplay:
             reward: (T,).
             terminated: the task itself ended with the last step.
             done: no fragment of this episode follows (terminated or truncated).
+            task: id of the episode's task, where there are several.
 
         Raises:
             UserError: a number is not finite, or the fragment does not fit.
@@ -122,13 +122,13 @@ class SequenceReplay:
                 )
         if num_steps > self.capacity - self.horizon - 1:
             raise UserError(f"data.capacity={self.capacity} is too small for a fragment of {num_steps} steps")
-        lane = self._lanes.get(episode_id)
+        lane = self.lanes.get(episode_id)
         if (
             lane is None
             or lane.step != start
             or lane.tail[-1] < self.rows_written - self.capacity + num_steps
         ):
-            lane = _Lane(start, deque([self._begin(obs[0])], maxlen=self.horizon + 1))
+            lane = Lane(start, deque([self._begin(obs[0])], maxlen=self.horizon + 1))
 
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
         ring = rows % self.capacity
@@ -136,6 +136,8 @@ class SequenceReplay:
         if self.num_frames > 1:
             self.prev_row[ring[1:]] = ring[:-1]
             self.torn[ring[1 : self.num_frames - 1]] = self.torn[ring[0]]
+        if self.num_tasks:
+            self.task[ring] = task
         self.action[ring[:-1]] = action
         self.reward[ring[:-1]] = reward
         self.next_row[ring[:-1]] = ring[1:]
@@ -146,13 +148,13 @@ class SequenceReplay:
         lane.step += num_steps
         self.transitions_added += num_steps
         if done:
-            self._lanes.pop(episode_id, None)
+            self.lanes.pop(episode_id, None)
         else:
-            self._lanes[episode_id] = lane
-            if len(self._lanes) > 64 and len(self._lanes) > 2 * sum(map(self._alive, self._lanes.values())):
-                self._lanes = {key: x for key, x in self._lanes.items() if self._alive(x)}
+            self.lanes[episode_id] = lane
+            if len(self.lanes) > 64 and len(self.lanes) > 2 * sum(map(self._alive, self.lanes.values())):
+                self.lanes = {key: x for key, x in self.lanes.items() if self._alive(x)}
 
-    def _alive(self, lane: _Lane) -> bool:
+    def _alive(self, lane: Lane) -> bool:
         return lane.tail[-1] >= self.rows_written - self.capacity
 
     def _begin(self, obs: np.ndarray) -> int:
@@ -230,6 +232,7 @@ class SequenceReplay:
             torch.from_numpy(self.action[steps]),
             torch.from_numpy(self.reward[steps]).unsqueeze(-1),
             torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
+            torch.from_numpy(self.task[rows[0]].astype(np.int64)) if self.num_tasks else None,
         )
 
     def _observations(self, rows: np.ndarray) -> np.ndarray:
@@ -239,72 +242,3 @@ class SequenceReplay:
         for _ in range(self.num_frames - 1):
             frames.append(self.prev_row[frames[-1]])
         return np.concatenate([self.obs[frame] for frame in reversed(frames)], axis=-3)
-
-    def save(self, path: Path) -> None:
-        """Write all rows and open episodes to one `.npz` file."""
-        size = len(self)
-        lanes = list(self._lanes.items())
-        tails = [np.array(lane.tail, np.int64) for _, lane in lanes]
-        np.savez(
-            path,
-            **{name: getattr(self, name)[:size] for name in _ROWS},
-            counters=np.array(
-                [self.capacity, self.horizon, self.rows_written, self.transitions_added, self.num_valid]
-            ),
-            lane_ids=np.array([key for key, _ in lanes], np.str_),
-            lane_steps=np.array([lane.step for _, lane in lanes], np.int64),
-            lane_sizes=np.array([len(tail) for tail in tails], np.int64),
-            lane_rows=np.concatenate(tails) if tails else np.empty(0, np.int64),
-        )
-
-    def load(self, path: Path) -> None:
-        """Restore what `save` wrote; the replay continues as if it had never stopped.
-
-        Raises:
-            UserError: the file is damaged, or was written by a replay of another shape.
-        """
-        try:
-            with np.load(path) as file:
-                data: dict[str, Any] = {name: file[name] for name in _FILE}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"cannot read the replay in {path}: {error}") from None
-        if data["counters"].shape != (5,):
-            raise UserError(f"cannot read the replay in {path}: it is damaged")
-        capacity, horizon, *counters = data["counters"].tolist()
-        theirs = (capacity, horizon, data["obs"].shape[1:], data["action"].shape[1])
-        ours = (self.capacity, self.horizon, self.obs.shape[1:], self.action.shape[1])
-        if theirs != ours:
-            raise UserError(
-                f"the replay in {path} has (capacity, horizon, obs, action) = {theirs}, this run has {ours}"
-            )
-        if not self._is_whole(data):
-            raise UserError(f"cannot read the replay in {path}: it is damaged")
-        self.rows_written, self.transitions_added, self.num_valid = counters
-        for name in _ROWS:
-            getattr(self, name)[: len(self)] = data[name]
-        self.valid[len(self) :] = False  # what lay there before is gone
-        tails = np.split(data["lane_rows"], np.cumsum(data["lane_sizes"])[:-1])
-        self._lanes = {
-            str(key): _Lane(int(step), deque(tail.tolist(), maxlen=self.horizon + 1))
-            for key, step, tail in zip(data["lane_ids"], data["lane_steps"], tails, strict=False)
-        }
-
-    def _is_whole(self, data: dict[str, Any]) -> bool:
-        """Whether a file's arrays belong together."""
-        rows_written, num_valid = (int(data["counters"][i]) for i in (2, 4))
-        size = min(rows_written, self.capacity)
-        for name in _ROWS:
-            ours, theirs = getattr(self, name), data[name]
-            rows = min(size, len(ours))
-            if theirs.shape != (rows, *ours.shape[1:]) or theirs.dtype != ours.dtype:
-                return False
-        links = [data[name] for name in ("next_row", "prev_row")]
-        if not all(((rows >= -1) & (rows < self.capacity)).all() for rows in links):
-            return False
-        lanes = [data[name] for name in ("lane_ids", "lane_steps", "lane_sizes")]
-        return (
-            num_valid == np.count_nonzero(data["valid"])
-            and len({len(lane) for lane in lanes}) == 1
-            and data["lane_sizes"].sum() == len(data["lane_rows"])
-            and bool((data["lane_rows"] < rows_written).all())
-        )

@@ -18,6 +18,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.replay_file import load_replay, save_replay
 from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.envs.pixels import FRAMES
 from tdmpc_ray.errors import UserError
@@ -165,7 +166,7 @@ class TDMPC2Learner(TorchLearner):
     def save_replay(self, folder: Path) -> None:
         """Write the replay to `folder`; RLlib's checkpoints hold networks and optimizers only."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.replay.save(folder / REPLAY_FILE)
+        save_replay(self.replay, folder / REPLAY_FILE)
 
     def load_replay(self, folder: Path) -> None:
         """Read what `save_replay` wrote.
@@ -173,7 +174,7 @@ class TDMPC2Learner(TorchLearner):
         Raises:
             UserError: there is none, or it is damaged.
         """
-        self.replay.load(folder / REPLAY_FILE)
+        load_replay(self.replay, folder / REPLAY_FILE)
 
     @classmethod
     def rl_module_required_apis(cls) -> list[type]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.replay_file import load_replay, save_replay
 from tdmpc_ray.errors import UserError
 
 HORIZON = 3
@@ -145,9 +147,9 @@ def test_save_and_load_continue_bitwise(tmp_path: Path) -> None:
     replay = SequenceReplay(200, (2,), 1, HORIZON)
     writer = Writer(replay, np.random.default_rng(0))
     writer.random(80)
-    replay.save(tmp_path / "replay.npz")
+    save_replay(replay, tmp_path / "replay.npz")
     copy = SequenceReplay(200, (2,), 1, HORIZON)
-    copy.load(tmp_path / "replay.npz")
+    load_replay(copy, tmp_path / "replay.npz")
     other = Writer(copy, np.random.default_rng(7))
     other.open, other.episodes = dict(writer.open), writer.episodes
     writer.rng = np.random.default_rng(7)
@@ -162,10 +164,10 @@ def test_save_and_load_continue_bitwise(tmp_path: Path) -> None:
 def test_loading_into_a_filled_replay_leaves_nothing_of_it(tmp_path: Path, rows: int) -> None:
     saved = SequenceReplay(300, (2,), 1, HORIZON)
     Writer(saved, np.random.default_rng(0)).fragment(0, rows - 1, done=True)
-    saved.save(tmp_path / "replay.npz")
+    save_replay(saved, tmp_path / "replay.npz")
     replay = SequenceReplay(300, (2,), 1, HORIZON)
     Writer(replay, np.random.default_rng(1)).random(100)
-    replay.load(tmp_path / "replay.npz")
+    load_replay(replay, tmp_path / "replay.npz")
     writer = Writer(replay, np.random.default_rng(2))
     writer.episodes = 1
     for _ in range(40):
@@ -185,15 +187,15 @@ def test_numbers_that_are_not_finite_are_named(part: str) -> None:
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "replay.npz"
-    SequenceReplay(50, (2,), 1, HORIZON).save(path)
+    save_replay(SequenceReplay(50, (2,), 1, HORIZON), path)
     with pytest.raises(UserError, match="capacity"):
-        SequenceReplay(60, (2,), 1, HORIZON).load(path)
+        load_replay(SequenceReplay(60, (2,), 1, HORIZON), path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot read"):
-        SequenceReplay(50, (2,), 1, HORIZON).load(path)
+        load_replay(SequenceReplay(50, (2,), 1, HORIZON), path)
     np.savez(path, weights=np.zeros(3))
     with pytest.raises(UserError, match="cannot read"):
-        SequenceReplay(50, (2,), 1, HORIZON).load(path)
+        load_replay(SequenceReplay(50, (2,), 1, HORIZON), path)
 
 
 def stack(episode: int, step: int, frames: int = 3) -> np.ndarray:
@@ -256,7 +258,7 @@ def test_a_damaged_file_changes_nothing(tmp_path: Path, damage: str) -> None:
         replay.add("a", 0, obs, action, np.zeros(steps), terminated=False, done=False)
         return replay
 
-    filled(20).save(path)
+    save_replay(filled(20), path)
     with np.load(path) as file:
         data = dict(file)
     if damage == "rows":
@@ -275,7 +277,36 @@ def test_a_damaged_file_changes_nothing(tmp_path: Path, damage: str) -> None:
     replay = filled(9)
     before = (replay.rows_written, replay.num_valid, replay.obs.copy())
     with pytest.raises(UserError, match=r"cannot read the replay in .*: it is damaged"):
-        replay.load(path)
+        load_replay(replay, path)
     assert (replay.rows_written, replay.num_valid) == before[:2]
     np.testing.assert_array_equal(replay.obs, before[2])
     assert replay.sample(4, rng).obs.shape == (HORIZON + 1, 4, 2)
+
+
+def test_sequences_know_their_task(tmp_path: Path) -> None:
+    rng, replay = np.random.default_rng(0), SequenceReplay(60, (1,), 1, HORIZON, num_tasks=4)
+    for episode in range(12):
+        task, steps = episode % 4, 5 + episode
+        obs = np.full((steps + 1, 1), task, np.float32)
+        replay.add(
+            str(episode),
+            0,
+            obs,
+            np.zeros((steps, 1)),
+            np.zeros(steps),
+            terminated=False,
+            done=True,
+            task=task,
+        )
+    save_replay(replay, tmp_path / "replay.npz")
+    again = SequenceReplay(60, (1,), 1, HORIZON, num_tasks=4)
+    load_replay(again, tmp_path / "replay.npz")
+    for one in (replay, again):
+        batch = one.sample(64, rng)
+        assert batch.task is not None
+        assert batch.task.dtype == torch.int64
+        assert torch.equal(batch.obs[:, :, 0], batch.task.float().expand(HORIZON + 1, -1))
+        assert len(batch.task.unique()) == 4
+    assert SequenceReplay(60, (1,), 1, HORIZON).task.nbytes == 0
+    with pytest.raises(UserError, match="damaged"):
+        load_replay(SequenceReplay(60, (1,), 1, HORIZON), tmp_path / "replay.npz")
