@@ -118,6 +118,8 @@ def export(
 
     file = out or Path(what + file_format.suffix)
     module = load_module(checkpoint)
+    if isinstance(module.discount, list):
+        raise UserError("a model of several tasks cannot be exported yet")
     program = make_program(module.world_model, module.agent.planner, module.discount, what)
     write(program, file, file_format)
     print(f"exported: {file}, {file.stat().st_size / 2**20:.1f} MiB")

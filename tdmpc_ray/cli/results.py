@@ -15,6 +15,7 @@ from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
+    task: Annotated[str | None, typer.Option(help="Which one, of an agent that knows several.")] = None,
     seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4.")] = None,
     set_: Annotated[
@@ -37,7 +38,7 @@ def evaluate(
     limit_threads(1)
     settings = parse_settings(set_ or [])
     with progress_bar("playing") as advance:
-        played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance, settings)
+        played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance, settings, task)
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"] or [None] * len(returns)
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):

@@ -36,6 +36,12 @@ def make_env(
     """
     info = task_info(name)
     check_obs(info, obs)
+    if info.tasks:
+        from tdmpc_ray.envs.multitask import make_set
+
+        if render_mode is not None:
+            raise UserError(f"'{name}' is a set of tasks: render one of them")
+        return make_set(info, check_seed(seed))
     seed = check_seed(seed)
     if render_mode not in (None, "rgb_array"):
         raise UserError(f"unknown render mode '{render_mode}': use 'rgb_array' or None")
@@ -81,11 +87,16 @@ def check_obs(info: TaskInfo, obs: str) -> None:
 def random_return(name: str, episodes: int, seed: int) -> list[float]:
     """Return the undiscounted return of each of `episodes` episodes of a uniformly random policy.
 
+    Of a set of tasks, the means over its tasks.
+
     Raises:
         UserError: as `make_env`, or fewer than one episode.
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
+    if tasks := task_info(name).tasks:
+        columns = zip(*(random_return(task, episodes, seed) for task in tasks), strict=True)
+        return [sum(column) / len(tasks) for column in columns]
     env = make_env(name, seed=seed)
     returns = []
     for _ in range(episodes):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tdmpc_ray.envs import registered
-from tdmpc_ray.envs.tables import CUSTOM_TASKS, METAWORLD_SIZES, METAWORLD_TASKS, SUITE_TASKS
+from tdmpc_ray.envs.tables import CUSTOM_TASKS, METAWORLD_SIZES, METAWORLD_TASKS, SUITE_TASKS, TASK_SETS
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError
 
@@ -88,11 +88,14 @@ def task_info(name: str) -> TaskInfo:
 
     Args:
         name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where
-            importing MODULE registers ID), or the name of a registered task.
+            importing MODULE registers ID), or the name of a registered task; for several tasks that one model
+            learns "mt30", "mt80" or "TASK+TASK+...".
 
     Raises:
         UserError: unknown name; the message names the nearest one.
     """
+    if name in TASK_SETS or "+" in name:
+        return _set_info(name)
     if name.startswith("gym:"):
         return _gym_info(name)
     if info := _built_in(name):
@@ -100,6 +103,28 @@ def task_info(name: str) -> TaskInfo:
     if found := registered.find(name):
         return found.info
     raise _unknown_task(name)
+
+
+def _set_info(name: str) -> TaskInfo:
+    members = [task_info(task) for task in TASK_SETS.get(name) or name.split("+")]
+    names = tuple(info.name for info in members)
+    if repeated := [task for task in names if names.count(task) > 1]:
+        raise UserError(f"task '{repeated[0]}' is twice in '{name}': name each task once")
+    sizes = [(info.obs_size, info.action_size) for info in members]
+    obs_sizes, action_sizes = ([s for s in column if s is not None] for column in zip(*sizes, strict=True))
+    is_known = len(obs_sizes) == len(action_sizes) == len(members)
+    return TaskInfo(
+        name=name if name in TASK_SETS else "+".join(names),
+        suite="multitask",
+        episode_length=max(info.episode_length for info in members),
+        action_repeat=max(info.action_repeat for info in members),
+        metric="success" if all(info.metric == "success" for info in members) else "return",
+        simulator_id="",
+        obs_size=max(obs_sizes) if is_known else None,
+        action_size=max(action_sizes) if is_known else None,
+        tasks=names,
+        can_terminate=any(info.can_terminate for info in members),
+    )
 
 
 def _built_in(name: str) -> TaskInfo | None:
@@ -129,8 +154,10 @@ def register_task(
     Raises:
         UserError: the name is a task of the package, or a number is none.
     """
-    if _built_in(name) or ":" in name or not name.strip():
-        raise UserError(f"cannot register a task as '{name}': choose a name that no task has, without ':'")
+    if _built_in(name) or name in TASK_SETS or set(":+") & set(name) or not name.strip():
+        raise UserError(
+            f"cannot register a task as '{name}': choose a name that no task has, without ':' and '+'"
+        )
     for what, number in (("episode_length", episode_length), ("action_repeat", action_repeat)):
         if not isinstance(number, int) or number < 1:
             raise UserError(f"task '{name}': {what} must be a positive whole number, not {number!r}")
@@ -172,6 +199,6 @@ def _unknown_task(name: str) -> UserError:
     if close:
         return UserError(f"unknown task '{name}': did you mean '{folded[close[0]]}'?")
     return UserError(
-        f"unknown task '{name}': use DOMAIN-TASK (walker-walk), mw-NAME (mw-reach), gym:ID (gym:Pendulum-v1) "
-        "or a registered name"
+        f"unknown task '{name}': use DOMAIN-TASK (walker-walk), mw-NAME (mw-reach), gym:ID "
+        "(gym:Pendulum-v1), a registered name, or several with '+'"
     )

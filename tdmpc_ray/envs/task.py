@@ -11,13 +11,15 @@ class TaskInfo:
 
     Attributes:
         name: the name to pass to `make_env`, e.g. "walker-walk", "mw-reach", "gym:Pendulum-v1".
-        suite: "dmcontrol", "metaworld", "gymnasium" or "registered".
+        suite: "dmcontrol", "metaworld", "gymnasium", "registered" or, for a set of tasks, "multitask".
         episode_length: time limit in agent steps.
         action_repeat: simulator control steps per agent step; env_frames = env_steps * action_repeat.
         metric: "return" or "success": the number that tells how well a policy does.
         simulator_id: the task's name inside its suite: "walker/walk", "reach-v3", "Pendulum-v1".
         obs_size: length of the observation; None where only building the task tells.
         action_size: length of the action; None likewise.
+        tasks: names of the tasks in a set, in the order of their ids; empty for a single task. Lengths and
+            sizes of a set are those of its largest task.
         can_terminate: whether an episode can end in a terminal state, before and apart from its time limit.
         is_custom: whether a DMControl task is one of `envs/custom`.
     """
@@ -30,5 +32,6 @@ class TaskInfo:
     simulator_id: str
     obs_size: int | None = None
     action_size: int | None = None
+    tasks: tuple[str, ...] = ()
     can_terminate: bool = False
     is_custom: bool = False

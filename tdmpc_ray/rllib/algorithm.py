@@ -162,7 +162,8 @@ class TDMPC2(Algorithm):
             result.update(self._run_one_evaluation(parallel_train_future=None))
         if self.last_evaluation:
             self.evaluated_at = self.env_steps
-            result[EVALUATION_RESULTS][ENV_RUNNER_RESULTS].update(self.last_evaluation)
+            evaluated = result.setdefault(EVALUATION_RESULTS, {}).setdefault(ENV_RUNNER_RESULTS, {})
+            evaluated.update(self.last_evaluation)
         self._reporter.wall_s += time.perf_counter() - started
         counters = {
             "env_steps": self.env_steps,

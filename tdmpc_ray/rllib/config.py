@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gymnasium import VectorizeMode
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.envs import TaskInfo, check_obs, task_info
+from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import UserError, unknown
 from tdmpc_ray.rllib.checkpoint import find_checkpoint
 from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner, read_task_config, task_config
@@ -169,6 +171,9 @@ class TDMPC2Config(AlgorithmConfig):
         self.agent()
         if self.episode_length is None:
             raise UserError("set training(episode_length=...): the catalog does not know this environment")
+        is_set = self.info is not None and bool(self.info.tasks)
+        if is_set and VectorizeMode(self.gym_env_vectorize_mode) != VectorizeMode.SYNC:
+            raise UserError("a set of tasks needs gym_env_vectorize_mode=SYNC, to share its tasks out")
         if self.num_learners > 1:
             raise UserError(f"num_learners={self.num_learners} is not supported yet: use 0 or 1")
         for name in (
@@ -242,10 +247,12 @@ class TDMPC2Config(AlgorithmConfig):
         return self
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:
-        from tdmpc_ray.rllib.connectors import AddIsFirst
+        from tdmpc_ray.rllib.connectors import AddIsFirst, AddTask
 
         pipeline = super().build_env_to_module_connector(env, spaces, device)
         pipeline.append(AddIsFirst(device=device))
+        if self.info is not None and self.info.tasks:
+            pipeline.append(AddTask(device=device))
         return pipeline
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -261,9 +268,12 @@ class TDMPC2Config(AlgorithmConfig):
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
         agent = self.agent()
+        tasks = [] if self.info is None else [task_info(name) for name in self.info.tasks]
+        discounts = [agent.update.discount(task.episode_length) for task in tasks]
         own = {
             "agent": agent.to_dict(),
-            "discount": agent.update.discount(self.episode_length or 1000),
+            "discount": discounts or agent.update.discount(self.episode_length or 1000),
+            "action_dims": action_sizes(self.info) if self.info is not None and tasks else None,
             "seed": self.seed,
             "task": self.task,
             "obs": self.env_config.get("obs", "state"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,9 +14,13 @@ import numpy as np
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from tdmpc_ray.envs import TaskInfo, make_env, registered, task_info
+from tdmpc_ray.envs.multitask import make_set
 from tdmpc_ray.errors import UserError
 
 T = TypeVar("T")
+# The number of the next environment that a runner builds, and of all environments of all runners. RLlib
+# builds them one after the other from one and the same context, which does not say.
+_slots: ContextVar[tuple[Iterator[int], int]] = ContextVar("_slots")
 
 
 def task_config(name: str) -> dict[str, Any]:
@@ -32,7 +39,12 @@ class TaskEnv(gymnasium.Wrapper):
     """The catalog's task `config["task"]`; a class: names registered with RLlib end with the session."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(make_env(read_task_config(config).name, obs=config.get("obs", "state")))
+        info = read_task_config(config)
+        if not info.tasks:
+            super().__init__(make_env(info.name, obs=config.get("obs", "state")))
+            return
+        slots, num_slots = _slots.get()
+        super().__init__(make_set(info, None, next(slots), num_slots))
 
 
 class TDMPC2EnvRunner(SingleAgentEnvRunner):
@@ -42,6 +54,16 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
     runner that was restarted, would begin the same episodes again, every evaluation would play the same ones,
     and runs of neighbouring seeds would share theirs.
     """
+
+    def make_env(self) -> None:
+        """Build the environments; together, those of all runners play all tasks of a set."""
+        each = self.config.num_envs_per_env_runner
+        first = max(self.worker_index - 1, 0) * each
+        token = _slots.set((itertools.count(first), max(self.num_workers or 0, 1) * each))
+        try:
+            super().make_env()
+        finally:
+            _slots.reset(token)
 
     def sample(self, **kwargs: Any) -> Any:
         """Step the environments.
@@ -58,11 +80,16 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
 
     def _try_env_reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, Any]:
         if seed is not None:
-            # Both come with a checkpoint, the updates with the weights that a restarted runner gets, too.
-            progress = [int(self.module.unwrapped().grad_updates), self.num_env_steps_sampled_lifetime]
-            parts = [self.config.seed, self.worker_index or 0, int(self.config.in_evaluation), *progress]
-            seed = int(np.random.SeedSequence(parts).generate_state(1)[0]) >> 1  # plus 1 per environment
+            seed = self.fresh_seed()
         return super()._try_env_reset(seed=seed, options=options)
+
+    def fresh_seed(self) -> int:
+        """Another one after every update, step and restart; room for one per environment above it."""
+        # Both come with a checkpoint, the updates with the weights that a restarted runner gets, too.
+        progress = [int(self.module.unwrapped().grad_updates), self.num_env_steps_sampled_lifetime]
+        seed = int.from_bytes(os.urandom(4)) if self.config.seed is None else self.config.seed
+        parts = [seed, self.worker_index or 0, int(self.config.in_evaluation), *progress]
+        return int(np.random.SeedSequence(parts).generate_state(1)[0]) >> 1
 
 
 def on_runners(runners: Any, call: Callable[[Any], T], *, local: bool) -> list[T]:

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.errors import UserError
@@ -24,18 +25,38 @@ class Agent:
 
     Attributes:
         task: its name in the catalog, None where it was trained on another environment.
+        tasks: names of a set's tasks, in the order of their ids.
         obs: what it observes, see `make_env`.
     """
 
     def __init__(self, module: TDMPC2RLModule) -> None:
         self._module = module.eval()
         self.task: str | None = module.model_config["task"]
+        self.tasks = () if self.task is None else task_info(self.task).tasks
         self.obs: str = module.model_config.get("obs", "state")
 
-    def act(self, obs: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        """Plan for N environments: obs (N, *obs_shape) and is_first (N,) to actions (N, A) in [-1, 1]."""
-        obs_tensor = torch.as_tensor(obs, dtype=torch.float32)
-        return self._module.act(obs_tensor, torch.as_tensor(is_first), explore=False).numpy()
+    def act(self, obs: np.ndarray, is_first: np.ndarray, task: str | None = None) -> np.ndarray:
+        """Plan for N environments.
+
+        Args:
+            obs: (N, *obs_shape); of a set's task as the task gives them.
+            is_first: the environments that have just been reset, (N,).
+            task: which one of a set they play.
+
+        Returns:
+            Actions in [-1, 1], (N, A); of a set's task as many numbers as it takes.
+        """
+        model = self._module.world_model
+        device = model.bins.device
+        obs_tensor, first = (torch.as_tensor(x, device=device) for x in (obs, is_first))
+        if not self.tasks:
+            return self._module.act(obs_tensor.float(), first, explore=False).cpu().numpy()
+        assert task is not None
+        task_id = self.tasks.index(task)
+        padded = F.pad(obs_tensor.float(), (0, model.obs_shape[0] - obs.shape[-1]))
+        ids = torch.full((len(obs),), task_id, device=device)
+        actions = self._module.act(padded, first, ids, explore=False).cpu().numpy()
+        return actions[:, : int(model.action_masks[task_id].sum())]
 
 
 def load_agent(path: Path | str, seed: int | None = None, settings: Mapping[str, Any] | None = None) -> Agent:
@@ -66,6 +87,7 @@ def evaluate_checkpoint(
     video: Path | str | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
     settings: Mapping[str, Any] | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """Play episodes with the planner in evaluation mode.
 
@@ -76,6 +98,7 @@ def evaluate_checkpoint(
         video: write the first episode to this mp4 file.
         on_progress: called while playing with the share of the work done, 0 to 1.
         settings: of the planner, where they shall differ from those of the training.
+        task: which one, of an agent that knows several.
 
     Returns:
         `task`, and per episode the lists `returns`, `lengths`, `successes` (empty where the task has none).
@@ -88,31 +111,50 @@ def evaluate_checkpoint(
     agent = load_agent(path, seed, settings)
     if agent.task is None:
         raise UserError("this checkpoint was trained on an environment that the catalog does not know")
+    known = agent.tasks or (agent.task,)
+    name = task_info(task).name if task is not None else known[0]
+    if name not in known or (task is None and len(known) > 1):
+        raise UserError(f"say with --task which one to play; this agent knows: {', '.join(known)}")
     writer = None if video is None else _video_writer(Path(video))
+    with contextlib.closing(writer) if writer else contextlib.nullcontext():
+        return play(agent, name, episodes, seed, writer, on_progress)
+
+
+def play(
+    agent: Agent,
+    task: str,
+    episodes: int,
+    seed: int,
+    writer: Any = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> dict[str, Any]:
+    """Play episodes of one task; the rest as `evaluate_checkpoint`.
+
+    Args:
+        writer: takes the frames of the first episode.
+    """
     num_envs = min(episodes, _AT_ONCE)
     envs = [
-        make_env(
-            agent.task,
-            seed=seed + i,
-            render_mode="rgb_array" if writer and i == 0 else None,
-            obs=agent.obs,
-        )
+        make_env(task, seed=seed + i, render_mode="rgb_array" if writer and i == 0 else None, obs=agent.obs)
         for i in range(num_envs)
     ]
-    outcome: dict[str, Any] = {"task": agent.task, "returns": [], "lengths": [], "successes": []}
-    limit = task_info(agent.task).episode_length
-    with contextlib.closing(writer) if writer else contextlib.nullcontext():
+    outcome: dict[str, Any] = {"task": task, "returns": [], "lengths": [], "successes": []}
+    limit = task_info(task).episode_length
+    try:
         while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
             playing = min(missing, num_envs)
-            for step in _play(agent, envs[:playing], outcome, writer):
+            for step in _play(agent, task, envs[:playing], outcome, writer):
                 on_progress((ended + playing * min(step / limit, 1.0)) / episodes)
             writer = None
-    for env in envs:
-        env.close()
+    finally:
+        for env in envs:
+            env.close()
     return outcome
 
 
-def _play(agent: Agent, envs: list[gymnasium.Env], outcome: dict[str, Any], writer: Any) -> Iterator[int]:
+def _play(
+    agent: Agent, task: str, envs: list[gymnasium.Env], outcome: dict[str, Any], writer: Any
+) -> Iterator[int]:
     """One episode in each environment; those that end early wait, so that none plays more than one.
 
     Yields the number of steps so far.
@@ -123,7 +165,7 @@ def _play(agent: Agent, envs: list[gymnasium.Env], outcome: dict[str, Any], writ
     running, is_first = np.ones(num_envs, bool), np.ones(num_envs, bool)
     successes: dict[int, float] = {}
     while running.any():
-        actions = agent.act(obs, is_first)
+        actions = agent.act(obs, is_first, task)
         is_first[:] = False
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, info = envs[i].step(actions[i])

@@ -9,10 +9,13 @@ import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
 from tdmpc_ray.rllib.env_runner import on_runners
+from tdmpc_ray.rllib.evaluate import Agent, play
+
+_Outcome = tuple[float, int, float | None]  # return, length, success
 
 
-def _play(runner: Any, num_episodes: int) -> tuple[list[tuple[float, int, float | None]], Any]:
-    """Runs on a runner: (return, length, success or None) of each episode, and RLlib's metrics."""
+def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any]:
+    """Runs on a runner: the outcome of each episode, and RLlib's metrics."""
     outcomes = []
     for episode in runner.sample(num_episodes=num_episodes)[:num_episodes]:
         success = episode.get_infos(-1).get("success")
@@ -22,8 +25,20 @@ def _play(runner: Any, num_episodes: int) -> tuple[list[tuple[float, int, float 
     return outcomes, runner.get_metrics()
 
 
+def _play_tasks(runner: Any, num_episodes: int, num_runners: int) -> dict[str, list[_Outcome]]:
+    """Runs on a runner: the outcomes of each task in its share of a set."""
+    agent, first = Agent(runner.module.unwrapped()), max(runner.worker_index - 1, 0)
+    outcomes = {}
+    for index in range(first, len(agent.tasks), num_runners):
+        seed = np.random.SeedSequence([runner.fresh_seed(), index]).generate_state(1)[0] >> 1
+        played = play(agent, agent.tasks[index], num_episodes, int(seed))
+        successes = played["successes"] or [None] * num_episodes
+        outcomes[agent.tasks[index]] = list(zip(played["returns"], played["lengths"], successes, strict=True))
+    return outcomes
+
+
 def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
-    """Play `evaluation_duration` episodes, shared among the healthy runners.
+    """Play `evaluation_duration` episodes, of each task where there are several, shared among the runners.
 
     Leaves the same metrics in `algorithm.last_evaluation`: RLlib's own average over past evaluations too.
 
@@ -34,14 +49,33 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
         UserError: an environment breaks its contract.
     """
     wanted = algorithm.config.evaluation_duration
-    num_remote = runners.num_healthy_remote_workers()
-    share = -(-wanted // max(num_remote, 1))
+    num_runners = max(runners.num_healthy_remote_workers(), 1)
     is_local = algorithm.config.evaluation_num_env_runners == 0
-    played = on_runners(runners, partial(_play, num_episodes=share), local=is_local)
-    if not played:  # all runners are dead: RLlib restarts them, and the next iteration tries again
-        return {}, 0, 0
-    algorithm.metrics.aggregate([m for _, m in played], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
-    returns, lengths, successes = zip(*[o for outcomes, _ in played for o in outcomes][:wanted], strict=True)
+    info = algorithm.config.info
+    if info is not None and info.tasks:
+        call = partial(_play_tasks, num_episodes=wanted, num_runners=num_runners)
+        shares = on_runners(runners, call, local=is_local)
+        by_task = {task: outcomes for share in shares for task, outcomes in share.items()}
+        if len(by_task) < len(info.tasks):  # a runner has died: RLlib restarts it
+            return {}, 0, 0
+        results = _mean([_summary(by_task[task]) for task in info.tasks])
+        results |= {f"{task}/{k}": v for task in info.tasks for k, v in _summary(by_task[task]).items()}
+        outcomes = [outcome for task in info.tasks for outcome in by_task[task]]
+    else:
+        played = on_runners(runners, partial(_play, num_episodes=-(-wanted // num_runners)), local=is_local)
+        if not played:  # all runners are dead: RLlib restarts them, and the next iteration tries again
+            return {}, 0, 0
+        algorithm.metrics.aggregate([m for _, m in played], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
+        outcomes = [o for outcomes, _ in played for o in outcomes][:wanted]
+        results = _summary(outcomes)
+    algorithm.last_evaluation = results
+    steps = sum(length for _, length, _ in outcomes)
+    return results, steps, steps
+
+
+def _summary(outcomes: list[_Outcome]) -> dict[str, float]:
+    """Under RLlib's names."""
+    returns, lengths, successes = zip(*outcomes, strict=True)
     results = {
         "episode_return_mean": float(np.mean(returns)),
         "episode_return_std": float(np.std(returns)),
@@ -52,5 +86,10 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
     }
     if None not in successes:
         results["success_mean"] = float(np.mean(successes))
-    algorithm.last_evaluation = results
-    return results, sum(lengths), sum(lengths)
+    return results
+
+
+def _mean(summaries: list[dict[str, float]]) -> dict[str, float]:
+    """Over the tasks, of what all of them have."""
+    shared = set.intersection(*(set(summary) for summary in summaries))
+    return {key: float(np.mean([s[key] for s in summaries])) for key in summaries[0] if key in shared}

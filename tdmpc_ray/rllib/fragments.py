@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import ray
 
+from tdmpc_ray.rllib.module import TASK
+
 
 class Fragment(NamedTuple):
     """A piece of one episode; the fields are the arguments of `SequenceReplay.add`."""
@@ -18,6 +20,7 @@ class Fragment(NamedTuple):
     reward: np.ndarray
     terminated: bool
     done: bool
+    task: int = 0
 
 
 class Sampled(NamedTuple):
@@ -37,6 +40,7 @@ def to_fragment(episode: Any) -> Fragment:
         episode.get_rewards(),
         terminated=bool(episode.is_terminated),
         done=bool(episode.is_done),
+        task=episode.get_infos(-1).get(TASK, 0),
     )
 
 

@@ -39,7 +39,12 @@ class TDMPC2Learner(TorchLearner):
         self._rl_module, self._agent = module, agent
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         self.replay = SequenceReplay(
-            agent.data.capacity, model.obs_shape, model.action_dim, agent.planner.horizon, num_frames
+            agent.data.capacity,
+            model.obs_shape,
+            model.action_dim,
+            agent.planner.horizon,
+            num_frames,
+            model.num_tasks,
         )
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers)

@@ -19,12 +19,14 @@ from tdmpc_ray.envs.pixels import FRAMES, SIZE
 from tdmpc_ray.errors import UserError
 
 IS_FIRST = "is_first"
+TASK = "task"
 
 
 class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
     """Acts by planning; learned by `TDMPC2Learner` through its `world_model`.
 
-    `model_config` holds `agent` (an `AgentConfig` as a dict), `discount` and `seed`.
+    `model_config` holds `agent` (an `AgentConfig` as a dict), `discount` and `seed`; for a set of tasks a
+    discount for each, and `action_dims`.
     """
 
     grad_updates: Tensor
@@ -32,7 +34,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
     def setup(self) -> None:
         keep_freed_memory()
         self.agent = AgentConfig.from_dict(self.model_config["agent"])
-        self.discount = float(self.model_config["discount"])
+        self.discount: float | list[float] = self.model_config["discount"]
         for name, space in (("observation", self.observation_space), ("action", self.action_space)):
             is_images = name == "observation" and space.shape == (3 * FRAMES, SIZE, SIZE)
             if not isinstance(space, gymnasium.spaces.Box) or (len(space.shape) != 1 and not is_images):
@@ -41,6 +43,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             self.observation_space.shape,
             self.action_space.shape[0],
             self.agent.model,
+            action_dims=self.model_config.get("action_dims"),
             target=not self.inference_only,
         )
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
@@ -60,12 +63,13 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         super().set_state(state)
         self._trained = bool(self.grad_updates > 0)
 
-    def act(self, obs: Tensor, is_first: Tensor, *, explore: bool) -> Tensor:
+    def act(self, obs: Tensor, is_first: Tensor, task_id: Tensor | None = None, *, explore: bool) -> Tensor:
         """Choose actions, and remember each environment's plan for its next step.
 
         Args:
             obs: (N, O), or (N, 9, 64, 64).
             is_first: the environments that have just been reset, (N,) bool.
+            task_id: of each environment (N,), for a set of tasks.
             explore: act with the planner's noise.
 
         Returns:
@@ -74,7 +78,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         num_envs, planner, device = len(obs), self.agent.planner, obs.device
         generator = self._seeded_generator(device)
         with torch.no_grad():
-            z = self.world_model.encode(obs)
+            task = self.world_model.task(task_id)
+            discount = torch.as_tensor(self.discount, dtype=torch.float32, device=device)
+            z = self.world_model.encode(obs, task)
             shape = (num_envs, planner.horizon, self.world_model.action_dim)
             prev_mean = self._prev_mean
             if prev_mean is None or prev_mean.shape != shape:
@@ -82,7 +88,14 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             prev_mean = prev_mean.masked_fill(is_first.view(-1, 1, 1), 0.0)
             noise = PlanNoise.sample(self.world_model, planner, num_envs, generator)
             decided = plan(
-                self.world_model, z, prev_mean, planner, noise, discount=self.discount, explore=explore
+                self.world_model,
+                z,
+                prev_mean,
+                planner,
+                noise,
+                discount=discount if task_id is None else discount[task_id],
+                explore=explore,
+                task=task,
             )
         self._prev_mean = decided.mean
         return decided.action
@@ -103,15 +116,17 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return self._generator
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return {Columns.ACTIONS: self.act(batch[Columns.OBS], _is_first(batch), explore=False)}
+        actions = self.act(batch[Columns.OBS], _is_first(batch), batch.get(TASK), explore=False)
+        return {Columns.ACTIONS: actions}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         obs = batch[Columns.OBS]
         if not self._trained:
             shape = (len(obs), self.world_model.action_dim)
             uniform = torch.rand(shape, generator=self._seeded_generator(obs.device), device=obs.device)
-            return {Columns.ACTIONS: uniform * 2 - 1}
-        return {Columns.ACTIONS: self.act(obs, _is_first(batch), explore=True)}
+            mask = self.world_model.action_masks[batch[TASK]] if TASK in batch else 1.0
+            return {Columns.ACTIONS: (uniform * 2 - 1) * mask}
+        return {Columns.ACTIONS: self.act(obs, _is_first(batch), batch.get(TASK), explore=True)}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         raise NotImplementedError("TDMPC2Learner updates `world_model` through tdmpc_ray.core.update")

@@ -64,6 +64,10 @@ class Reporter:
         report: dict[str, float] = {f"time/{name}": value for name, value in counters.items()}
         report["time/wall_s"] = self.wall_s
         report.update({ours: evaluation[name] for name, ours in _EVALUATION.items() if name in evaluation})
+        for name, value in evaluation.items():
+            task, slash, metric = name.rpartition("/")
+            if slash and metric in _EVALUATION:
+                report[f"eval/{task}/{_EVALUATION[metric].removeprefix('eval/')}"] = value
         sampling = result.get(ENV_RUNNER_RESULTS, {})
         for name, ours in _SAMPLING.items():
             if name in sampling and not math.isnan(sampling[name]):  # RLlib's NaN: no episode ended

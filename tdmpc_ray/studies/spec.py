@@ -52,7 +52,7 @@ class Study(Section):
     """One study: a trial for each model size, seed and point of the space."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
-    task: str
+    task: str = Field(description="a task, a set of them (mt30, mt80), or a list for one model")
     obs: str = Field(default="state", description="state, or rgb: stacked camera frames of DMControl's tasks")
     preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
     model_sizes: list[str] = Field(default=["5"], min_length=1)
@@ -98,6 +98,11 @@ class Study(Section):
         if preset not in PRESETS:
             raise ValueError(str(unknown("preset", preset, PRESETS)))
         return preset
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _several_tasks_are_a_set(cls, task: Any) -> Any:
+        return "+".join(map(str, task)) if isinstance(task, list) and task else task
 
     @field_validator("task")
     @classmethod

@@ -195,6 +195,52 @@ class TestRunning:
         obs = np.zeros((2, 9, 64, 64), np.uint8)
         assert agent.act(obs, np.array([True, True])).shape == (2, 1)
 
+    @pytest.mark.parametrize("runners", [0, 1])
+    def test_one_model_learns_a_set_of_tasks(
+        self, runners: int, tiny_overrides: dict[str, Any], tmp_path: Path
+    ) -> None:
+        config = TDMPC2Config().environment("pendulum-swingup+mw-reach+cartpole-balance")
+        config.training(
+            model_size="tiny",
+            overrides={**tiny_overrides, "data.seed_steps": 660},
+            steps_per_iteration=690,
+            eval_every=690,
+        )
+        config.env_runners(num_env_runners=runners, num_envs_per_env_runner=3, rollout_fragment_length=10)
+        config.evaluation(evaluation_duration=2).debugging(seed=0, log_level="ERROR")
+        algo = config.build_algo()
+        try:
+            while "eval/return" not in (report := algo.train()["report"]):
+                assert algo.env_steps < 1000
+            model_config = algo.get_module().model_config
+            assert model_config["action_dims"] == [1, 4, 1]
+            lengths = (500, 100, 500)
+            assert model_config["discount"] == [config.agent().update.discount(n) for n in lengths]
+            names = ("pendulum-swingup", "mw-reach", "cartpole-balance")
+            returns = [report[f"eval/{name}/return"] for name in names]
+            assert report["eval/return"] == pytest.approx(np.mean(returns))
+            assert report["eval/mw-reach/success"] in (0.0, 0.5, 1.0)
+            assert report["eval/mw-reach/episode_length"] == 100
+            assert "eval/success" not in report
+            path = algo.save_to_path(str(tmp_path / "checkpoint"))
+            if not runners:
+                replay = learner(algo).replay
+                steps = np.bincount(replay.task[: len(replay)][replay.valid[: len(replay)]])
+                assert steps.min() > 180
+                # Zeros, where a task gives or takes no number.
+                reach, cartpole = (replay.task[: len(replay)] == task for task in (1, 2))
+                assert replay.obs[: len(replay)][reach][:, 36:].all()  # the goal
+                assert not replay.obs[: len(replay)][cartpole][:, 5:].any()
+                assert not replay.action[: len(replay)][cartpole][:, 1:].any()
+                assert replay.action[: len(replay)][reach][:, 1:].any()
+        finally:
+            algo.stop()
+        with pytest.raises(UserError, match="say with --task which one to play; this agent knows: pendulum"):
+            evaluate_checkpoint(path, 1)
+        played = evaluate_checkpoint(path, 1, task="mw-reach")
+        assert played["lengths"] == [100]
+        assert len(played["successes"]) == 1
+
     def test_an_unforeseen_termination_and_divergence_are_said(self, tiny_overrides: dict[str, Any]) -> None:
         config = TDMPC2Config().environment(CountingEnv, env_config={})
         config.training(model_size="tiny", overrides=tiny_overrides, episode_length=12)

@@ -64,6 +64,12 @@ def test_the_written_study_is_the_same_study(tmp_path: Path, monkeypatch: pytest
     assert again.model_dump(exclude=ignored) == study.model_dump(exclude=ignored)
 
 
+def test_a_list_of_tasks_is_one_set() -> None:
+    study = make_study({"name": "q", "task": ["walker-walk", "ball_in_cup-catch"], "steps": 10})
+    assert study.task == "walker-walk+cup-catch"
+    assert study.config().info.tasks == ("walker-walk", "cup-catch")
+
+
 def test_values_reach_the_algorithm() -> None:
     study = make_study(
         {

@@ -1,0 +1,96 @@
+"""Sets of tasks: one environment, padded and in turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tdmpc_ray.envs import make_env, random_return, task_info
+from tdmpc_ray.envs.multitask import MultiTaskEnv, action_sizes, make_set
+from tdmpc_ray.errors import UserError
+
+SMALL = "pendulum-swingup+mw-reach+walker-walk"
+
+
+def test_a_set_by_name() -> None:
+    info = task_info(SMALL)
+    assert info.tasks == ("pendulum-swingup", "mw-reach", "walker-walk")
+    assert (info.suite, info.episode_length, info.action_repeat, info.metric) == (
+        "multitask",
+        500,
+        2,
+        "return",
+    )
+    assert (info.obs_size, info.action_size) == (39, 6)
+    assert action_sizes(info) == [1, 4, 6]
+    assert task_info("ball_in_cup-catch+mw-reach").name == "cup-catch+mw-reach"
+    assert task_info("mw-reach+mw-push").metric == "success"
+    assert len(task_info("mt80").tasks) == 80
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("walker-walk+walker-wlk", "unknown task 'walker-wlk': did you mean 'walker-walk'"),
+        ("cup-catch+ball_in_cup-catch", "task 'cup-catch' is twice in"),
+        ("walker-walk+", "unknown task ''"),
+    ],
+)
+def test_wrong_sets(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        task_info(name)
+
+
+def test_each_episode_is_the_task_s_own_padded() -> None:
+    env = make_env(SMALL, seed=5)
+    assert env.observation_space.shape == (39,)
+    assert env.action_space.shape == (6,)
+    played = []
+    for _ in range(5):
+        obs, info = env.reset()
+        task = info["task"]
+        size = [3, 39, 24][task]
+        steps, over = 0, False
+        while not over:
+            assert not obs[size:].any()
+            obs, _, _, over, info = env.step(env.action_space.sample())
+            assert info["task"] == task
+            steps += 1
+        assert steps == [500, 100, 500][task]
+        played.append(task)
+    # In turn, and then whoever has played the fewest steps.
+    assert played == [0, 1, 2, 1, 1]
+
+
+def test_a_task_of_a_set_steps_like_itself() -> None:
+    both = MultiTaskEnv([(7, "pendulum-swingup")], 5, 3, seed=1)
+    obs, info = both.reset(seed=2)
+    assert info["task"] == 7
+    again, _ = both.reset(seed=2)
+    np.testing.assert_array_equal(obs, again)
+    assert not np.array_equal(both.reset()[0], again)  # the stream goes on
+    own = both._envs[7]
+    own_seed = np.random.SeedSequence(2, spawn_key=(7,)).generate_state(1)[0]
+    alone = make_env("pendulum-swingup", seed=int(own_seed))
+    expected, _ = alone.reset()
+    np.testing.assert_array_equal(obs[:3], expected)
+    alone.reset()
+    for _ in range(5):
+        action = both.action_space.sample()
+        theirs, ours = alone.step(action[:1]), own.step(action[:1])
+        np.testing.assert_array_equal(theirs[0], ours[0])
+
+
+def test_tasks_are_shared_out_among_environments() -> None:
+    info = task_info(SMALL)
+    shares = [make_set(info, 0, slot, 2)._tasks for slot in range(2)]
+    assert shares == [[(0, "pendulum-swingup"), (2, "walker-walk")], [(1, "mw-reach")]]
+    shares = [make_set(info, 0, slot, 5)._tasks for slot in range(5)]
+    assert [index for [(index, _)] in shares] == [0, 1, 2, 0, 1]
+
+
+def test_random_returns_are_means_over_the_tasks() -> None:
+    alone = [random_return(name, 2, seed=0) for name in ("pendulum-swingup", "cartpole-balance")]
+    assert random_return("pendulum-swingup+cartpole-balance", 2, seed=0) == pytest.approx(
+        np.mean(alone, axis=0)
+    )
