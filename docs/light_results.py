@@ -52,10 +52,12 @@ def merge(new: pd.DataFrame) -> None:
 
 
 def beside_fp32(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs that plan in bf16, and those that differ in nothing else."""
+    """The runs that plan in bf16, and those that differ in nothing else, as far as both went."""
     study = table.study.str.removesuffix(BF16)
     pairs = pd.MultiIndex.from_arrays([table.task, study])
-    return table[pairs.isin(pairs[table.study != study])]
+    is_bf16 = table.study != study
+    last = table.task.map(table[is_bf16].groupby("task").agent_steps.max())
+    return table[pairs.isin(pairs[is_bf16]) & (table.agent_steps <= last)]
 
 
 def draw(table: pd.DataFrame, image: str) -> None:
