@@ -87,6 +87,37 @@ def test_a_model_for_images_comes_in_with_its_observations(
     assert all(torch.equal(back[k], v) for k, v in state.items() if isinstance(v, torch.Tensor))
 
 
+def test_a_model_of_several_tasks_comes_in_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent = agent_config("tiny", overrides={"model.task_dim": 8})
+    state = to_official(WorldModel((39,), 4, agent.model, action_dims=[1, 4]))
+    torch.save({"model": state}, "theirs.pt")
+
+    def run(task: str, *, out: str = "here") -> int:
+        return cli.main(["import-official", "theirs.pt", "--task", task, "--out", out, "--steps", "10"])
+
+    for task, message in (
+        ("mw-reach", "holds a model of 2 tasks, and --task names one task"),
+        ("mt30", "holds a model of 2 tasks, and --task names 30 tasks"),
+        (
+            "mw-reach+pendulum-swingup",
+            "its task 0 has actions of 1 numbers, mw-reach has 4",
+        ),
+    ):
+        assert run(task, out="wrong") == 2
+        assert message in capsys.readouterr().err
+        assert not Path("wrong").exists()
+    assert run("pendulum-swingup+mw-reach") == 0
+    assert "model size tiny, with {'model.task_dim': 8}" in capsys.readouterr().out
+    assert cli.main(["export-official", "here", "back.pt"]) == 0
+    back = torch.load("back.pt", weights_only=True)["model"]
+    assert all(torch.equal(back[k], v) for k, v in state.items() if isinstance(v, torch.Tensor))
+    assert cli.main(["evaluate", "here", "--task", "mw-reach", "--episodes", "1"]) == 0
+    assert "100 steps" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("out", ["file", "file/below", "/proc/nothing"])
 def test_a_place_that_cannot_be_written(
     out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -98,10 +98,12 @@ class Published(NamedTuple):
         parameters: under the keys of `WorldModel`.
         log_std_range: least and greatest logarithm of the policy's standard deviation; None where the file
             does not say.
+        action_dims: sizes of the tasks' actions, for a model of several; None likewise.
     """
 
     parameters: dict[str, Tensor]
     log_std_range: tuple[float, float] | None
+    action_dims: list[int] | None
 
 
 def read_published(path: Path) -> Published:
@@ -135,9 +137,13 @@ def read_published(path: Path) -> Published:
         if not tensor.isfinite().all():
             raise UserError(f"{path}: {key} holds numbers that are not finite")
     low, span = (state.get(name) for name in ("log_std_min", "log_std_dif"))
+    log_std_range = None
     if isinstance(low, Tensor) and isinstance(span, Tensor) and low.numel() == span.numel() == 1:
-        return Published(parameters, (low.item(), low.item() + span.item()))
-    return Published(parameters, None)
+        log_std_range = low.item(), low.item() + span.item()
+    action_dims, masks = None, state.get("_action_masks")
+    if isinstance(masks, Tensor) and masks.dim() == 2:
+        action_dims = masks.sum(1).int().tolist()
+    return Published(parameters, log_std_range, action_dims)
 
 
 def infer_config(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tdmpc_ray.core.config import MODEL_SIZES, ModelConfig
 from tdmpc_ray.core.official import infer_config, load_parameters, read_published, to_official
-from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs import make_env, task_info
+from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import MODULE, load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
@@ -30,9 +33,8 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[st
     Raises:
         UserError: the file cannot be read, or belongs to another task; names the tensors that do not fit.
     """
-    parameters, log_std_range = read_published(file)
-    if "task_embedding" in parameters:
-        raise UserError(f"{file} holds a multi-task model: only single-task ones can be imported yet")
+    parameters, log_std_range, action_dims = read_published(file)
+    _check_tasks(file, task, parameters, action_dims)
     obs = "state" if "encoder.0.weight" in parameters else "rgb"
     size, settings = _nearest_size(infer_config(parameters, log_std_range), task, obs)
     config = TDMPC2Config().environment(task, obs=obs).training(model_size=size, overrides=settings)
@@ -67,10 +69,29 @@ def export_official(checkpoint: Path, file: Path, *, flat: bool = False) -> None
         raise UserError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
 
 
+def _check_tasks(
+    file: Path, task: str, parameters: Mapping[str, Tensor], action_dims: list[int] | None
+) -> None:
+    """Refuse another number of tasks, or tasks in another order."""
+    info, num = task_info(task), len(parameters.get("task_embedding", ()))
+    if num != len(info.tasks):
+        holds = f"{num} tasks" if num else "one task"
+        asked = f"{len(info.tasks)} tasks" if info.tasks else "one task"
+        raise UserError(f"{file} holds a model of {holds}, and --task names {asked}: mt30, mt80 or TASK+TASK")
+    if info.tasks and action_dims is not None and action_dims != (ours := action_sizes(info)):
+        first = next(i for i, sizes in enumerate(zip(action_dims, ours, strict=True)) if len(set(sizes)) > 1)
+        raise UserError(
+            f"{file}: its task {first} has actions of {action_dims[first]} numbers, {info.tasks[first]} has "
+            f"{ours[first]}: name the tasks in the order of the file"
+        )
+
+
 def _nearest_size(cfg: ModelConfig, task: str, obs: str) -> tuple[str, dict[str, Any]]:
     """The model size with the fewest differences, and these."""
     # What no tensor shows stays as the task has it.
     encoder = ("enc_dim", "num_enc_layers") if obs == "state" else ("num_channels",)
+    if task_info(task).tasks:
+        encoder = (*encoder, "task_dim")
     rest = ("mlp_dim", "latent_dim", "num_q", "num_bins", "log_std_min", "log_std_max", "episodic")
     shown = (*encoder, *rest)
 

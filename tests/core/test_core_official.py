@@ -135,7 +135,7 @@ def test_other_contents_are_no_checkpoint(tmp_path: Path, content: Any) -> None:
 
 def test_the_range_of_the_policy_s_std_goes_both_ways(tmp_path: Path) -> None:
     changes = {"log_std_min": torch.tensor(-5), "log_std_dif": torch.tensor(6)}
-    parameters, log_std_range = read_published(altered(tmp_path, changes))
+    parameters, log_std_range, _ = read_published(altered(tmp_path, changes))
     cfg = infer_config(parameters, log_std_range)
     assert (cfg.log_std_min, cfg.log_std_max) == (-5.0, 1.0)
     model = WorldModel((7,), 3, cfg)
