@@ -202,14 +202,16 @@ def test_evaluate_prints_every_episode(
         video: Path | None,
         on_progress: Callable[[float], None],
         settings: dict[str, Any],
+        task: str | None,
     ) -> dict[str, Any]:
-        assert (path, episodes, seed, video) == (Path("run"), 2, 5, Path("a.mp4"))
+        assert (path, episodes, seed, video, task) == (Path("run"), 2, 5, Path("a.mp4"), "cup-catch")
         assert settings == {"planner.method": "cem"}
         on_progress(0.5)
         return {"returns": [10.0, 20.0], "lengths": [500, 400], "successes": [1.0, 0.0]}
 
     monkeypatch.setattr(evaluate, "evaluate_checkpoint", fake)
-    options = ["--episodes", "2", "--seed", "5", "--video", "a.mp4", "--set", "planner.method=cem"]
+    options = ["--episodes", "2", "--seed", "5", "--video", "a.mp4", "--task", "cup-catch"]
+    options += ["--set", "planner.method=cem"]
     assert cli.main(["evaluate", "run", *options]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "episode 1: return 10.0, 500 steps, success",
