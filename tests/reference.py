@@ -55,17 +55,22 @@ class Networks:
         ensemble = self.model.target_q if target else self.model.q_ensemble
         assert ensemble is not None
         x = torch.cat([z, action], -1)
-        y = x.reshape(1, -1, x.shape[-1]).expand(self.cfg.num_q, -1, -1)
-        for i, layer in enumerate(ensemble.layers):
-            weight, bias, *norm = (p.detach() if detach else p for p in layer.parameters())
-            y = torch.baddbmm(bias.unsqueeze(1), y, weight.transpose(1, 2))
-            if i == 0 and self.model.training and not target:
+        layers = [
+            [(p.detach() if detach else p).unbind() for p in layer.parameters()] for layer in ensemble.layers
+        ]
+        drops = self.model.training and not target
+        return torch.stack([self._head(x, layers, k, drops) for k in range(self.cfg.num_q)])
+
+    def _head(self, x: Tensor, layers: list[list[tuple[Tensor, ...]]], k: int, drops: bool) -> Tensor:
+        for i, parameters in enumerate(layers):
+            weight, bias, *norm = (p[k] for p in parameters)
+            x = F.linear(x, weight, bias)
+            if i == 0 and drops:
                 # PyTorch's own dropout draws its mask five times as slowly as this.
-                y = y * torch.rand_like(y).ge_(self.cfg.dropout).div_(1 - self.cfg.dropout)
+                x = x * torch.rand_like(x).ge_(self.cfg.dropout).div_(1 - self.cfg.dropout)
             if norm:
-                gain, shift = norm
-                y = _mish(torch.addcmul(shift.unsqueeze(1), F.layer_norm(y, y.shape[-1:]), gain.unsqueeze(1)))
-        return y.reshape(self.cfg.num_q, *x.shape[:-1], -1)
+                x = _mish(F.layer_norm(x, x.shape[-1:], *norm))
+        return x
 
     def value(self, logits: Tensor) -> Tensor:
         """Expectation of two-hot logits."""

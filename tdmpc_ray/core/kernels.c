@@ -232,13 +232,19 @@ typedef void (*Gemm)(const char *ta, const char *tb, const int *m, const int *n,
                      const void *a, const int *lda, const void *b, const int *ldb, const float *beta, float *c,
                      const int *ldc);
 
+/* The same product with a first factor in the BLAS's own order; null where it has none. */
+typedef void (*Compute)(const char *ta, const char *tb, const int *m, const int *n, const int *k, const void *a,
+                        const int *lda, const void *b, const int *ldb, const float *beta, float *c, const int *ldc);
+
 /* Three layers; w (out, in), b, and LayerNorm's gain and shift where the layer has one. The input is a latent,
    columns for the task's embedding, and an action. What the embedding adds to the first layer is constant, so
    that it comes as part of the bias: b[0] (groups, hidden), one row for every rows / groups rows of the input.
    mask (groups, action), for a policy: 0 for the dimensions that the task's action lacks; may be null.
-   With is_bf16, all factors of products are bf16: weights, latents, actions, and what layers give out. */
+   With is_bf16, all factors of products are bf16: weights, latents, actions, and what layers give out.
+   packed: the weights in the BLAS's own order, of the first layer the latent's part; null where `compute` is. */
 typedef struct {
-    const void *w[3];
+    Compute compute;
+    const void *w[3], *packed[3];
     const float *b[3], *gain[3], *shift[3], *mask;
     int64_t latent, in, hidden, out, simnorm, groups, is_bf16;
 } Mlp;
@@ -254,6 +260,14 @@ INLINE void product_(Gemm gemm, const void *x, const void *w, float *y, int64_t 
     const int m = (int)out, n = (int)rows, k = (int)in, lda = (int)ld_w, ldb = (int)ld_x;
     const float one = 1.0f;
     gemm("T", "N", &m, &n, &k, &one, w, &lda, x, &ldb, &add, y, &m);
+}
+
+/* The product of a layer, with `in` columns of its weights. */
+static void layer_(Gemm gemm, const Mlp *mlp, int layer, const void *x, float *y, int64_t rows, int64_t in, int64_t out,
+                   int64_t ld_w, float add) {
+    if (!mlp->compute) { product_(gemm, x, mlp->w[layer], y, rows, in, out, in, ld_w, add); return; }
+    const int m = (int)out, n = (int)rows, k = (int)in;
+    mlp->compute("P", "N", &m, &n, &k, mlp->packed[layer], &m, x, &k, &add, y, &m);
 }
 
 /* What follows the product of a layer, in place and without gradients; bias (groups, dim). In bf16 the rows move
@@ -275,7 +289,7 @@ static void mlp_(Gemm gemm, const Mlp *mlp, const void *z, const void *a, int64_
     int64_t hidden = mlp->hidden, z_dim = mlp->latent;
     float *first = scratch, *second = scratch + rows * hidden;
     if (rows == 0) return;
-    product_(gemm, z, mlp->w[0], second, rows / shared, z_dim, hidden, z_dim, mlp->in, 0.0f);
+    layer_(gemm, mlp, 0, z, second, rows / shared, z_dim, hidden, mlp->in, 0.0f);
     if (shared > 1) {
         for (int64_t r = 0; r < rows; r++)
             memcpy(first + r * hidden, second + (r / shared) * hidden, hidden * sizeof(float));
@@ -287,14 +301,14 @@ static void mlp_(Gemm gemm, const Mlp *mlp, const void *z, const void *a, int64_
         product_(gemm, a, columns, first, rows, a_dim, hidden, a_dim, mlp->in, 1.0f);
     }
     finish_(mlp, 0, first, rows, hidden, mlp->groups, 0);
-    product_(gemm, first, mlp->w[1], second, rows, hidden, hidden, hidden, hidden, 0.0f);
+    layer_(gemm, mlp, 1, first, second, rows, hidden, hidden, hidden, 0.0f);
     finish_(mlp, 1, second, rows, hidden, 1, 0);
     if (mlp->gain[2]) {
-        product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden, 0.0f);
+        layer_(gemm, mlp, 2, second, out, rows, hidden, mlp->out, hidden, 0.0f);
         finish_(mlp, 2, out, rows, mlp->out, 1, mlp->simnorm);
     } else {
         for (int64_t r = 0; r < rows; r++) memcpy(out + r * mlp->out, mlp->b[2], mlp->out * sizeof(float));
-        product_(gemm, second, mlp->w[2], out, rows, hidden, mlp->out, hidden, hidden, 1.0f);
+        layer_(gemm, mlp, 2, second, out, rows, hidden, mlp->out, hidden, 1.0f);
     }
 }
 

@@ -8,7 +8,7 @@ import torch
 
 from tdmpc_ray.core.config import PLANNERS, PlannerConfig, agent_config
 from tdmpc_ray.core.math import PolicySample
-from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners import Plan, PlanNoise, fused, plan, sampling
 from tdmpc_ray.core.planners.contract import draw_heads
 from tdmpc_ray.core.planners.functions import ModelFunctions
 from tdmpc_ray.core.planners.fused import fused_model
@@ -206,6 +206,20 @@ def test_acting_by_the_policy_alone_ignores_model_and_plan() -> None:
     assert torch.equal(loud.action, sample.action)
     assert torch.equal(quiet.mean[:, 0], sample.mean)
     assert torch.equal(quiet.std[:, 0], sample.log_std.exp())
+
+
+def test_plans_are_the_same_without_mkl_s_packed_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, cfg = world(action_dims=[2, 1], **{"model.episodic": True})
+    task = model.task(torch.tensor([1, 0]))
+    noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
+    z, prev_mean = model.encode(torch.randn(2, 5), task).detach(), torch.zeros(2, cfg.horizon, 2)
+
+    def act() -> Plan:
+        return plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False, task=task)
+
+    packed = act()
+    monkeypatch.setattr(fused, "_packing", lambda: None)
+    torch.testing.assert_close(act()[:2], packed[:2], rtol=0, atol=1e-4)
 
 
 def test_a_model_of_the_user_s_own_is_not_replaced_by_kernels() -> None:

@@ -28,7 +28,8 @@ class _Mlp(ctypes.Structure):
     """`Mlp` of kernels.c."""
 
     _fields_ = [
-        *((name, _PTR * 3) for name in ("w", "b", "gain", "shift")),
+        ("compute", _PTR),
+        *((name, _PTR * 3) for name in ("w", "packed", "b", "gain", "shift")),
         ("mask", _PTR),
         *((name, _INT) for name in ("latent", "in_dim", "hidden", "out", "simnorm", "groups", "is_bf16")),
     ]
@@ -50,6 +51,34 @@ def _blas(dtype: str) -> int | None:
         if hasattr(library, name):
             return ctypes.cast(getattr(library, name), _PTR).value
     return None
+
+
+@functools.cache
+def _packing() -> ctypes.CDLL | None:
+    """What brings weights into MKL's own order, as every product else does anew; None without MKL."""
+    if _blas("fp32") is None:
+        return None
+    library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    if not all(hasattr(library, f"SGEMM_{name}") for name in ("PACK", "PACK_GET_SIZE", "COMPUTE")):
+        return None
+    library.SGEMM_PACK_GET_SIZE.restype = ctypes.c_size_t
+    return library
+
+
+def _pack(weight: Tensor, columns: int) -> Tensor:
+    """The first columns of `weight` (out, in), for `SGEMM_COMPUTE` with any number of rows."""
+    mkl = _packing()
+    assert mkl is not None
+    # Fortran takes addresses, and what it is told of the rows changes nothing.
+    out, rows, in_dim, stride = (
+        ctypes.byref(ctypes.c_int(n)) for n in (len(weight), 512, columns, weight.stride(0))
+    )
+    size = mkl.SGEMM_PACK_GET_SIZE(b"A", out, rows, in_dim)
+    packed = torch.empty(size // 4 + 1)  # reserved: MKL asks for more than it touches
+    one = ctypes.byref(_F32(1.0))
+    data, to = _PTR(weight.data_ptr()), _PTR(packed.data_ptr())
+    mkl.SGEMM_PACK(b"A", b"T", out, rows, in_dim, one, data, stride, to)
+    return packed
 
 
 @functools.cache
@@ -129,6 +158,11 @@ class FusedModel:
         mlp.hidden, mlp.in_dim = first.shape
         mlp.latent, mlp.out, mlp.simnorm, mlp.groups = z_dim, len(last), simnorm_dim, 1
         mlp.is_bf16 = self._dtype == torch.bfloat16
+        if (mkl := _packing()) is not None and self._dtype == torch.float32:
+            mlp.compute = ctypes.cast(mkl.SGEMM_COMPUTE, _PTR).value
+            for i, (weight, *_) in enumerate(layers):
+                self._kept.append(_pack(weight, z_dim if i == 0 else weight.shape[1]))
+                mlp.packed[i] = self._kept[-1].data_ptr()
         if task is not None:
             columns = first[:, z_dim : z_dim + task.embedding.shape[-1]]
             self._kept.append(torch.addmm(bias, task.embedding, columns.T).float())
