@@ -25,13 +25,14 @@ _slots: ContextVar[tuple[Iterator[int], int]] = ContextVar("_slots")
 
 def task_config(name: str) -> dict[str, Any]:
     """What `TaskEnv` needs to build a task in any process of a cluster."""
-    return {"task": name, "registered": registered.find(name)}
+    found = (registered.find(task) for task in task_info(name).tasks or (name,))
+    return {"task": name, "registered": [task for task in found if task is not None]}
 
 
 def read_task_config(config: dict[str, Any]) -> TaskInfo:
     """The task of a `task_config`, made known to this process where another one registered it."""
-    if config.get("registered") is not None:
-        registered.remember(config["registered"])
+    for task in config.get("registered", ()):
+        registered.remember(task)
     return task_info(config["task"])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 
-from tdmpc_ray.envs import make_env, random_return, task_info
+from tdmpc_ray.envs import make_env, random_return, register_task, registered, task_info
 from tdmpc_ray.envs.multitask import MultiTaskEnv, action_sizes, make_set
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.env_runner import read_task_config, task_config
 
 SMALL = "pendulum-swingup+mw-reach+walker-walk"
 
@@ -87,6 +89,14 @@ def test_tasks_are_shared_out_among_environments() -> None:
     assert shares == [[(0, "pendulum-swingup"), (2, "walker-walk")], [(1, "mw-reach")]]
     shares = [make_set(info, 0, slot, 5)._tasks for slot in range(5)]
     assert [index for [(index, _)] in shares] == [0, 1, 2, 0, 1]
+
+
+def test_registered_tasks_of_a_set_travel_with_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registered, "_tasks", {})
+    register_task("lab", lambda render_mode=None: gymnasium.make("Pendulum-v1"), episode_length=200)
+    config = task_config("lab+walker-walk")
+    monkeypatch.setattr(registered, "_tasks", {})  # as in another process
+    assert read_task_config(config).tasks == ("lab", "walker-walk")
 
 
 def test_random_returns_are_means_over_the_tasks() -> None:

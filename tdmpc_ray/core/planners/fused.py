@@ -118,7 +118,7 @@ def fused_model(model: WorldModel, task: TaskContext | None = None, dtype: str =
 
 
 class FusedModel:
-    """Views the weights of a `WorldModel`; cheap to make, valid until they are moved or replaced.
+    """Made anew for every plan: views the weights of a `WorldModel`, or copies them as the BLAS wants them.
 
     Args:
         model: the weights.
