@@ -20,12 +20,16 @@ from tdmpc_ray.rllib.module import IS_FIRST, TDMPC2RLModule
 OBS, ACTION = gymnasium.spaces.Box(-1, 1, (5,)), gymnasium.spaces.Box(-1, 1, (2,))
 
 
-@pytest.fixture
-def module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
+def make_module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
     agent = agent_config("tiny", overrides=tiny_overrides)
     model_config = {"agent": agent.to_dict(), "discount": 0.9, "seed": 0}
+    return TDMPC2RLModule(observation_space=OBS, action_space=ACTION, model_config=model_config)
+
+
+@pytest.fixture
+def module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
     torch.manual_seed(0)
-    module = TDMPC2RLModule(observation_space=OBS, action_space=ACTION, model_config=model_config)
+    module = make_module(tiny_overrides)
     with torch.no_grad():  # a new model values every action alike
         module.world_model.reward_head[-1].weight.normal_(std=0.3)
     return module.eval()
@@ -106,3 +110,13 @@ def test_is_first_marks_exactly_the_first_step_of_each_episode(
                 firsts += first
     assert firsts >= 20
     assert np.ptp([obs[:, 1].numpy() for obs, _ in seen], axis=1).max() > 0
+
+
+def test_a_seeded_run_does_not_fill_the_memory_it_reserves(tiny_overrides: dict[str, Any]) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = True  # PyTorch's default
+    torch.use_deterministic_algorithms(True)  # as RLlib asks for
+    try:
+        make_module(tiny_overrides)
+        assert not torch.empty(1000).isnan().all()
+    finally:
+        torch.use_deterministic_algorithms(False)
