@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import gymnasium
 
 from tdmpc_ray.envs import registered
@@ -10,8 +12,7 @@ from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import check_seed, require_gl
 from tdmpc_ray.errors import UserError
 
-__all__ = ["TaskInfo", "list_tasks", "make_env", "random_return", "register_task", "task_info"]
-
+__all__ = ["TaskInfo", "list_tasks", "make_env", "random_return", "register_task", "task_info", "task_sizes"]
 
 OBSERVATIONS = ("state", "rgb")
 
@@ -82,6 +83,28 @@ def check_obs(info: TaskInfo, obs: str) -> None:
         raise UserError(f"unknown observations '{obs}': use state or rgb")
     if obs == "rgb" and info.suite != "dmcontrol":
         raise UserError(f"task '{info.name}' gives state alone: images are for DMControl's tasks")
+
+
+def task_sizes(name: str) -> tuple[int, int]:
+    """Lengths of a task's observation and action; it is built where no table holds them.
+
+    Raises:
+        UserError: as `make_env`.
+    """
+    info = task_info(name)
+    if info.obs_size is not None and info.action_size is not None:
+        return info.obs_size, info.action_size
+    return _built_sizes(info.name, registered.find(info.name))
+
+
+@functools.cache
+def _built_sizes(name: str, _: registered.RegisteredTask | None) -> tuple[int, int]:
+    env = make_env(name)
+    assert env.observation_space.shape is not None
+    assert env.action_space.shape is not None
+    sizes = env.observation_space.shape[0], env.action_space.shape[0]
+    env.close()
+    return sizes
 
 
 def random_return(name: str, episodes: int, seed: int) -> list[float]:

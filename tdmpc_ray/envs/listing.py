@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs import task_sizes
 from tdmpc_ray.envs.catalog import list_tasks, task_info
 from tdmpc_ray.envs.gym import UnsupportedSpacesError
 from tdmpc_ray.envs.task import TaskInfo
@@ -52,10 +52,7 @@ def task_status(info: TaskInfo) -> TaskStatus:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium warns of each task of an older version
-            env = make_env(info.name)
+            return TaskStatus(*task_sizes(info.name))
     except UserError as error:
         prefix = "yes, but " if isinstance(error, UnsupportedSpacesError) else "no: "
         return TaskStatus(None, None, prefix + reason(error).removeprefix(f"task '{info.name}' "))
-    sizes = env.observation_space.shape[0], env.action_space.shape[0]  # type: ignore[index]
-    env.close()
-    return TaskStatus(*sizes)

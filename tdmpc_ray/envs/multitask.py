@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tdmpc_ray.envs import make_env
-from tdmpc_ray.envs.catalog import task_info
+from tdmpc_ray.envs import make_env, task_sizes
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import FloatArray, action_box, observation_box
 
@@ -84,7 +82,7 @@ class MultiTaskEnv(gymnasium.Env):
 
 def action_sizes(info: TaskInfo) -> list[int]:
     """Length of each task's action in a set, in the order of their ids."""
-    return [_sizes(name)[1] for name in info.tasks]
+    return [task_sizes(name)[1] for name in info.tasks]
 
 
 def make_set(info: TaskInfo, seed: int | None, slot: int = 0, num_slots: int = 1) -> MultiTaskEnv:
@@ -96,20 +94,7 @@ def make_set(info: TaskInfo, seed: int | None, slot: int = 0, num_slots: int = 1
         slot: which of the environments this is.
         num_slots: how many there are; with as many as tasks, each plays one.
     """
-    sizes = [_sizes(name) for name in info.tasks]
+    sizes = [task_sizes(name) for name in info.tasks]
     tasks = list(enumerate(info.tasks))
     share = tasks[slot::num_slots] if num_slots < len(tasks) else [tasks[slot % len(tasks)]]
     return MultiTaskEnv(share, max(obs for obs, _ in sizes), max(action for _, action in sizes), seed)
-
-
-@functools.cache
-def _sizes(name: str) -> tuple[int, int]:
-    info = task_info(name)
-    if info.obs_size is not None and info.action_size is not None:
-        return info.obs_size, info.action_size
-    env = make_env(name)
-    assert env.observation_space.shape is not None
-    assert env.action_space.shape is not None
-    sizes = env.observation_space.shape[0], env.action_space.shape[0]
-    env.close()
-    return sizes

@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 ENTRY_POINTS = "tdmpc_ray.tasks"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegisteredTask:
-    """A task and what builds it."""
+    """A task and what builds it; each registration is another one."""
 
     info: TaskInfo
     make: Callable[..., gymnasium.Env]

@@ -119,6 +119,13 @@ class Study(Section):
         return settings
 
     @model_validator(mode="after")
+    def _task_gives_observations(self) -> Study:
+        from tdmpc_ray.envs import check_obs, task_info
+
+        _as_value_error(check_obs, task_info(self.task), self.obs)
+        return self
+
+    @model_validator(mode="after")
     def _settings_fit(self) -> Study:
         both = sorted(set(self.overrides) & set(self.space))
         if both:
@@ -174,13 +181,6 @@ class Study(Section):
 
         agent = agent_config(self.model_sizes[0], self.preset, self.settings())
         return agent.data.num_seed_steps(task_info(self.task).episode_length)
-
-    @model_validator(mode="after")
-    def _task_gives_observations(self) -> Study:
-        from tdmpc_ray.envs import check_obs, task_info
-
-        _as_value_error(check_obs, task_info(self.task), self.obs)
-        return self
 
     def foresees_termination(self) -> bool:
         """Whether the episodic model is on for the task's sake, and not because the study says so."""

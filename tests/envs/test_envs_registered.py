@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from tdmpc_ray.envs import list_tasks, make_env, register_task, task_info
+from tdmpc_ray.envs import list_tasks, make_env, register_task, task_info, task_sizes
 from tdmpc_ray.errors import UserError
 
 LENGTH = 10
@@ -76,6 +76,12 @@ def test_a_registered_task_is_a_task_like_any_other() -> None:
     np.testing.assert_allclose(obs, [first[0] + 0.1, 1.0], rtol=1e-6)
     np.testing.assert_array_equal(make_env("lab-arm", seed=3).reset()[0], first)
     assert play("lab-arm") < 0
+
+
+def test_a_task_registered_anew_has_its_own_sizes() -> None:
+    for name, sizes in (("Pendulum-v1", (3, 1)), ("Reacher-v5", (10, 2))):
+        register_task("lab", lambda render_mode=None, name=name: gymnasium.make(name), episode_length=200)
+        assert task_sizes("lab") == sizes
 
 
 @pytest.mark.parametrize(
