@@ -55,15 +55,23 @@ def compare(
     study: Annotated[str | None, typer.Option(help="Its name or run id. Default: the newest.")] = None,
     mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
     out: Annotated[Path | None, typer.Option(help="PNG file, or a folder for it.")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ALGORITHM",
+            help="Draw over published curves: of tdmpc2, tdmpc2-pixels, tdmpc, dreamerv3, sac; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Show a study's table and figure from MLflow.
 
-    The figure has learning curves, and return over parameters.
+    The figure has learning curves, and return over parameters; with --over, learning curves over
+    published ones.
 
-    Example: tdmpc-ray compare tdmpc-ray --study quickstart --out figures
+    Example: tdmpc-ray compare tdmpc-ray --study quickstart --over tdmpc2 --out figures
     """
     from tdmpc_ray.studies.report import compare as compare_study
 
     console = make_console()
-    figure = compare_study(experiment, mlflow_uri, study, out, console=console)
+    figure = compare_study(experiment, mlflow_uri, study, out, over=over or (), console=console)
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -15,26 +15,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
+from tdmpc_ray.studies.drawing import STYLE, label_lines, mean_curve, rank_colours, short, value_label
 from tdmpc_ray.studies.scaling import mean_interval
 from tdmpc_ray.studies.study_runs import StudyRuns, counted
 
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": "#333333",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.8,
-    "xtick.color": "#666666",
-    "ytick.color": "#666666",
-    "text.color": "#333333",
-}
 _RANDOM_COLOUR = "#999999"
 
 
@@ -47,7 +31,7 @@ def scaling_figure(runs: StudyRuns) -> Figure:
     Returns:
         A figure that belongs to no window; save it with at least 150 dpi.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         tasks = runs.tasks
         figure = Figure(
             figsize=(11, 4.4 * len(tasks) + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
@@ -58,7 +42,7 @@ def scaling_figure(runs: StudyRuns) -> Figure:
         for (curve_axes, size_axes), task in zip(panels, tasks, strict=True):
             random_return = runs.random_returns.get(task)
             for group in groups:
-                trials = counted(_of(runs.trials, task, group))
+                trials = counted(runs.of(task, *group))
                 if len(trials):
                     curves = runs.curves[runs.curves["run_id"].isin(trials["run_id"])]
                     _draw_curve(curve_axes, curves, _label(group, runs), colours[group])
@@ -66,18 +50,18 @@ def scaling_figure(runs: StudyRuns) -> Figure:
             _draw_random(curve_axes, size_axes, random_return)
             _finish_curves(curve_axes, runs.frames_per_step)
             for axes in (curve_axes, size_axes):
-                axes.set_ylabel(_value_label(runs.metric))
+                axes.set_ylabel(value_label(runs.metric))
             top = max(curve_axes.get_ylim()[1], size_axes.get_ylim()[1])
             bottom = min(curve_axes.get_ylim()[0], size_axes.get_ylim()[0])
             for axes in (curve_axes, size_axes):
                 axes.set_ylim(bottom, top)
         # Labels need the final limits.
         for (curve_axes, _), task in zip(panels, tasks, strict=True):
-            _label_lines(curve_axes)
+            label_lines(curve_axes)
             curve_axes.set_title(f"{task}: learning curves")
         for _, size_axes in panels:
             size_axes.set_title("After training, by model size")
-        seeds = sorted({len(counted(_of(runs.trials, t, g))) for t in tasks for g in groups} - {0})
+        seeds = sorted({len(counted(runs.of(t, *g))) for t in tasks for g in groups} - {0})
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         note = "1 seed: no intervals" if seeds == [1] else "bands and bars: 95% interval of the mean (t)"
         figure.supxlabel(f"{runs.study} · seeds per line: {count} · {note}", fontsize=8, color="#888888")
@@ -92,46 +76,10 @@ def _groups(runs: StudyRuns) -> list[_Group]:
     return [group for group in product(runs.sizes, runs.settings) if group in present]
 
 
-def _of(trials: pd.DataFrame, task: str, group: _Group) -> pd.DataFrame:
-    size, setting = group
-    here = (trials["task"] == task) & (trials["model_size"] == size) & (trials["setting"] == setting)
-    return trials[here]
-
-
 def _label(group: _Group, runs: StudyRuns) -> str:
     size, setting = group
     words = [f"size {size}"] if len(runs.sizes) > 1 or not setting else []
     return ", ".join([*words, *([setting] if setting else [])])
-
-
-def rank_colours(groups: Sequence[Any]) -> dict[Any, Any]:
-    """Colours by rank, light to dark along one perceptually ordered map."""
-    colormap = mpl.colormaps["viridis_r"]
-    places = np.linspace(0.25, 0.9, len(groups)) if len(groups) > 1 else [0.6]
-    return {group: colormap(place) for group, place in zip(groups, places, strict=True)}
-
-
-def mean_curve(
-    curves: pd.DataFrame,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over seeds where all of them have data, interpolated between their own evaluations.
-
-    Returns:
-        Steps, mean, lower and upper end of the 95% interval, each (points,); the ends are NaN for one seed.
-    """
-    seeds = [group.sort_values("env_steps") for _, group in curves.groupby("run_id")]
-    start = max(group["env_steps"].iloc[0] for group in seeds)
-    stop = min(group["env_steps"].iloc[-1] for group in seeds)
-    steps = np.unique(np.concatenate([group["env_steps"].to_numpy(dtype=float) for group in seeds]))
-    steps = steps[(steps >= start) & (steps <= stop)]
-    values = np.array(
-        [np.interp(steps, group["env_steps"], group["value"]) for group in seeds]
-    )  # (seeds, points)
-    if len(steps) == 0:
-        empty = np.array([])
-        return empty, empty, empty, empty
-    bounds = np.array([mean_interval(column) for column in values.T])
-    return steps, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
 
 
 def _draw_curve(axes: Axes, curves: pd.DataFrame, label: str, colour: Any) -> None:
@@ -149,7 +97,7 @@ def _finish_curves(axes: Axes, frames: int) -> None:
     axes.set_xlim(left=0)
     axes.margins(x=0.02)
     axes.set_xlabel(f"agent steps (1 agent step = {frames} frame{'s' if frames > 1 else ''})")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 def _draw_random(curve_axes: Axes, size_axes: Axes, value: float | None) -> None:
@@ -165,7 +113,7 @@ def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[_Group,
     for setting in runs.settings:
         params, means = [], []
         for group in (g for g in colours if g[1] == setting):
-            trials = counted(_of(runs.trials, task, group)).dropna(subset=["params"])
+            trials = counted(runs.of(task, *group)).dropna(subset=["params"])
             if len(trials):
                 finals = trials["final"].to_numpy(dtype=float)
                 params.append(float(trials["params"].max()))
@@ -178,7 +126,7 @@ def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[_Group,
         return
     axes.set_xscale("log")
     axes.set_xlim(min(sizes.values()) / 2, max(sizes.values()) * 2)
-    labels = [f"{_short(count)}\n({size})" for size, count in sizes.items()]
+    labels = [f"{short(count)}\n({size})" for size, count in sizes.items()]
     axes.set_xticks(list(sizes.values()), labels, fontsize=9 if len(sizes) < 5 else 7.5)
     axes.xaxis.set_minor_locator(NullLocator())
 
@@ -193,57 +141,3 @@ def _draw_mean(axes: Axes, x: float, finals: NDArray[np.float64], colour: Any) -
             x, mean, [[mean - low], [high - mean]], color=colour, capsize=4, linewidth=1.8, zorder=3
         )
     axes.scatter([x], [mean], s=52, color=[colour], edgecolor="white", linewidth=1, zorder=4)
-
-
-def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move ascending positions as little as it takes to be `gap` apart, within [low, high] if they fit."""
-    clusters: list[tuple[float, int]] = []  # mean position and number of members
-    for value in values:
-        clusters.append((min(max(value, low), high), 1))
-        while len(clusters) > 1:
-            (below, few), (above, more) = clusters[-2:]
-            if above - below >= gap * (few + more) / 2:
-                break
-            count = few + more
-            half = gap * (count - 1) / 2
-            centre = (below * few + above * more) / count
-            clusters[-2:] = [(max(min(centre, high - half), low + half), count)]
-    return [centre + gap * (k - (count - 1) / 2) for centre, count in clusters for k in range(count)]
-
-
-def _label_lines(axes: Axes) -> None:
-    """Write each line's name at its right end, moved apart where they would overlap."""
-    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
-    bottom, top = axes.get_ylim()
-    gap = 0.055 * (top - bottom)
-    ends = []
-    for line in lines:
-        values = np.asarray(line.get_ydata(), dtype=float)
-        if len(values):
-            ends.append((float(values[-1]), line))
-    ends.sort(key=lambda end: end[0])
-    heights = spread([value for value, _ in ends], gap, bottom, top)
-    for height, (_, line) in zip(heights, ends, strict=True):
-        axes.annotate(
-            str(line.get_label()),
-            (1.0, height),
-            (6, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color=line.get_color(),
-            annotation_clip=False,
-        )
-
-
-def _value_label(metric: str) -> str:
-    return "success rate in evaluation" if metric.endswith("success") else "return in evaluation"
-
-
-def _short(value: float) -> str:
-    """1500 as 1.5k, 5.4e6 as 5.4M."""
-    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:.3g}{suffix}"
-    return f"{value:.3g}"

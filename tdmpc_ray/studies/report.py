@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.figures import scaling_figure
+from tdmpc_ray.studies.published import against_published, published_figure
 from tdmpc_ray.studies.scaling import mean_interval
 from tdmpc_ray.studies.study_runs import StudyRuns, counted, load_study_runs
 
@@ -43,9 +44,8 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
-        trials = runs.trials[runs.trials["task"] == task]
         for size, setting in product(runs.sizes, runs.settings):
-            everyone = trials[(trials["model_size"] == size) & (trials["setting"] == setting)]
+            everyone = runs.of(task, size, setting)
             group = counted(everyone)
             if group.empty:
                 continue
@@ -136,7 +136,8 @@ def compare(
     study: str | None = None,
     out: Path | None = None,
     *,
-    metric: str = "eval/return",
+    metric: str | None = None,
+    over: Sequence[str] = (),
     console: Console | None = None,
 ) -> Path:
     """Print a study's table and write its figure.
@@ -145,25 +146,42 @@ def compare(
         experiment: name of the MLflow experiment.
         uri: address of MLflow.
         study: name or run id of the study; None: the newest one.
-        out: the file (.png, .pdf or .svg), or a folder for it; None: `<study>_scaling.png` here.
-        metric: the metric to compare, such as `eval/return` or `eval/success`.
+        out: the file (.png, .pdf or .svg), or a folder for it; None: `<study>_<kind>.png` here.
+        metric: the metric to compare, such as `eval/return`; None: the one that the tasks are judged by.
+        over: published algorithms (see `published.ALGORITHMS`) to draw the study's curves over; none: the
+            scaling figure.
         console: where to print; None: standard output.
 
     Returns:
         The figure's file.
 
     Raises:
-        UserError: MLflow does not answer, or has no such experiment, study or metric.
+        UserError: MLflow does not answer, or has no such experiment, study or metric; nothing was published.
     """
+    console = console or Console()
     runs = load_study_runs(experiment, uri, study, metric=metric)
-    (console or Console()).print(render_table(runs))
+    console.print(render_table(runs))
+    if over:
+        for row in against_published(runs, over).to_dict("records"):
+            console.print(_against(row), highlight=False, soft_wrap=True)
+    figure, kind = (published_figure(runs, over), "published") if over else (scaling_figure(runs), "scaling")
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in runs.study)
-    path = Path(f"{safe}_scaling.png") if out is None else Path(out)
+    path = Path(f"{safe}_{kind}.png") if out is None else Path(out)
     if path.is_dir() or path.suffix not in (".png", ".pdf", ".svg"):
-        path = path / f"{safe}_scaling.png"
+        path = path / f"{safe}_{kind}.png"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scaling_figure(runs).savefig(path, dpi=160)
+        figure.savefig(path, dpi=160)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
     return path
+
+
+def _against(row: dict[str, Any]) -> str:
+    who = ", ".join(filter(None, (f"size {row['model_size']}", row["setting"])))
+    seeds = f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"
+    ratio = f", {row['value'] / row['published']:.2f} of it" if row["published"] > 0 else ""
+    return (
+        f"{row['task']} at {row['env_frames']:,} frames: {who} ({seeds}) {row['value']:.4g}, "
+        f"{row['algorithm']} as published {row['published']:.4g}{ratio}"
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tdmpc_ray.core.config import MODEL_SIZES
+from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError, nearest, unknown
 from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.study_run import RANDOM_RETURN
@@ -57,9 +58,15 @@ class StudyRuns:
         """Tasks, by name."""
         return sorted(self.trials["task"].unique())
 
+    def of(self, task: str, model_size: str, setting: str) -> pd.DataFrame:
+        """The trials of one task, model size and setting."""
+        trials = self.trials
+        here = (trials["task"] == task) & (trials["model_size"] == model_size)
+        return trials[here & (trials["setting"] == setting)]
+
 
 def load_study_runs(
-    experiment: str, uri: str, study: str | None = None, *, metric: str = "eval/return"
+    experiment: str, uri: str, study: str | None = None, *, metric: str | None = None
 ) -> StudyRuns:
     """Read a study's trials and their evaluation curves.
 
@@ -67,7 +74,7 @@ def load_study_runs(
         experiment: name of the MLflow experiment.
         uri: address of MLflow.
         study: name or run id of the study; None: the newest one.
-        metric: which metric to read the curves of.
+        metric: which metric to read the curves of; None: the one that the tasks are judged by.
 
     Raises:
         UserError: MLflow does not answer, or has no such experiment or study, or no trial has an evaluation.
@@ -108,12 +115,13 @@ def sort_sizes(trials: pd.DataFrame) -> list[str]:
     )
 
 
-def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric: str) -> StudyRuns:
-    filter_string = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric: str | None) -> StudyRuns:
+    found = _all_runs(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    metric = metric or _metric({run.data.params.get("task", "") for run in found})
     rows: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
     ratios: list[float] = []
-    for run in _all_runs(client, experiment_id, filter_string):
+    for run in found:
         params, metrics = run.data.params, run.data.metrics
         who = {
             "run_id": run.info.run_id,
@@ -153,16 +161,26 @@ def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric:
     trials["setting"] = _settings(trials)
     curves = pd.DataFrame(points).merge(trials[["run_id", "setting"]], on="run_id")
     curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
+    tasks = trials["task"].unique()
     return StudyRuns(
         experiment=experiment,
         study=parent.info.run_name,
         parent_run_id=parent.info.run_id,
         trials=trials,
         curves=curves,
-        random_returns=_random_returns(parent.data.metrics, trials["task"].unique()),
+        random_returns=_random_returns(parent.data.metrics, tasks) if metric == "eval/return" else {},
         frames_per_step=round(max(ratios, default=1)),
         metric=metric,
     )
+
+
+def _metric(tasks: set[str]) -> str:
+    """Success where all tasks are judged by it, else return."""
+    try:
+        judged_by = {task_info(task).metric for task in tasks}
+    except UserError:  # a task of somebody else's
+        judged_by = set()
+    return "eval/success" if judged_by == {"success"} else "eval/return"
 
 
 def _settings(trials: pd.DataFrame) -> pd.Series:

@@ -16,7 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.figures import mean_curve, scaling_figure, spread
+from tdmpc_ray.studies.drawing import mean_curve, spread
+from tdmpc_ray.studies.figures import scaling_figure
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.report import compare, load_study_runs, render_table, scaling_points, summary_table
 from tdmpc_ray.studies.tracking import MLflowTracker

@@ -1,0 +1,127 @@
+"""What the figures of studies share: style, colours, curves over seeds, labels at the ends of lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from tdmpc_ray.studies.scaling import mean_interval
+
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": "#333333",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "text.color": "#333333",
+}
+
+
+def rank_colours(groups: Sequence[Any]) -> dict[Any, Any]:
+    """Colours by rank, light to dark along one perceptually ordered map."""
+    colormap = mpl.colormaps["viridis_r"]
+    places = np.linspace(0.25, 0.9, len(groups)) if len(groups) > 1 else [0.6]
+    return {group: colormap(place) for group, place in zip(groups, places, strict=True)}
+
+
+def aligned(
+    curves: pd.DataFrame, x: str = "env_steps", by: str = "run_id"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Curves of several seeds at the same places: where all of them have data, interpolated in between.
+
+    Args:
+        curves: a row per evaluation, with `value`.
+        x: the column of places.
+        by: the column that tells seeds apart.
+
+    Returns:
+        Places (points,) and values (seeds, points); no points where the seeds have none in common.
+    """
+    seeds = [group.sort_values(x) for _, group in curves.groupby(by)]
+    start = max(group[x].iloc[0] for group in seeds)
+    stop = min(group[x].iloc[-1] for group in seeds)
+    places = np.unique(np.concatenate([group[x].to_numpy(dtype=float) for group in seeds]))
+    places = places[(places >= start) & (places <= stop)]
+    return places, np.array([np.interp(places, group[x], group["value"]) for group in seeds])
+
+
+def mean_curve(
+    curves: pd.DataFrame,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over seeds, see `aligned`.
+
+    Returns:
+        Steps, mean, lower and upper end of the 95% interval, each (points,); the ends are NaN for one seed.
+    """
+    steps, values = aligned(curves)
+    bounds = np.array([mean_interval(column) for column in values.T]).reshape(-1, 2)
+    return steps, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move ascending positions as little as it takes to be `gap` apart, within [low, high] if they fit."""
+    clusters: list[tuple[float, int]] = []  # mean position and number of members
+    for value in values:
+        clusters.append((min(max(value, low), high), 1))
+        while len(clusters) > 1:
+            (below, few), (above, more) = clusters[-2:]
+            if above - below >= gap * (few + more) / 2:
+                break
+            count = few + more
+            half = gap * (count - 1) / 2
+            centre = (below * few + above * more) / count
+            clusters[-2:] = [(max(min(centre, high - half), low + half), count)]
+    return [centre + gap * (k - (count - 1) / 2) for centre, count in clusters for k in range(count)]
+
+
+def label_lines(axes: Axes) -> None:
+    """Write each line's name at its right end, moved apart where they would overlap."""
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    bottom, top = axes.get_ylim()
+    gap = 0.055 * (top - bottom)
+    ends = []
+    for line in lines:
+        values = np.asarray(line.get_ydata(), dtype=float)
+        if len(values):
+            ends.append((float(values[-1]), line))
+    ends.sort(key=lambda end: end[0])
+    heights = spread([value for value, _ in ends], gap, bottom, top)
+    for height, (_, line) in zip(heights, ends, strict=True):
+        axes.annotate(
+            str(line.get_label()),
+            (1.0, height),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=line.get_color(),
+            annotation_clip=False,
+        )
+
+
+def value_label(metric: str) -> str:
+    return "success rate in evaluation" if metric.endswith("success") else "return in evaluation"
+
+
+def short(value: float) -> str:
+    """1500 as 1.5k, 5.4e6 as 5.4M."""
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{suffix}"
+    return f"{value:.3g}"
