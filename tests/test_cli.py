@@ -200,17 +200,19 @@ def test_evaluate_prints_every_episode(
         episodes: int,
         seed: int,
         video: Path | None,
+        grid: Path | None,
         on_progress: Callable[[float], None],
         settings: dict[str, Any],
         task: str | None,
     ) -> dict[str, Any]:
-        assert (path, episodes, seed, video, task) == (Path("run"), 2, 5, Path("a.mp4"), "cup-catch")
+        assert (path, episodes, seed, task) == (Path("run"), 2, 5, "cup-catch")
+        assert (video, grid) == (Path("a.mp4"), Path("a.png"))
         assert settings == {"planner.method": "cem"}
         on_progress(0.5)
         return {"returns": [10.0, 20.0], "lengths": [500, 400], "successes": [1.0, 0.0]}
 
     monkeypatch.setattr(evaluate, "evaluate_checkpoint", fake)
-    options = ["--episodes", "2", "--seed", "5", "--video", "a.mp4", "--task", "cup-catch"]
+    options = ["--episodes", "2", "--seed", "5", "--video", "a.mp4", "--grid", "a.png", "--task", "cup-catch"]
     options += ["--set", "planner.method=cem"]
     assert cli.main(["evaluate", "run", *options]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -218,6 +220,7 @@ def test_evaluate_prints_every_episode(
         "episode 2: return 20.0, 400 steps, no success",
         "mean return 15.0 (standard deviation 5.0), success 50%",
         "video: a.mp4",
+        "frames: a.png",
     ]
 
 

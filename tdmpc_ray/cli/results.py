@@ -18,6 +18,7 @@ def evaluate(
     task: Annotated[str | None, typer.Option(help="Which one, of an agent that knows several.")] = None,
     seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="Draw frames of that episode into this .png.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the planner; repeatable."),
@@ -38,7 +39,7 @@ def evaluate(
     limit_threads(1)
     settings = parse_settings(set_ or [])
     with progress_bar("playing") as advance:
-        played = evaluate_checkpoint(checkpoint, episodes, seed, video, advance, settings, task)
+        played = evaluate_checkpoint(checkpoint, episodes, seed, video, grid, advance, settings, task)
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"] or [None] * len(returns)
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):
@@ -46,8 +47,9 @@ def evaluate(
         print(f"episode {number}: return {value:.1f}, {length} steps{outcome}")
     rate = "" if None in success else f", success {fmean(map(float, success)):.0%}"
     print(f"mean return {fmean(returns):.1f} (standard deviation {pstdev(returns):.1f}){rate}")
-    if video is not None:
-        print(f"video: {video}")
+    for name, file in (("video", video), ("frames", grid)):
+        if file is not None:
+            print(f"{name}: {file}")
 
 
 def compare(

@@ -33,6 +33,7 @@ _OPTIONS = {
     "start_from": "--start-from",
     "evaluation.every": "--eval-every",
     "evaluation.episodes": "--eval-episodes",
+    "evaluation.videos": "--videos",
     "resources.num_env_runners": "--num-env-runners",
     "resources.num_envs_per_env_runner": "--num-envs-per-env-runner",
     "resources.num_learners": "--num-learners",
@@ -68,8 +69,11 @@ def train(
         Path | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of environments, weights and exploration.")] = 0,
-    eval_every: Annotated[int, typer.Option(help="Agent steps between evaluations.")] = 2500,
+    eval_every: Annotated[
+        int, typer.Option(help="Agent steps between evaluations; one more at the end.")
+    ] = 50_000,
     eval_episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
+    videos: Annotated[bool, typer.Option("--videos", help="Film an episode at the end.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Agent steps between checkpoints.")] = 5000,
     mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
     experiment: Annotated[str, typer.Option(help="Experiment in MLflow.")] = "tdmpc-ray",
@@ -99,7 +103,7 @@ def train(
         "steps": steps,
         "set": parse_settings(set_ or []),
         "start_from": None if start_from is None else str(start_from),
-        "evaluation": {"every": eval_every, "episodes": eval_episodes},
+        "evaluation": {"every": eval_every, "episodes": eval_episodes, "videos": videos},
         "resources": {
             "num_env_runners": num_env_runners,
             "num_envs_per_env_runner": num_envs_per_env_runner,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +19,14 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.env_runner import on_runners
+from tdmpc_ray.rllib.evaluate import film_episode
 from tdmpc_ray.rllib.fragments import Sampled, sample_fragments
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.report import Reporter
+from tdmpc_ray.rllib.video import require_film
 
 REPLAY_FOLDER = "replay"
+VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
 T = TypeVar("T")
 
@@ -39,6 +42,8 @@ class TDMPC2(Algorithm):
 
     def setup(self, config: TDMPC2Config) -> None:
         limit_threads(int(config.num_cpus_for_main_process))
+        for task in self._filmed(config)[:1]:
+            require_film(task)
         super().setup(config)
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
@@ -209,14 +214,24 @@ class TDMPC2(Algorithm):
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
         """Save a checkpoint: RLlib's files, and the replay as one plain file under `replay/`.
 
+        The one of the last step holds films of an episode of each task under `videos/`, where asked for.
+
         Raises:
             UserError: the place is no local folder.
         """
         _require_local(path, kwargs.get("filesystem"))
+        config = self.config
         saved = super().save_to_path(path, *args, **kwargs)
         folder = Path(saved) / REPLAY_FOLDER
         self._on_learner(TDMPC2Learner.save_replay, folder=folder)
+        if config.total_steps is not None and self.env_steps >= config.total_steps:
+            for task in self._filmed(config):
+                film_episode(Path(saved), task, Path(saved) / VIDEO_FOLDER)
         return saved
+
+    @staticmethod
+    def _filmed(config: TDMPC2Config) -> Sequence[str]:
+        return config.info.tasks or (config.info.name,) if config.videos and config.info else ()
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Load a checkpoint that `save_to_path` wrote, with its replay.

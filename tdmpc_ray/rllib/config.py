@@ -56,6 +56,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.eval_every: int | None = None
         self.total_steps: int | None = None
         self.start_from: str | None = None
+        self.videos = False
         self.steps_per_iteration = 500
         self.max_time_s_per_iteration = 10.0
         self.updates_per_call = 50
@@ -106,6 +107,7 @@ class TDMPC2Config(AlgorithmConfig):
         max_time_s_per_iteration: float = NotProvided,
         updates_per_call: int = NotProvided,
         start_from: str | Path | None = NotProvided,
+        videos: bool = NotProvided,
         **kwargs: Any,
     ) -> TDMPC2Config:
         """Set what is learned and how.
@@ -125,6 +127,7 @@ class TDMPC2Config(AlgorithmConfig):
             updates_per_call: gradient steps per call of the learner, at most.
             start_from: a checkpoint, or the folder of a run, whose networks to begin with; optimizers, replay
                 and counters begin anew, and the first steps are planned, not random.
+            videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
         """
         super().training(**kwargs)
         given = {
@@ -140,6 +143,7 @@ class TDMPC2Config(AlgorithmConfig):
             "max_time_s_per_iteration": max_time_s_per_iteration,
             "updates_per_call": updates_per_call,
             "start_from": os.path.abspath(start_from) if isinstance(start_from, (str, Path)) else start_from,
+            "videos": videos,
         }
         for name, value in given.items():
             if value is not NotProvided:
@@ -174,6 +178,8 @@ class TDMPC2Config(AlgorithmConfig):
         is_set = self.info is not None and bool(self.info.tasks)
         if is_set and VectorizeMode(self.gym_env_vectorize_mode) != VectorizeMode.SYNC:
             raise UserError("a set of tasks needs gym_env_vectorize_mode=SYNC, to share its tasks out")
+        if self.videos and (self.info is None or self.total_steps is None):
+            raise UserError("videos need a task of the catalog and total_steps: they are filmed at the end")
         if self.num_learners > 1:
             raise UserError(f"num_learners={self.num_learners} is not supported yet: use 0 or 1")
         for name in (

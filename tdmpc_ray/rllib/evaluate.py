@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 
 from tdmpc_ray.envs import make_env, task_info
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.module import TDMPC2RLModule
+from tdmpc_ray.rllib.video import Film
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE = 10  # episodes whose plans share one batch
 
@@ -85,6 +88,7 @@ def evaluate_checkpoint(
     episodes: int = 10,
     seed: int = 0,
     video: Path | str | None = None,
+    grid: Path | str | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
     settings: Mapping[str, Any] | None = None,
     task: str | None = None,
@@ -95,7 +99,8 @@ def evaluate_checkpoint(
         path: a checkpoint, or the folder of a run.
         episodes: how many.
         seed: of the environments and the planner.
-        video: write the first episode to this mp4 file.
+        video: film the first episode into this mp4 file.
+        grid: draw frames of the first episode into this PNG file.
         on_progress: called while playing with the share of the work done, 0 to 1.
         settings: of the planner, where they shall differ from those of the training.
         task: which one, of an agent that knows several.
@@ -115,9 +120,22 @@ def evaluate_checkpoint(
     name = task_info(task).name if task is not None else known[0]
     if name not in known or (task is None and len(known) > 1):
         raise UserError(f"say with --task which one to play; this agent knows: {', '.join(known)}")
-    writer = None if video is None else _video_writer(Path(video))
-    with contextlib.closing(writer) if writer else contextlib.nullcontext():
-        return play(agent, name, episodes, seed, writer, on_progress)
+    if video is None and grid is None:
+        return play(agent, name, episodes, seed, None, on_progress)
+    with Film(*(None if file is None else Path(file) for file in (video, grid))) as film:
+        return play(agent, name, episodes, seed, film, on_progress)
+
+
+def film_episode(path: Path, task: str, folder: Path) -> None:
+    """Film an episode of a checkpoint into `folder/TASK.mp4`, with frames of it in `folder/TASK.png`.
+
+    What goes wrong is logged: a film is no reason to lose a trained agent.
+    """
+    name = task.replace(":", "_").replace("/", "_")
+    try:
+        evaluate_checkpoint(path, 1, video=folder / f"{name}.mp4", grid=folder / f"{name}.png", task=task)
+    except Exception as error:
+        logger.warning("no film of '%s': %s", task, reason(error))
 
 
 def play(
@@ -125,17 +143,17 @@ def play(
     task: str,
     episodes: int,
     seed: int,
-    writer: Any = None,
+    film: Film | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Any]:
     """Play episodes of one task; the rest as `evaluate_checkpoint`.
 
     Args:
-        writer: takes the frames of the first episode.
+        film: takes the frames of the first episode.
     """
     num_envs = min(episodes, _AT_ONCE)
     envs = [
-        make_env(task, seed=seed + i, render_mode="rgb_array" if writer and i == 0 else None, obs=agent.obs)
+        make_env(task, seed=seed + i, render_mode="rgb_array" if film and i == 0 else None, obs=agent.obs)
         for i in range(num_envs)
     ]
     outcome: dict[str, Any] = {"task": task, "returns": [], "lengths": [], "successes": []}
@@ -143,9 +161,9 @@ def play(
     try:
         while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
             playing = min(missing, num_envs)
-            for step in _play(agent, task, envs[:playing], outcome, writer):
+            for step in _play(agent, task, envs[:playing], outcome, film):
                 on_progress((ended + playing * min(step / limit, 1.0)) / episodes)
-            writer = None
+            film = None
     finally:
         for env in envs:
             env.close()
@@ -153,7 +171,7 @@ def play(
 
 
 def _play(
-    agent: Agent, task: str, envs: list[gymnasium.Env], outcome: dict[str, Any], writer: Any
+    agent: Agent, task: str, envs: list[gymnasium.Env], outcome: dict[str, Any], film: Film | None
 ) -> Iterator[int]:
     """One episode in each environment; those that end early wait, so that none plays more than one.
 
@@ -164,7 +182,10 @@ def _play(
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
     running, is_first = np.ones(num_envs, bool), np.ones(num_envs, bool)
     successes: dict[int, float] = {}
+    if film is not None:
+        film.append(envs[0].render())  # type: ignore[arg-type]
     while running.any():
+        is_filmed = film is not None and running[0]
         actions = agent.act(obs, is_first, task)
         is_first[:] = False
         for i in np.flatnonzero(running):
@@ -174,21 +195,9 @@ def _play(
             running[i] = not (terminated or truncated)
             if "success" in info:
                 successes[int(i)] = float(info["success"])
-        if writer is not None and running[0]:
-            writer.append_data(envs[0].render())
+        if film is not None and is_filmed:
+            film.append(envs[0].render())  # type: ignore[arg-type]
         yield int(lengths.max())
     outcome["returns"] += returns.tolist()
     outcome["lengths"] += lengths.tolist()
     outcome["successes"] += [successes[i] for i in sorted(successes)]
-
-
-def _video_writer(path: Path) -> Any:
-    try:
-        import imageio.v2 as imageio
-    except ImportError:
-        raise UserError("videos need imageio and ffmpeg: pip install 'tdmpc-ray[video]'") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return imageio.get_writer(path, fps=25, macro_block_size=None)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"cannot write the video {path}: {error}") from None

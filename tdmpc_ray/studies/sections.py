@@ -38,8 +38,9 @@ class Section(BaseModel):
 class Evaluation(Section):
     """When and how long to evaluate, with the planner and without exploration noise."""
 
-    every: Count = Field(default=2500, description="agent steps between evaluations; one more at the end")
+    every: Count = Field(default=50_000, description="agent steps between evaluations; one more at the end")
     episodes: Count = Field(default=10, description="episodes per evaluation")
+    videos: bool = Field(default=False, description="film an episode of each task at the end")
 
 
 class Resources(Section):

@@ -202,6 +202,7 @@ class Study(Section):
             eval_every=self.evaluation.every,
             total_steps=self.steps,
             start_from=self.start_from,
+            videos=self.evaluation.videos,
         )
         config.env_runners(
             num_env_runners=resources.num_env_runners,

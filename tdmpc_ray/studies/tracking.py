@@ -26,6 +26,7 @@ __all__ = ["DEFAULT_URI", "MLflowTracker", "StudyRun", "check_tracking", "replay
 
 DROPPED = "tracking/dropped_nonfinite"
 FINAL_RETURN = "summary/final_return"
+VIDEO_FOLDER = "videos"  # of a checkpoint, see rllib.algorithm; and of the run's artifacts
 
 
 @dataclass
@@ -161,6 +162,12 @@ class MLflowTracker(tune.Callback):
         record.final_return = kept.get("eval/return", record.final_return)
         if kept:
             self._put(run_ops.metrics(self._key(trial), kept, step=record.env_steps, time=now_ms()))
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        for film in sorted(Path(checkpoint.path).glob(f"{VIDEO_FOLDER}/*")):
+            self._put(run_ops.artifact(self._key(trial), film, VIDEO_FOLDER))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end_trial(trial, "FINISHED")

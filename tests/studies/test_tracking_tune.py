@@ -42,6 +42,9 @@ def train(config: dict[str, Any]) -> None:
             report["eval/return"] = 100.0 * config["seed"] + index
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "done").write_text(str(index + 1))
+            if index + 1 == RESULTS:
+                (Path(folder) / "videos").mkdir()
+                (Path(folder) / "videos" / "toy.mp4").write_bytes(b"film")
             tune.report(
                 {"env_steps": 100 * (index + 1), "report": report},
                 checkpoint=tune.Checkpoint.from_directory(folder),
@@ -125,6 +128,8 @@ def test_a_study_with_a_failing_trial(
     assert mlflow_read.points(store, good, FINAL_RETURN) == [(600, 5.0)]
     assert good.data.metrics["agent_0_"] == 1.0
     assert [item.path for item in connect(store).list_artifacts(parent.info.run_id)] == ["study.yaml"]
+    films = [connect(store).list_artifacts(run.info.run_id, "videos") for run in (good, bad)]
+    assert [[item.path for item in items] for items in films] == [["videos/toy.mp4"], []]
     lines = printed.getvalue().splitlines()
     assert "size=tiny seed=0 update.lr=0.001: 600/600 steps, eval return 5.0" in "\n".join(lines)
     assert any(line.startswith("size=tiny seed=1 update.lr=0.001: failed after 200 steps") for line in lines)

@@ -1,0 +1,88 @@
+"""Films of episodes: what lies in the files, and that runs leave them in their last checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from test_rllib_tasks import LabCounter
+
+from tdmpc_ray.envs import register_task, registered
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
+from tdmpc_ray.rllib.video import Film
+
+
+class Slides(LabCounter):
+    """Step `n` of 20 is a picture as bright as 10 n."""
+
+    def render(self) -> np.ndarray:
+        return np.full((48, 64, 3), 10 * self.steps, np.uint8)
+
+
+def brightness(path: Path) -> list[float]:
+    return [float(frame.mean()) for frame in imageio.mimread(path, memtest=False)]
+
+
+@pytest.mark.parametrize("steps", [1, 7, 300])
+def test_the_film_has_every_frame_and_the_picture_frames_from_the_whole_episode(
+    tmp_path: Path, steps: int
+) -> None:
+    mp4, grid = tmp_path / "new" / "a.mp4", tmp_path / "new" / "a.png"
+    with Film(mp4, grid) as film:
+        for step in range(steps):
+            film.append(np.full((48, 64, 3), 255 * step // steps, np.uint8))
+        assert len(film._kept) < 48
+    seen = brightness(mp4)
+    assert len(seen) == steps
+    assert np.allclose(seen, [255 * step // steps for step in range(steps)], atol=6)
+    picture = imageio.imread(grid)
+    assert picture.shape[1] == 2.6 * 4 * 120
+    greys = picture[..., 0][(picture[..., 0] < 240) & (picture[..., 0] == picture[..., 2])]
+    assert greys.min() < 10
+    if steps == 300:
+        assert ((greys > 215) & (greys < 240)).mean() > 0.03  # the end of the episode
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_leaves_films_in_its_last_checkpoint(
+    tiny_overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registered, "_tasks", {})
+    for name in ("slides-a", "slides-b"):
+        register_task(name, Slides, episode_length=20, can_terminate=True)
+    config = TDMPC2Config().environment("slides-a+slides-b")
+    config.training(
+        model_size="tiny",
+        overrides={**tiny_overrides, "data.seed_steps": 40},
+        steps_per_iteration=40,
+        total_steps=80,
+        videos=True,
+    )
+    algo = config.debugging(seed=0, log_level="ERROR").build_algo()
+    algo.train()
+    assert not (Path(algo.save_to_path(str(tmp_path / "early"))) / "videos").exists()
+    algo.train()
+    path = Path(algo.save_to_path(str(tmp_path / "last")))
+    algo.stop()
+    films = sorted(path.glob("videos/*"))
+    assert [film.name for film in films] == ["slides-a.mp4", "slides-a.png", "slides-b.mp4", "slides-b.png"]
+    assert np.allclose(brightness(films[0]), np.arange(0, 210, 10), atol=6)
+    evaluate_checkpoint(path, 1, grid=tmp_path / "b.png", task="slides-b")
+    assert (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_what_cannot_be_filmed_is_said_before_the_run(
+    tiny_overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "none")
+    config = TDMPC2Config().environment("pendulum-swingup")
+    config.training(model_size="tiny", overrides=tiny_overrides, videos=True)
+    with pytest.raises(UserError, match="videos need a task of the catalog and total_steps"):
+        config.validate()
+    with pytest.raises(UserError, match="cannot render: MUJOCO_GL=none"):
+        config.training(total_steps=100).build_algo()
+    with pytest.raises(UserError, match="cannot write the video"):
+        Film(Path("/proc/a.mp4"))
