@@ -26,10 +26,10 @@ class ModelConfig:
     latent_dim: int = 512
     num_enc_layers: int = 2  # hidden layers of the encoder: max(num_enc_layers - 1, 1)
     num_q: int = 5  # heads of the Q ensemble
-    simnorm_dim: int = 8  # group size of SimNorm
+    simnorm_dim: int = 8  # group size of SimNorm; 0: latents are not normalised
     num_channels: int = 32  # of each convolution, for pixels
     task_dim: int = 96  # of the task embedding, with several tasks
-    num_bins: int = 101  # of the two-hot encoded reward and value
+    num_bins: int = 101  # of the two-hot encoded reward and value; 1: squared error in symlog space instead
     vmin: float = -10.0  # first and last bin, in symlog space
     vmax: float = 10.0
     dropout: float = 0.01  # first hidden layer of the Q heads
@@ -38,18 +38,15 @@ class ModelConfig:
     episodic: bool = False  # predict termination; for tasks that can end before their time limit
 
     def __post_init__(self) -> None:
-        require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "simnorm_dim")
+        require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "num_bins")
         require_positive(self, "num_channels")
         require(self.task_dim >= 0, "model.task_dim must not be negative")
         require(
-            self.latent_dim % self.simnorm_dim == 0,
+            self.simnorm_dim == 0 or (self.simnorm_dim > 0 and self.latent_dim % self.simnorm_dim == 0),
             "model.latent_dim must be a multiple of model.simnorm_dim",
         )
         require(self.num_q >= 2, "model.num_q must be at least 2: targets take the minimum of two heads")
-        require(
-            self.num_bins >= 2 and self.vmin < self.vmax,
-            "model.num_bins must be >= 2 and model.vmin < model.vmax",
-        )
+        require(self.vmin < self.vmax, "model.vmin must be below model.vmax")
         require(0 <= self.dropout < 1, "model.dropout must lie in [0, 1)")
         require(self.log_std_min < self.log_std_max, "model.log_std_min must be below model.log_std_max")
 

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tdmpc_ray.core.math import symexp
+
 logger = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("kernels.c")
@@ -240,4 +242,4 @@ def two_hot_value(logits: Tensor, bins: Tensor) -> Tensor:
         return _two_hot_value_forward(logits, bins)
     # No matrix product: autocast would run it in bfloat16, which tells only ten values of one size apart.
     mean = (logits.softmax(-1) * bins).sum(-1, keepdim=True)
-    return torch.sign(mean) * torch.expm1(mean.abs())
+    return symexp(mean)

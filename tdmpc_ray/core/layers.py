@@ -38,13 +38,16 @@ class NormedLinear(nn.Linear):
         return norm_act(x, self.bias, self.ln.weight, self.ln.bias, self.simnorm_dim)
 
 
+def latent_layer(in_dim: int, latent_dim: int, simnorm_dim: int) -> nn.Linear:
+    """The layer that puts latents out; without SimNorm it is a plain one."""
+    return NormedLinear(in_dim, latent_dim, simnorm_dim) if simnorm_dim else nn.Linear(in_dim, latent_dim)
+
+
 def mlp(in_dim: int, hidden: Sequence[int], out_dim: int, simnorm_dim: int = 0) -> nn.Sequential:
     """Normalised hidden layers and a plain output, or a SimNorm output where `simnorm_dim` is given."""
     dims = [in_dim, *hidden]
     layers: list[nn.Module] = [NormedLinear(a, b) for a, b in itertools.pairwise(dims)]
-    layers.append(
-        nn.Linear(dims[-1], out_dim) if not simnorm_dim else NormedLinear(dims[-1], out_dim, simnorm_dim)
-    )
+    layers.append(latent_layer(dims[-1], out_dim, simnorm_dim))
     return nn.Sequential(*layers)
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import UpdateConfig
-from tdmpc_ray.core.math import two_hot_cross_entropy
 from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 
@@ -73,7 +72,7 @@ def world_model_loss(
         target: TD targets, (H, B, 1).
         shift: of the first step's images, (B, 2).
     """
-    horizon, low, high = batch.horizon, model.cfg.vmin, model.cfg.vmax
+    horizon = batch.horizon
     zs = [model.encode(batch.obs[0], task, shift)]
     for action_t in batch.action:
         zs.append(model.next(zs[-1], action_t, task))
@@ -84,11 +83,9 @@ def world_model_loss(
         return (rho * loss.flatten(1).mean(1)).sum()  # a product would run in bfloat16 under autocast
 
     consistency = over_time((rollout[1:].float() - next_z.float()).square())
-    reward = over_time(
-        two_hot_cross_entropy(model.reward_logits(rollout[:-1], batch.action, task), batch.reward, low, high)
-    )
+    reward = over_time(model.scalar_loss(model.reward_logits(rollout[:-1], batch.action, task), batch.reward))
     q_logits = model.q_logits(rollout[:-1], batch.action, task=task)  # (num_q, H, B, K)
-    value = over_time(two_hot_cross_entropy(q_logits, target, low, high).mean(0))
+    value = over_time(model.scalar_loss(q_logits, target).mean(0))
     termination = torch.zeros_like(value)
     if model.termination_head is not None:
         termination = F.binary_cross_entropy_with_logits(

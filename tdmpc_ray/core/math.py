@@ -17,6 +17,11 @@ def symlog(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.log1p(torch.abs(x))
 
 
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of symlog."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
 def _two_hot_bins(x: Tensor, low: float, high: float, num_bins: int) -> tuple[Tensor, Tensor]:
     """Lower bin (int64) and the share of the bin above it, for symlog(x) on an even grid."""
     position = (symlog(x).clamp(low, high) - low) * ((num_bins - 1) / (high - low))

@@ -66,6 +66,8 @@ def to_official(model: WorldModel, *, flat: bool = False) -> dict[str, Any]:
     cfg = model.cfg
     if model.target_q is None:
         raise ValueError("the published format needs the target heads")
+    if not cfg.simnorm_dim or cfg.num_bins == 1:
+        raise UserError("the published code has no model without SimNorm or without two-hot values")
     low, span = (
         int(x) if x.is_integer() else x for x in (cfg.log_std_min, cfg.log_std_max - cfg.log_std_min)
     )

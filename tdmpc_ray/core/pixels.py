@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tdmpc_ray.core.layers import NormedLinear, simnorm
+from tdmpc_ray.core.layers import latent_layer, simnorm
 
 IMAGE_SIZE = 64
 MAX_SHIFT = 3  # pixels, in each direction
@@ -23,7 +23,7 @@ class PixelEncoder(nn.Module):
         channels: of the stacked frames C.
         num_channels: of each convolution.
         latent_dim: Z.
-        simnorm_dim: group size of SimNorm.
+        simnorm_dim: group size of SimNorm; 0: none.
     """
 
     def __init__(self, channels: int, num_channels: int, latent_dim: int, simnorm_dim: int) -> None:
@@ -37,7 +37,7 @@ class PixelEncoder(nn.Module):
             channels, size = num_channels, (size - kernel) // stride + 1
             self.sizes.append(size)
         features = num_channels * size**2
-        self.projection = None if features == latent_dim else NormedLinear(features, latent_dim, simnorm_dim)
+        self.projection = None if features == latent_dim else latent_layer(features, latent_dim, simnorm_dim)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Images (..., C, 64, 64) of 0 to 255 to latents (..., Z)."""
@@ -45,7 +45,10 @@ class PixelEncoder(nn.Module):
         for i, convolution in enumerate(self.convolutions):
             x = convolution(x if i == 0 else torch.relu(x))
         x = x.flatten(1)
-        x = simnorm(x, self.simnorm_dim) if self.projection is None else self.projection(x)
+        if self.projection is not None:
+            x = self.projection(x)
+        elif self.simnorm_dim:
+            x = simnorm(x, self.simnorm_dim)
         return x.unflatten(0, obs.shape[:-3])
 
 

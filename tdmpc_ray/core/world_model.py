@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tdmpc_ray.core.config import ModelConfig
 from tdmpc_ray.core.kernels import two_hot_value
 from tdmpc_ray.core.layers import EnsembleLinear, EnsembleMLP, NormedLinear, mlp
-from tdmpc_ray.core.math import PolicySample, squashed_gaussian
+from tdmpc_ray.core.math import PolicySample, squashed_gaussian, symexp, symlog, two_hot_cross_entropy
 from tdmpc_ray.core.pixels import PixelEncoder, shift_images
 
 
@@ -140,12 +140,32 @@ class WorldModel(nn.Module):
         return _run(self.dynamics, z, task, action)
 
     def reward_logits(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
-        """Logits over the reward bins, (..., K); latents may serve several actions, as in `next`."""
+        """What `scalar` makes rewards of, (..., K); latents may serve several actions, as in `next`."""
         return _run(self.reward_head, z, task, action)
 
     def reward(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
         """Expected rewards, (..., 1)."""
-        return two_hot_value(self.reward_logits(z, action, task), self.bins)
+        return self.scalar(self.reward_logits(z, action, task))
+
+    def scalar(self, logits: Tensor) -> Tensor:
+        """Rewards or values that logits over the bins (..., K) stand for, (..., 1) float32."""
+        if self.cfg.num_bins == 1:
+            return symexp(logits.float().clamp(self.cfg.vmin, self.cfg.vmax))
+        return two_hot_value(logits, self.bins)
+
+    def scalar_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy with the two-hot encoded target, or with one bin the squared error in symlog space.
+
+        Args:
+            logits: (..., K).
+            target: scalars, broadcastable to (..., 1).
+
+        Returns:
+            Losses, (..., 1).
+        """
+        if self.cfg.num_bins == 1:
+            return (logits.float() - symlog(target)).square()
+        return two_hot_cross_entropy(logits, target, self.cfg.vmin, self.cfg.vmax)
 
     def termination_logit(self, next_z: Tensor, task: TaskContext | None = None) -> Tensor:
         """Logit that the step which led to `next_z` ended the task, (..., 1)."""
@@ -170,7 +190,7 @@ class WorldModel(nn.Module):
         target: bool = False,
         detach: bool = False,
     ) -> Tensor:
-        """Logits over the value bins.
+        """What `scalar` makes values of.
 
         Args:
             z: (..., Z).
@@ -201,7 +221,7 @@ class WorldModel(nn.Module):
     ) -> Tensor:
         """Values of the chosen heads, (J, ..., 1)."""
         logits = self.q_logits(z, action, heads, task, target=target, detach=detach)
-        return two_hot_value(logits, self.bins)
+        return self.scalar(logits)
 
     def world_parameters(self) -> list[nn.Parameter]:
         """Parameters of the world-model step: all but policy prior and target heads."""

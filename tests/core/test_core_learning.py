@@ -1,5 +1,7 @@
 """The update learns what it should, and the same seed gives the same bits."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,9 +32,9 @@ def one_hot_episodes(terminated: bool) -> SequenceReplay:
     return replay
 
 
-def train(replay: SequenceReplay, episodic: bool, num_updates: int) -> WorldModel:
+def train(replay: SequenceReplay, num_updates: int, **settings: Any) -> WorldModel:
     torch.manual_seed(0)
-    model = WorldModel((LENGTH + 1,), 1, ModelConfig(**SMALL, episodic=episodic))
+    model = WorldModel((LENGTH + 1,), 1, ModelConfig(**SMALL, **settings))
     updater = Updater(
         model, UpdateConfig(lr=3e-3, enc_lr_scale=1.0, tau=0.1, consistency_coef=1, value_coef=1), DISCOUNT
     )
@@ -43,8 +45,9 @@ def train(replay: SequenceReplay, episodic: bool, num_updates: int) -> WorldMode
 
 
 @pytest.mark.parametrize("terminated", [False, True])
-def test_truncation_bootstraps_and_termination_does_not(terminated: bool) -> None:
-    model = train(one_hot_episodes(terminated), episodic=terminated, num_updates=600)
+@pytest.mark.parametrize("settings", [{}, {"simnorm_dim": 0}, {"num_bins": 1}], ids=str)
+def test_truncation_bootstraps_and_termination_does_not(terminated: bool, settings: dict[str, int]) -> None:
+    model = train(one_hot_episodes(terminated), 600, episodic=terminated, **settings)
     with torch.no_grad():
         z = model.encode(torch.eye(LENGTH + 1)[:LENGTH])
         value = model.q(z, torch.zeros(len(z), 1), torch.tensor([0, 1])).mean(0).squeeze(-1)
@@ -63,5 +66,5 @@ def test_truncation_bootstraps_and_termination_does_not(terminated: bool) -> Non
 
 def test_same_seed_same_bits() -> None:
     replay = one_hot_episodes(terminated=True)
-    one, two = (train(replay, episodic=True, num_updates=50).state_dict() for _ in range(2))
+    one, two = (train(replay, 50, episodic=True).state_dict() for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)

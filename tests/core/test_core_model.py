@@ -132,6 +132,11 @@ def test_published_defaults_and_discount() -> None:
             "planner.num_elites must not exceed planner.num_samples",
         ),
         ({"overrides": {"model.latent_dim": 20}}, "model.latent_dim must be a multiple of model.simnorm_dim"),
+        (
+            {"overrides": {"model.simnorm_dim": -8}},
+            "model.latent_dim must be a multiple of model.simnorm_dim",
+        ),
+        ({"overrides": {"model.num_bins": 0}}, "model.num_bins must be positive, not 0"),
     ],
 )
 def test_bad_settings_are_refused_with_the_fix(arguments: dict, message: str) -> None:

@@ -118,6 +118,21 @@ def test_layers_wider_than_the_kernels_buffers_run_in_pytorch() -> None:
     assert fused_model(world(**{"model.num_bins": 8193})[0]) is None
 
 
+def test_models_without_simnorm_or_bins_plan_as_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, prev_mean = torch.randn(2, 16), torch.zeros(2, 3, 2)
+    for settings, fusable in (({"model.simnorm_dim": 0}, True), ({"model.num_bins": 1}, False)):
+        model, cfg = world(**settings, **{"model.latent_dim": 16})
+        assert (fused_model(model) is not None) == fusable
+        assert fused_model(model, dtype="bf16") is None
+        noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
+        one = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
+        with monkeypatch.context() as context:
+            context.setattr(sampling, "fused_model", lambda *_: None)
+            two = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-4)
+        assert (one.mean.abs() > 0.01).any()
+
+
 @pytest.mark.parametrize("kind", ["plain", "episodic", "multitask"])
 def test_the_fused_form_in_bf16_stays_near_float32(kind: str) -> None:
     model, _ = world([2, 1] if kind == "multitask" else None, **{"model.episodic": kind == "episodic"})

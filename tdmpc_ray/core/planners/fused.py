@@ -3,8 +3,9 @@
 A plan is thousands of small operations; dispatching them one by one from Python takes longer than
 computing them. Matrix products run in the BLAS that PyTorch ships, in float32 or in bfloat16 with sums in
 float32; there each factor is rounded once, and nothing else. Where that BLAS, a C compiler or float32 weights
-on the CPU are missing, a layer is wider than the kernels' buffers, or a subclass has functions of its own,
-`fused_model` returns None and the planner runs the same functions in PyTorch.
+on the CPU are missing, a layer is wider than the kernels' buffers, a subclass has functions of its own, or
+the model has one bin or (in bfloat16) no SimNorm, `fused_model` returns None and the planner runs the same
+functions in PyTorch.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _functions() -> ctypes.CDLL | None:
     return lib
 
 
-_METHODS = ("next", "reward_logits", "reward", "termination_logit", "pi", "q_logits", "q")  # in C instead
+_METHODS = ("next", "reward_logits", "reward", "termination_logit", "pi", "q_logits", "q", "scalar")  # in C
 
 
 def _networks(model: WorldModel) -> list[nn.Module]:
@@ -112,7 +113,9 @@ def fused_model(model: WorldModel, task: TaskContext | None = None, dtype: str =
     if not all(p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous() for p in parameters):
         return None
     cfg = model.cfg
-    if max(cfg.mlp_dim, cfg.latent_dim, cfg.num_bins) > MAX_DIM:
+    if max(cfg.mlp_dim, cfg.latent_dim, cfg.num_bins) > MAX_DIM or cfg.num_bins == 1:
+        return None
+    if dtype == "bf16" and not cfg.simnorm_dim:
         return None
     return FusedModel(model, task, dtype)
 
