@@ -54,7 +54,9 @@ def evaluate(
 
 def compare(
     experiment: Annotated[str, typer.Argument(help="Name of the experiment in MLflow.")],
-    study: Annotated[str | None, typer.Option(help="Its name or run id. Default: the newest.")] = None,
+    study: Annotated[
+        list[str] | None, typer.Option(help="Its name or run id; repeatable. Default: the newest.")
+    ] = None,
     mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
     out: Annotated[Path | None, typer.Option(help="PNG file, or a folder for it.")] = None,
     over: Annotated[
@@ -65,7 +67,7 @@ def compare(
         ),
     ] = None,
 ) -> None:
-    """Show a study's table and figure from MLflow.
+    """Show the table and figure of studies from MLflow.
 
     The figure has learning curves, and return over parameters; with --over, learning curves over
     published ones.
@@ -75,5 +77,5 @@ def compare(
     from tdmpc_ray.studies.report import compare as compare_study
 
     console = make_console()
-    figure = compare_study(experiment, mlflow_uri, study, out, over=over or (), console=console)
+    figure = compare_study(experiment, mlflow_uri, study or None, out, over=over or (), console=console)
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)

@@ -41,8 +41,9 @@ class ModelConfig:
         require_positive(self, "enc_dim", "mlp_dim", "latent_dim", "num_enc_layers", "num_q", "num_bins")
         require_positive(self, "num_channels")
         require(self.task_dim >= 0, "model.task_dim must not be negative")
+        require(self.simnorm_dim >= 0, "model.simnorm_dim must not be negative")
         require(
-            self.simnorm_dim == 0 or (self.simnorm_dim > 0 and self.latent_dim % self.simnorm_dim == 0),
+            self.simnorm_dim == 0 or self.latent_dim % self.simnorm_dim == 0,
             "model.latent_dim must be a multiple of model.simnorm_dim",
         )
         require(self.num_q >= 2, "model.num_q must be at least 2: targets take the minimum of two heads")

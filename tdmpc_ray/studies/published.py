@@ -141,9 +141,9 @@ def _draw(
 
 
 def _groups(runs: StudyRuns, task: str) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """Curves of the trials that count, by size and setting, with `env_frames`."""
+    """Curves of the trials that count, by size and setting."""
     for size, setting in product(runs.sizes, runs.settings):
         trials = counted(runs.of(task, size, setting))
         chosen = runs.curves[runs.curves["run_id"].isin(trials["run_id"])]
         if len(chosen):
-            yield (size, setting), chosen.assign(env_frames=chosen["env_steps"] * runs.frames_per_step)
+            yield (size, setting), chosen

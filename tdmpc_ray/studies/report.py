@@ -133,7 +133,7 @@ def render_table(runs: StudyRuns) -> Table:
 def compare(
     experiment: str,
     uri: str,
-    study: str | None = None,
+    study: str | Sequence[str] | None = None,
     out: Path | None = None,
     *,
     metric: str | None = None,
@@ -145,7 +145,7 @@ def compare(
     Args:
         experiment: name of the MLflow experiment.
         uri: address of MLflow.
-        study: name or run id of the study; None: the newest one.
+        study: name or run id of the study, or of several to be compared; None: the newest one.
         out: the file (.png, .pdf or .svg), or a folder for it; None: `<study>_<kind>.png` here.
         metric: the metric to compare, such as `eval/return`; None: the one that the tasks are judged by.
         over: published algorithms (see `published.ALGORITHMS`) to draw the study's curves over; none: the

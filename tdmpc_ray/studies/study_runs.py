@@ -11,8 +11,9 @@ import pandas as pd
 
 from tdmpc_ray.core.config import MODEL_SIZES
 from tdmpc_ray.envs.catalog import task_info
-from tdmpc_ray.errors import UserError, nearest, unknown
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect, one_line, sqlite_path
+from tdmpc_ray.studies.mlflow_find import all_runs, find_experiment, find_study
 from tdmpc_ray.studies.study_run import RANDOM_RETURN
 
 PARAM_COUNT = "summary/params_total"
@@ -22,21 +23,22 @@ ENV_FRAMES = "time/env_frames"
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """One study as it stands in MLflow.
+    """One study, or several together, as they stand in MLflow.
 
     Attributes:
+        study: its name, or theirs.
         trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, env_steps,
             hours, steps_per_s, final, best (both of `metric`), and every parameter as `param.<name>`. The
             setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.
-        curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, value.
+        curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, env_frames, value.
         random_returns: task to the random policy's return, as far as known.
-        frames_per_step: environment frames per agent step, 1 if not known.
+        frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
         metric: the metric that `value`, `final` and `best` are of.
     """
 
     experiment: str
     study: str
-    parent_run_id: str
+    parent_run_ids: tuple[str, ...]
     trials: pd.DataFrame
     curves: pd.DataFrame
     random_returns: dict[str, float]
@@ -66,14 +68,14 @@ class StudyRuns:
 
 
 def load_study_runs(
-    experiment: str, uri: str, study: str | None = None, *, metric: str | None = None
+    experiment: str, uri: str, study: str | Sequence[str] | None = None, *, metric: str | None = None
 ) -> StudyRuns:
-    """Read a study's trials and their evaluation curves.
+    """Read the trials of a study, or of several, and their evaluation curves.
 
     Args:
         experiment: name of the MLflow experiment.
         uri: address of MLflow.
-        study: name or run id of the study; None: the newest one.
+        study: name or run id of the study, or of several; None: the newest one.
         metric: which metric to read the curves of; None: the one that the tasks are judged by.
 
     Raises:
@@ -87,9 +89,10 @@ def load_study_runs(
     check_tracking(uri)
     client = connect(absolute_uri(uri))
     try:
-        experiment_id = _experiment_id(client, experiment)
-        parent = _find_parent(client, experiment, experiment_id, study)
-        return _read(client, experiment, experiment_id, parent, metric)
+        experiment_id = find_experiment(client, experiment)
+        wanted = [study] if study is None or isinstance(study, str) else study
+        parents = [find_study(client, experiment, experiment_id, name) for name in wanted]
+        return _read(client, experiment, experiment_id, parents, metric)
     except UserError:
         raise
     except Exception as error:
@@ -115,16 +118,21 @@ def sort_sizes(trials: pd.DataFrame) -> list[str]:
     )
 
 
-def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric: str | None) -> StudyRuns:
-    found = _all_runs(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+def _read(
+    client: Any, experiment: str, experiment_id: str, parents: Sequence[Any], metric: str | None
+) -> StudyRuns:
+    filters = [f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'" for parent in parents]
+    found = [run for of_study in filters for run in all_runs(client, experiment_id, of_study)]
+    name = ", ".join(parent.info.run_name for parent in parents)
     metric = metric or _metric({run.data.params.get("task", "") for run in found})
     rows: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
-    ratios: list[float] = []
+    ratios: list[int] = []
     for run in found:
         params, metrics = run.data.params, run.data.metrics
         who = {
             "run_id": run.info.run_id,
+            "parent": run.data.tags["mlflow.parentRunId"],
             "task": params.get("task", "task"),
             "model_size": params.get("model_size", "default"),
             "seed": params.get("seed", "0"),
@@ -134,11 +142,14 @@ def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric:
             client.get_metric_history(run.info.run_id, metric), key=lambda m: (m.step, m.timestamp)
         )
         curve = {point.step: point.value for point in history}
-        points += [{**who, "env_steps": step, "value": value} for step, value in curve.items()]
         env_steps = int(metrics.get("time/env_steps", max(curve, default=0)))
         seconds = metrics.get(WALL_S) or _duration_s(run)
-        if env_steps and metrics.get(ENV_FRAMES):
-            ratios.append(metrics[ENV_FRAMES] / env_steps)
+        ratio = round(metrics.get(ENV_FRAMES, 0) / env_steps) or 1 if env_steps else 1
+        points += [
+            {**who, "env_steps": step, "env_frames": step * ratio, "value": value}
+            for step, value in curve.items()
+        ]
+        ratios.append(ratio)
         rows.append(
             {
                 **who,
@@ -154,22 +165,19 @@ def _read(client: Any, experiment: str, experiment_id: str, parent: Any, metric:
             }
         )
     if not points:
-        raise UserError(
-            f"study '{parent.info.run_name}' has no '{metric}' in {len(rows)} trials yet: wait for one"
-        )
+        raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
     trials = pd.DataFrame(rows)
     trials["setting"] = _settings(trials)
     curves = pd.DataFrame(points).merge(trials[["run_id", "setting"]], on="run_id")
     curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
-    tasks = trials["task"].unique()
     return StudyRuns(
         experiment=experiment,
-        study=parent.info.run_name,
-        parent_run_id=parent.info.run_id,
+        study=name,
+        parent_run_ids=tuple(parent.info.run_id for parent in parents),
         trials=trials,
         curves=curves,
-        random_returns=_random_returns(parent.data.metrics, tasks) if metric == "eval/return" else {},
-        frames_per_step=round(max(ratios, default=1)),
+        random_returns=_random_returns(parents, trials) if metric == "eval/return" else {},
+        frames_per_step=max(ratios),
         metric=metric,
     )
 
@@ -191,11 +199,12 @@ def _settings(trials: pd.DataFrame) -> pd.Series:
     short = [str(name).rpartition(".")[2] for name in varying]
     labels = [s if short.count(s) == 1 else str(n)[6:] for s, n in zip(short, varying, strict=True)]
     words = [
-        trials[name].map(lambda value, label=label: f"{label}={_short_number(value)}")
+        trials[name].map(lambda x, label=label: "" if pd.isna(x) else f"{label}={_short_number(x)}")
         for name, label in zip(varying, labels, strict=True)
     ]
     return pd.Series(
-        [", ".join(row) for row in zip(*words, strict=True)] if words else "", index=trials.index
+        [", ".join(filter(None, row)) for row in zip(*words, strict=True)] if words else "",
+        index=trials.index,
     )
 
 
@@ -212,61 +221,20 @@ def _natural(text: str) -> list[Any]:
     return [(0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)]
 
 
-def _experiment_id(client: Any, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
-        names = [experiment.name for experiment in client.search_experiments()]
-        raise unknown("MLflow experiment", name, names)
-    return str(found.experiment_id)
-
-
-def _find_parent(client: Any, experiment: str, experiment_id: str, study: str | None) -> Any:
-    parents = _all_runs(client, experiment_id, "tags.kind = 'study'")
-    if not parents:
-        raise UserError(
-            f"experiment '{experiment}' holds no study of tdmpc-ray: run one with `tdmpc-ray tune`"
-        )
-    if study is None:
-        return parents[0]
-    for parent in parents:
-        if study in (parent.info.run_name, parent.info.run_id):
-            return parent
-    names = list(dict.fromkeys(parent.info.run_name for parent in parents))
-    best = nearest(study, names)
-    raise UserError(
-        f"no study '{study}' in experiment '{experiment}': "
-        + (f"did you mean '{best}'?" if best else f"choose one of: {', '.join(names)}")
-    )
-
-
-def _all_runs(client: Any, experiment_id: str, filter_string: str) -> list[Any]:
-    """All runs, newest first."""
-    runs: list[Any] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment_id],
-            filter_string,
-            order_by=["attributes.start_time DESC"],
-            max_results=1000,
-            page_token=token,
-        )
-        runs += page
-        token = page.token
-        if not token:
-            return runs
-
-
 def _duration_s(run: Any) -> float:
     """Seconds from start to end; a run that goes on has no end yet."""
     return (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
 
 
-def _random_returns(metrics: dict[str, float], tasks: Sequence[str]) -> dict[str, float]:
-    """`baseline/random_return` for a single task, `baseline/random_return/<task>` for several."""
-    found = {
-        task: metrics[f"{RANDOM_RETURN}/{task}"] for task in tasks if f"{RANDOM_RETURN}/{task}" in metrics
-    }
-    if not found and len(tasks) == 1 and RANDOM_RETURN in metrics:
-        found = {tasks[0]: metrics[RANDOM_RETURN]}
+def _random_returns(parents: Sequence[Any], trials: pd.DataFrame) -> dict[str, float]:
+    """`baseline/random_return` of a study with a single task, `baseline/random_return/<task>` of others."""
+    found = {}
+    for parent in parents:
+        metrics = parent.data.metrics
+        tasks = trials[trials["parent"] == parent.info.run_id]["task"].unique()
+        for task in tasks:
+            alone = metrics.get(RANDOM_RETURN) if len(tasks) == 1 else None
+            value = metrics.get(f"{RANDOM_RETURN}/{task}", alone)
+            if value is not None:
+                found[task] = value
     return found

@@ -134,7 +134,7 @@ def test_published_defaults_and_discount() -> None:
         ({"overrides": {"model.latent_dim": 20}}, "model.latent_dim must be a multiple of model.simnorm_dim"),
         (
             {"overrides": {"model.simnorm_dim": -8}},
-            "model.latent_dim must be a multiple of model.simnorm_dim",
+            "model.simnorm_dim must not be negative",
         ),
         ({"overrides": {"model.num_bins": 0}}, "model.num_bins must be positive, not 0"),
     ],

@@ -95,6 +95,13 @@ def test_pixels_of_another_latent_size_cannot_be_written() -> None:
         to_official(model)
 
 
+@pytest.mark.parametrize("setting", ["model.simnorm_dim", "model.num_bins"])
+def test_what_the_published_code_cannot_do_is_not_written(setting: str) -> None:
+    cfg = agent_config("tiny", overrides={setting: int(setting.endswith("bins"))}).model
+    with pytest.raises(UserError, match="no model without SimNorm or without two-hot values"):
+        to_official(WorldModel((5,), 2, cfg))
+
+
 def altered(tmp_path: Path, changes: dict[str, Any]) -> Path:
     """A recorded checkpoint with other values; None takes one away."""
     state = torch.load(FIXTURES / "single.pt", weights_only=True)["model"] | changes

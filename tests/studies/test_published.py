@@ -22,12 +22,18 @@ def made_up(task: str, metric: str, seeds: int = 2) -> StudyRuns:
     who = {"task": task, "model_size": "1", "setting": ""}
     trials = [{**who, "run_id": str(s), "status": "FINISHED", "final": 0.5 + 0.2 * s} for s in range(seeds)]
     curves = [
-        {**who, "run_id": trial["run_id"], "env_steps": step, "value": trial["final"] * step / 50_000}
+        {
+            **who,
+            "run_id": trial["run_id"],
+            "env_steps": step,
+            "env_frames": 2 * step,
+            "value": trial["final"] * step / 50_000,
+        }
         for trial in trials
         for step in (0, 20_000, 50_000)
     ]
     trials = [{**trial, "params": 1e6} for trial in trials]
-    return StudyRuns("lab", "made up", "id", pd.DataFrame(trials), pd.DataFrame(curves), {}, 2, metric)
+    return StudyRuns("lab", "made up", ("id",), pd.DataFrame(trials), pd.DataFrame(curves), {}, 2, metric)
 
 
 def test_published_values_are_those_of_the_repository() -> None:

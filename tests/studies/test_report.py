@@ -77,7 +77,7 @@ def test_summary_of_a_study(drive: Any, store: str, tmp_path: Path) -> None:
     run_study(drive, store, tmp_path, "older", sizes=("1",))
     parent = run_study(drive, store, tmp_path, "newer")
     runs = load_study_runs("walkers", store)
-    assert (runs.study, runs.parent_run_id) == ("newer", parent)
+    assert (runs.study, runs.parent_run_ids) == ("newer", (parent,))
     assert runs.sizes == ["tiny", "1", "19"]
     assert runs.frames_per_step == 2
     assert len(runs.curves) == 3 * 3 * 3
@@ -242,3 +242,30 @@ def test_a_figure_goes_where_it_can(drive: Any, store: str, tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*/file/x.png: .*; choose another --out"):
         compare("walkers", store, out=tmp_path / "file" / "x.png", console=quiet)
+
+
+def test_studies_side_by_side_are_told_apart_by_their_settings(
+    drive: Any, store: str, tmp_path: Path
+) -> None:
+    run_study(drive, store, tmp_path, "plain", sizes=("1",), seeds=2)
+    run_study(drive, store, tmp_path, "other task", sizes=("1",), seeds=1, tasks=("cup-catch",))
+    tracker = MLflowTracker(uri=store, experiment="walkers", study="ablation", spool_dir=tmp_path / "spool")
+    tracker.setup()
+    calls = drive(tracker)
+    trial = drive.trial("a", **{"model_size": "1", "seed": 0, "task": "walker-walk", "model.simnorm_dim": 0})
+    calls.start(trial)
+    calls.result(trial, 3000, time__env_steps=3000, time__env_frames=6000, eval__return=100.0)
+    calls.complete(trial)
+    assert tracker.close("FINISHED") is None
+    runs = load_study_runs("walkers", store, ["plain", "ablation", "other task"])
+    assert runs.settings == ["", "simnorm_dim=0"]
+    assert [len(runs.of("walker-walk", "1", setting)) for setting in runs.settings] == [2, 1]
+    assert runs.tasks == ["cup-catch", "walker-walk"]
+    assert runs.random_returns == {"walker-walk": 39.0, "cup-catch": 39.0}
+    console = Console(file=io.StringIO(), width=160)
+    path = compare("walkers", store, ["plain", "ablation"], tmp_path, console=console)
+    assert path.name == "plain__ablation_scaling.png"
+    with pytest.raises(
+        UserError, match="no study 'ablatoin' in experiment 'walkers': did you mean 'ablation'"
+    ):
+        load_study_runs("walkers", store, ["plain", "ablatoin"])
