@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gymnasium import VectorizeMode
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
@@ -17,22 +15,12 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.envs import TaskInfo, check_obs, task_info
 from tdmpc_ray.envs.multitask import action_sizes
-from tdmpc_ray.errors import UserError, unknown
-from tdmpc_ray.rllib.checkpoint import find_checkpoint
+from tdmpc_ray.errors import unknown
+from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
 from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner, read_task_config, task_config
 
 # Where the published implementation departs from its defaults for a whole suite.
 _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
-# RLlib's settings that nothing here reads, and those that do what their names promise.
-_UNREAD = {
-    "lr": "update.lr",
-    "gamma": "update.discount_max",
-    "grad_clip": "update.grad_clip_norm",
-    "train_batch_size": "update.batch_size",
-    "_train_batch_size_per_learner": "update.batch_size",
-    "minibatch_size": "update.batch_size",
-    "num_epochs": "data.utd_ratio",
-}
 _MAX_EVALUATION_ENVS = 32  # in one process
 
 
@@ -170,34 +158,10 @@ class TDMPC2Config(AlgorithmConfig):
         return read_task_config(self.env_config) if self.env is TaskEnv else None
 
     def validate(self) -> None:
-        self._refuse_what_is_not_read()
+        refuse_unread(self)
         super().validate()
         self.agent()
-        if self.episode_length is None:
-            raise UserError("set training(episode_length=...): the catalog does not know this environment")
-        is_set = self.info is not None and bool(self.info.tasks)
-        if is_set and VectorizeMode(self.gym_env_vectorize_mode) != VectorizeMode.SYNC:
-            raise UserError("a set of tasks needs gym_env_vectorize_mode=SYNC, to share its tasks out")
-        if self.videos and (self.info is None or self.total_steps is None):
-            raise UserError("videos need a task of the catalog and total_steps: they are filmed at the end")
-        if self.num_learners > 1:
-            raise UserError(f"num_learners={self.num_learners} is not supported yet: use 0 or 1")
-        for name in (
-            "steps_per_iteration",
-            "updates_per_call",
-            "eval_every",
-            "total_steps",
-            "episode_length",
-        ):
-            value = getattr(self, name)
-            if value is None and name in ("eval_every", "total_steps"):
-                continue
-            if not isinstance(value, int) or value <= 0:
-                raise UserError(f"{name} must be a positive whole number, not {value!r}")
-        if self.start_from is not None:
-            find_checkpoint(Path(self.start_from))
-        if not 0 <= self.max_time_s_per_iteration < math.inf:
-            raise UserError(f"max_time_s_per_iteration must not be {self.max_time_s_per_iteration}")
+        check_values(self)
         if self.num_learners == 0 and vars(self)["num_cpus_per_learner"] == "auto":
             # The learner is the main process; RLlib would raise `num_cpus_for_main_process` to a whole CPU.
             self.learners(num_cpus_per_learner=0)
@@ -205,23 +169,8 @@ class TDMPC2Config(AlgorithmConfig):
             # RLlib builds evaluation runners only where an interval is set, and counts it in iterations.
             self.evaluation_interval = sys.maxsize
 
-    def _refuse_what_is_not_read(self) -> None:
-        """A setting without effect is a silent error."""
-        defaults = vars(AlgorithmConfig())
-        for name, ours in _UNREAD.items():
-            if getattr(self, name) != defaults[name]:
-                theirs = name.removeprefix("_")
-                raise UserError(f"TD-MPC2 does not read '{theirs}': set overrides={{'{ours}': ...}} instead")
-        unit, duration = self.evaluation_duration_unit, self.evaluation_duration
-        if unit != "episodes" or not isinstance(duration, int) or duration <= 0:
-            raise UserError(f"evaluation_duration must be a number of episodes, not {duration!r} {unit}")
-        if not self._equal_episodes and (self.evaluation_config or {}).get("num_envs_per_env_runner", 1) > 1:
-            raise UserError(
-                "evaluation_config: num_envs_per_env_runner above 1 favours short episodes: leave it out"
-            )
-
     @property
-    def _equal_episodes(self) -> bool:
+    def equal_episodes(self) -> bool:
         """Whether every episode is known to last until its time limit."""
         return self.info is not None and not self.info.can_terminate
 
@@ -231,7 +180,7 @@ class TDMPC2Config(AlgorithmConfig):
             # One batch of plans serves all episodes; but where episodes differ in length, the first to end
             # would be the short ones, so there each runner plays one after the other.
             share = -(-self.evaluation_duration // max(self.evaluation_num_env_runners, 1))
-            rounds = -(-share // _MAX_EVALUATION_ENVS) if self._equal_episodes else share
+            rounds = -(-share // _MAX_EVALUATION_ENVS) if self.equal_episodes else share
             config.num_envs_per_env_runner = -(-share // rounds)
         return config
 

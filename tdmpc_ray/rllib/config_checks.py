@@ -1,0 +1,74 @@
+"""What `TDMPC2Config.validate` refuses."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gymnasium import VectorizeMode
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.checkpoint import find_checkpoint
+
+if TYPE_CHECKING:
+    from tdmpc_ray.rllib.config import TDMPC2Config
+
+# RLlib's settings that nothing here reads, and those that do what their names promise.
+_UNREAD = {
+    "lr": "update.lr",
+    "gamma": "update.discount_max",
+    "grad_clip": "update.grad_clip_norm",
+    "train_batch_size": "update.batch_size",
+    "_train_batch_size_per_learner": "update.batch_size",
+    "minibatch_size": "update.batch_size",
+    "num_epochs": "data.utd_ratio",
+}
+
+
+def check_values(config: TDMPC2Config) -> None:
+    """Refuse values that would fail, or mislead, later in the run.
+
+    Raises:
+        UserError: says which and what to do.
+    """
+    if config.episode_length is None:
+        raise UserError("set training(episode_length=...): the catalog does not know this environment")
+    is_set = config.info is not None and bool(config.info.tasks)
+    if is_set and VectorizeMode(config.gym_env_vectorize_mode) != VectorizeMode.SYNC:
+        raise UserError("a set of tasks needs gym_env_vectorize_mode=SYNC, to share its tasks out")
+    if config.videos and (config.info is None or config.total_steps is None):
+        raise UserError("videos need a task of the catalog and total_steps: they are filmed at the end")
+    if config.num_learners > 1:
+        raise UserError(f"num_learners={config.num_learners} is not supported yet: use 0 or 1")
+    for name in ("steps_per_iteration", "updates_per_call", "eval_every", "total_steps", "episode_length"):
+        value = getattr(config, name)
+        if value is None and name in ("eval_every", "total_steps"):
+            continue
+        if not isinstance(value, int) or value <= 0:
+            raise UserError(f"{name} must be a positive whole number, not {value!r}")
+    if config.start_from is not None:
+        find_checkpoint(Path(config.start_from))
+    if not 0 <= config.max_time_s_per_iteration < math.inf:
+        raise UserError(f"max_time_s_per_iteration must not be {config.max_time_s_per_iteration}")
+
+
+def refuse_unread(config: TDMPC2Config) -> None:
+    """Refuse RLlib's settings that nothing here reads: a setting without effect is a silent error.
+
+    Raises:
+        UserError: says which, and what to set instead.
+    """
+    defaults = vars(AlgorithmConfig())
+    for name, ours in _UNREAD.items():
+        if getattr(config, name) != defaults[name]:
+            theirs = name.removeprefix("_")
+            raise UserError(f"TD-MPC2 does not read '{theirs}': set overrides={{'{ours}': ...}} instead")
+    unit, duration = config.evaluation_duration_unit, config.evaluation_duration
+    if unit != "episodes" or not isinstance(duration, int) or duration <= 0:
+        raise UserError(f"evaluation_duration must be a number of episodes, not {duration!r} {unit}")
+    if not config.equal_episodes and (config.evaluation_config or {}).get("num_envs_per_env_runner", 1) > 1:
+        raise UserError(
+            "evaluation_config: num_envs_per_env_runner above 1 favours short episodes: leave it out"
+        )
