@@ -63,6 +63,10 @@ def make_env(
         from tdmpc_ray.envs.metaworld import MetaWorldEnv
 
         return MetaWorldEnv(info, seed, render_mode)
+    if info.suite == "myosuite":
+        from tdmpc_ray.envs.myosuite import MyoSuiteEnv
+
+        return MyoSuiteEnv(info, seed, render_mode)
     from tdmpc_ray.envs.dmcontrol import DMControlEnv
 
     env = DMControlEnv(info, seed, render_mode)

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tdmpc_ray.envs import registered
-from tdmpc_ray.envs.tables import CUSTOM_TASKS, METAWORLD_SIZES, METAWORLD_TASKS, SUITE_TASKS, TASK_SETS
+from tdmpc_ray.envs.tables import (
+    CUSTOM_TASKS,
+    METAWORLD_SIZES,
+    METAWORLD_TASKS,
+    MYOSUITE_ACTION_SIZE,
+    MYOSUITE_TASKS,
+    SUITE_TASKS,
+    TASK_SETS,
+)
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError
 
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
 
 DMCONTROL_STEPS = 500
 METAWORLD_STEPS = 100
+MYOSUITE_STEPS = 100
 GYM_DEFAULT_STEPS = 1000
 SIMULATOR_REPEAT = 2
 
@@ -58,14 +67,28 @@ _METAWORLD: dict[str, TaskInfo] = {
     )
     for task in METAWORLD_TASKS.split()
 }
+_MYOSUITE: dict[str, TaskInfo] = {
+    f"myo-hand-{task}{ending}": TaskInfo(
+        f"myo-hand-{task}{ending}",
+        "myosuite",
+        MYOSUITE_STEPS,
+        1,
+        "success",
+        f"myoHand{name}{kind}-v0",
+        obs_size,
+        MYOSUITE_ACTION_SIZE,
+    )
+    for task, name, obs_size in MYOSUITE_TASKS
+    for ending, kind in (("", "Fixed"), ("-hard", "Random"))
+}
 
 
 def list_tasks(suite: str | None = None) -> list[str]:
-    """Return the sorted names of all DMControl, Meta-World and registered tasks, or of one suite.
+    """Return the sorted names of all tasks but Gymnasium's, or of one suite.
 
     Args:
-        suite: "dmcontrol", "metaworld", "registered" (see `register_task`), "gymnasium" (every id, of any
-            action space), or None.
+        suite: "dmcontrol", "metaworld", "myosuite", "registered" (see `register_task`), "gymnasium" (every
+            id, of any action space), or None.
 
     Raises:
         UserError: for another suite name.
@@ -73,11 +96,12 @@ def list_tasks(suite: str | None = None) -> list[str]:
     names = {
         "dmcontrol": lambda: sorted({info.name for info in _DMCONTROL.values()}),
         "metaworld": lambda: sorted(_METAWORLD),
+        "myosuite": lambda: sorted(_MYOSUITE),
         "registered": registered.names,
         "gymnasium": lambda: [f"gym:{key}" for key in sorted(_gym_registry())],
     }
     if suite is None:
-        return [name for group in ("dmcontrol", "metaworld", "registered") for name in names[group]()]
+        return [name for group in names if group != "gymnasium" for name in names[group]()]
     if suite not in names:
         raise UserError(f"unknown suite '{suite}': choose one of: {', '.join(names)}")
     return names[suite]()
@@ -87,9 +111,9 @@ def task_info(name: str) -> TaskInfo:
     """Look a task up by name.
 
     Args:
-        name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where
-            importing MODULE registers ID), or the name of a registered task; for several tasks that one model
-            learns "mt30", "mt80" or "TASK+TASK+...".
+        name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "myo-NAME" (MyoSuite), "gym:ID" or
+            "gym:MODULE:ID" (Gymnasium, where importing MODULE registers ID), or that of a registered task;
+            for several tasks that one model learns "mt30", "mt80" or "TASK+TASK+...".
 
     Raises:
         UserError: unknown name; the message names the nearest one.
@@ -128,7 +152,7 @@ def _set_info(name: str) -> TaskInfo:
 
 
 def _built_in(name: str) -> TaskInfo | None:
-    return _METAWORLD.get(name) or _DMCONTROL.get(name.replace("-", "_"))
+    return _METAWORLD.get(name) or _MYOSUITE.get(name) or _DMCONTROL.get(name.replace("-", "_"))
 
 
 def register_task(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from tdmpc_ray.envs import task_sizes
 from tdmpc_ray.envs.catalog import list_tasks, task_info
+from tdmpc_ray.envs.extras import MODULES, missing
 from tdmpc_ray.envs.gym import UnsupportedSpacesError
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError, reason
-
-_MODULES = {"dmcontrol": "dm_control", "metaworld": "metaworld"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,9 @@ def find_tasks(pattern: str = "") -> list[TaskInfo]:
 
 def task_status(info: TaskInfo) -> TaskStatus:
     """Whether a task can be built here; tasks whose sizes no table holds are built to find out."""
-    if module := _MODULES.get(info.suite):
-        installed = "yes" if importlib.util.find_spec(module) else f"no: pip install {module}"
-        return TaskStatus(info.obs_size, info.action_size, installed)
+    if info.suite in MODULES:
+        command = missing(info.suite)
+        return TaskStatus(info.obs_size, info.action_size, f"no: {command}" if command else "yes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium warns of each task of an older version

@@ -60,6 +60,16 @@ METAWORLD_TASKS = (
     "bin-picking box-close door-lock door-unlock hand-insert"
 )
 
+# Task, MyoSuite's name of it, size of observations; each also as NAME-hard, with a goal that changes.
+MYOSUITE_TASKS = (
+    ("reach", "Reach", 115),
+    ("pose", "Pose", 108),
+    ("obj-hold", "ObjHold", 91),
+    ("key-turn", "KeyTurn", 93),
+    ("pen-twirl", "PenTwirl", 83),
+)
+MYOSUITE_ACTION_SIZE = 39
+
 _MT30 = (
     "walker-stand walker-walk walker-run cheetah-run reacher-easy reacher-hard acrobot-swingup "
     "pendulum-swingup cartpole-balance cartpole-balance-sparse cartpole-swingup cartpole-swingup-sparse "
