@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median, pstdev
 
 import numpy as np
 import torch
 
 from tdmpc_ray.envs import make_env
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
 
 PLANNERS: dict[str, dict[str, object]] = {
@@ -48,8 +49,11 @@ def main() -> None:
     for name, settings in PLANNERS.items():
         returns = evaluate_checkpoint(arguments.checkpoint, arguments.episodes, settings=settings)["returns"]
         ms = milliseconds(arguments.checkpoint, settings)
-        print(f"| {name} | {fmean(returns):.0f} | {stdev(returns):.0f} | {ms:.1f} |", flush=True)
+        print(f"| {name} | {fmean(returns):.0f} | {pstdev(returns):.0f} | {ms:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -110,4 +110,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from tdmpc_ray.errors import UserError
+
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -99,7 +99,7 @@ def test_a_model_of_several_tasks_comes_in_with_them(
         return cli.main(["import-official", "theirs.pt", "--task", task, "--out", out, "--steps", "10"])
 
     for task, message in (
-        ("mw-reach", "holds a model of 2 tasks, and --task names one task"),
+        ("mw-reach", "holds a model of 2 tasks, and --task names one task: name mt30, mt80 or"),
         ("mt30", "holds a model of 2 tasks, and --task names 30 tasks"),
         (
             "mw-reach+pendulum-swingup",
@@ -164,7 +164,10 @@ def test_training_goes_on_from_published_networks(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["import-official", "absent.pt", "--task", TASK, "--out", "o"], "cannot read absent.pt as a check"),
+        (
+            ["import-official", "absent.pt", "--task", TASK, "--out", "o"],
+            "cannot read absent.pt: No such file",
+        ),
         (["import-official", "theirs.pt", "--task", "walker-wlk", "--out", "o"], "unknown task 'walker-wlk'"),
         (
             ["import-official", "theirs.pt", "--task", TASK, "--out", "o"],

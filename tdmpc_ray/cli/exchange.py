@@ -49,6 +49,8 @@ def import_official(
     from tdmpc_ray.studies.spec import make_study
     from tdmpc_ray.studies.study_folder import begin
 
+    if out.exists() and not out.is_dir():
+        raise UserError(f"cannot write to {out}: it is a file; choose another --out")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} is not empty: choose another --out")
     name = task_info(task).name
@@ -70,7 +72,7 @@ def import_official(
     )
     begin(study, out, None)
     differing = f", with {settings}" if settings else ""
-    print(f"imported: model size {size}{differing}")
+    print(f"imported: model size {size}{differing}; it plans as published (preset paper)")
     print(f"play it with: tdmpc-ray evaluate {out}")
     print(f"train it on with: tdmpc-ray train --resume {out}")
 

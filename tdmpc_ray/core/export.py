@@ -114,21 +114,26 @@ def export(program: Program, path: Path, file_format: str) -> None:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            exported = torch.export.export(module, inputs)
+            for node in exported.graph.nodes:
+                node.meta.pop("stack_trace", None)  # tells of folders on this machine
             if file_format == "torch":
                 buffer = io.BytesIO()
-                torch.export.save(torch.export.export(module, inputs), buffer)
+                torch.export.save(exported, buffer)
                 path.write_bytes(buffer.getvalue())
                 return
-            torch.onnx.export(
-                module,
-                inputs,
-                str(path),
+            onnx = torch.onnx.export(
+                exported,
                 input_names=list(program.inputs),
                 output_names=list(program.outputs),
                 dynamo=True,
-                external_data=False,
                 verbose=False,
             )
+            assert onnx is not None
+            for part in (onnx.model.graph, *onnx.model.functions.values()):
+                for node in part:
+                    node.metadata_props.clear()
+            onnx.save(str(path), external_data=False)
     except ImportError as error:
         raise UserError(f"ONNX needs {error.name}: pip install 'tdmpc-ray[onnx]'") from None
     except OSError as error:

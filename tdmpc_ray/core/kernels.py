@@ -228,8 +228,17 @@ def norm_act(
     dtype, x = x.dtype, x.float() + offset
     x = F.layer_norm(F.dropout(x, dropout) if dropout else x, x.shape[-1:])
     x = torch.addcmul(bias, x, weight)
-    x = x.unflatten(-1, (-1, simnorm_dim)).softmax(-1).flatten(-2) if simnorm_dim else F.mish(x)
+    x = x.unflatten(-1, (-1, simnorm_dim)).softmax(-1).flatten(-2) if simnorm_dim else _mish(x)
     return x.to(dtype)
+
+
+def _mish(x: Tensor) -> Tensor:
+    if not torch.compiler.is_exporting():
+        return F.mish(x)
+    # ONNX has no Mish, and its softplus would take most of a plan's time.
+    e = x.clamp(max=20).exp()
+    n = e * (e + 2)
+    return x * (n / (n + 2))
 
 
 def two_hot_value(logits: Tensor, bins: Tensor) -> Tensor:

@@ -116,8 +116,12 @@ def read_published(path: Path) -> Published:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles end in any kind of error
-        raise UserError(f"cannot read {path} as a checkpoint: {reason(error)}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or reason(error)}") from None
+    except Exception:  # of any kind, with advice that is not for users: to trust the file, for instance
+        raise UserError(
+            f"cannot read {path} as a checkpoint: it is damaged, or holds something else than tensors"
+        ) from None
     state = state.get("model", state) if isinstance(state, dict) else {}
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         state = {}

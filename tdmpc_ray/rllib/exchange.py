@@ -66,7 +66,9 @@ def export_official(checkpoint: Path, file: Path, *, flat: bool = False) -> None
     try:
         torch.save({"model": state}, file)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {file}: {str(error).splitlines()[0]}") from None
+        hint = "it is a folder" if file.is_dir() else "is there such a folder?"
+        why = getattr(error, "strerror", None) or hint
+        raise UserError(f"cannot write {file}: {why}") from None
 
 
 def _check_tasks(
@@ -77,7 +79,8 @@ def _check_tasks(
     if num != len(info.tasks):
         holds = f"{num} tasks" if num else "one task"
         asked = f"{len(info.tasks)} tasks" if info.tasks else "one task"
-        raise UserError(f"{file} holds a model of {holds}, and --task names {asked}: mt30, mt80 or TASK+TASK")
+        example = "mt30, mt80 or TASK+TASK" if num else "a single one, such as walker-walk"
+        raise UserError(f"{file} holds a model of {holds}, and --task names {asked}: name {example}")
     if info.tasks and action_dims is not None and action_dims != (ours := action_sizes(info)):
         first = next(i for i, sizes in enumerate(zip(action_dims, ours, strict=True)) if len(set(sizes)) > 1)
         raise UserError(

@@ -125,7 +125,7 @@ class _Run:
         )
         if study.steps <= (random_steps := study.random_steps()):
             self.say(
-                f"note: nothing will be learned, as the first {random_steps:,} steps are random: "
+                f"note: nothing will be learned, as updates begin after {random_steps:,} steps: "
                 "take more steps, or set data.seed_steps"
             )
         if study.foresees_termination():

@@ -237,8 +237,9 @@ def document(rows: list[Row], rates: dict[str, float], build_s: float, largest: 
 The reference (`tests/reference.py`) is the published algorithm in plain float32 PyTorch, with all its
 operations: five heads where two count, the policy's trajectories valued in every iteration. *ref. over*: its
 time over that of its own matrix products at the rate of GEMM. The floor is what the products that are needed
-(`core/cost.py`: two heads) cost at the rate of `torch.mm` in the row's type. *eager* is PyTorch's operations,
-*compiled* the fused kernels; building them takes {build_s:.1f} s, once per machine.
+(`core/cost.py`: two heads, shared first products) cost at the rate of `torch.mm` in the row's type; the
+kernels' plans in bf16 lie below it where MKL's product of bf16 factors is faster than that. *eager* is
+PyTorch's operations, *compiled* the fused kernels; building them takes {build_s:.1f} s, once per machine.
 
 """ + "\n".join(
         [

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,16 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     program = make_program(model, cfg, 0.97, "policy")
     with pytest.raises(UserError, match="cannot write"):
         export(program, tmp_path / "no" / "file", "torch")
+
+
+def test_files_tell_nothing_of_the_machine_that_made_them(tmp_path: Path) -> None:
+    agent, model = agent_and_model()
+    here = str(Path(__file__).parents[2]).encode()
+    for file_format in RUN:
+        file = tmp_path / file_format
+        export(make_program(model, agent.planner, 0.97, "policy"), file, file_format)
+        parts = [file.read_bytes()]
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                parts = [archive.read(name) for name in archive.namelist()]
+        assert all(here not in part for part in parts)

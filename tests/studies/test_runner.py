@@ -278,5 +278,5 @@ def test_a_study_of_random_steps_alone_is_said_to_learn_nothing(
         study = make_study({**runner_stub.values(store), "steps": steps, "set": settings})
         with pytest.raises(UserError, match="far enough"):
             run_study(study, tmp_path / str(number), trainable=Stub, console=Console(file=printed, width=200))
-        note = "note: nothing will be learned, as the first 1,000 steps are random: take more steps, or set"
+        note = "note: nothing will be learned, as updates begin after 1,000 steps: take more steps, or set"
         assert (note in printed.getvalue()) == (number == 0)
