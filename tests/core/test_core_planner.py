@@ -350,3 +350,15 @@ def test_the_gradient_planner_begins_with_the_last_plan_and_the_policy_s() -> No
         assert distance.min() < 1e-3
         executed.add("last plan" if distance.argmin() == 0 else "policy")
     assert executed == {"last plan", "policy"}
+
+
+def test_plans_keep_their_packed_weights_in_one_place() -> None:
+    model, cfg = world()
+    seen = []
+    for _ in range(3):
+        noise = PlanNoise.sample(model, cfg, 1, torch.Generator().manual_seed(0))
+        plan(model, torch.rand(1, 64), torch.zeros(1, 3, 2), cfg, noise, discount=0.9, explore=False)
+        seen.append({index: buffer.data_ptr() for index, buffer in fused._buffers.get(model, {}).items()})
+    assert seen[0] == seen[1] == seen[2]
+    # Dynamics, reward, policy and two heads, of three layers each.
+    assert len(seen[0]) == (15 if fused._packing() else 0)

@@ -63,7 +63,7 @@ def make_tracker(uri: str, folder: Path, **values: Any) -> MLflowTracker:
 
 def make_tuner(folder: Path, space: dict[str, Any], *callbacks: tune.Callback) -> tune.Tuner:
     return tune.Tuner(
-        tune.with_resources(train, {"cpu": 1}),
+        tune.with_resources(train, {"cpu": 2}),  # two trials at once
         param_space=space,
         run_config=tune.RunConfig(
             name="toy", storage_path=str(folder), callbacks=list(callbacks), verbose=0, log_to_file=False
@@ -137,7 +137,7 @@ def test_a_study_with_a_failing_trial(
 
 def test_ctrl_c_then_restore_keeps_the_runs(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -> None:
     tracker = make_tracker(store, tmp_path / "spool")
-    # Three trials on two cores: the third never starts before the interrupt.
+    # Of three trials two at once: the third never starts before the interrupt.
     space = {"seed": tune.grid_search([0, 1, 2])}
     make_tuner(tmp_path / "tune", space, tracker, InterruptAt(4)).fit()
     before = mlflow_read.runs(store, "exp")

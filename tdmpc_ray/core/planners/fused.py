@@ -14,6 +14,7 @@ import ctypes
 import functools
 import itertools
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +67,13 @@ def _packing() -> ctypes.CDLL | None:
     return library
 
 
-def _pack(weight: Tensor, columns: int) -> Tensor:
-    """The first columns of `weight` (out, in), for `SGEMM_COMPUTE` with any number of rows."""
+# Of each model, for what is packed of its weights: kept, because MKL asks for megabytes more than it touches,
+# and reserving so much for every plan would leave the heap full of holes.
+_buffers: WeakKeyDictionary[WorldModel, dict[int, Tensor]] = WeakKeyDictionary()
+
+
+def _pack(weight: Tensor, columns: int, buffers: dict[int, Tensor], index: int) -> Tensor:
+    """The first columns of `weight` (out, in) for `SGEMM_COMPUTE`, with any rows, in a kept buffer."""
     mkl = _packing()
     assert mkl is not None
     # Fortran takes addresses, and what it is told of the rows changes nothing.
@@ -75,7 +81,9 @@ def _pack(weight: Tensor, columns: int) -> Tensor:
         ctypes.byref(ctypes.c_int(n)) for n in (len(weight), 512, columns, weight.stride(0))
     )
     size = mkl.SGEMM_PACK_GET_SIZE(b"A", out, rows, in_dim)
-    packed = torch.empty(size // 4 + 1)  # reserved: MKL asks for more than it touches
+    packed = buffers.get(index)
+    if packed is None or packed.nbytes < size:
+        packed = buffers[index] = torch.empty(size // 4 + 1)
     one = ctypes.byref(_F32(1.0))
     data, to = _PTR(weight.data_ptr()), _PTR(packed.data_ptr())
     mkl.SGEMM_PACK(b"A", b"T", out, rows, in_dim, one, data, stride, to)
@@ -123,6 +131,8 @@ def fused_model(model: WorldModel, task: TaskContext | None = None, dtype: str =
 class FusedModel:
     """Made anew for every plan: views the weights of a `WorldModel`, or copies them as the BLAS wants them.
 
+    Those copies overwrite the ones of the same model's last plan.
+
     Args:
         model: the weights.
         task: of each environment (N, ...), for a multi-task model.
@@ -136,6 +146,7 @@ class FusedModel:
         self._lib, self._gemm, self._model, self._bins = lib, gemm, model, model.bins.data_ptr()
         cfg = model.cfg
         self._kept: list[Tensor] = []  # what the structures point to and nobody else holds
+        self._packs, self._buffers = itertools.count(), _buffers.setdefault(model, {})
         self._dynamics = self._mlp(_sequential(model.dynamics), task, cfg.simnorm_dim)
         self._reward = self._mlp(_sequential(model.reward_head), task)
         self._pi = self._mlp(_sequential(model.policy), task)
@@ -164,8 +175,8 @@ class FusedModel:
         if (mkl := _packing()) is not None and self._dtype == torch.float32:
             mlp.compute = ctypes.cast(mkl.SGEMM_COMPUTE, _PTR).value
             for i, (weight, *_) in enumerate(layers):
-                self._kept.append(_pack(weight, z_dim if i == 0 else weight.shape[1]))
-                mlp.packed[i] = self._kept[-1].data_ptr()
+                packed = _pack(weight, z_dim if i == 0 else weight.shape[1], self._buffers, next(self._packs))
+                mlp.packed[i] = packed.data_ptr()
         if task is not None:
             columns = first[:, z_dim : z_dim + task.embedding.shape[-1]]
             self._kept.append(torch.addmm(bias, task.embedding, columns.T).float())
