@@ -56,6 +56,10 @@ def make_env(
         task = registered.find(info.name)
         assert task is not None
         return make_registered(task, seed, render_mode)
+    if info.suite == "maniskill":
+        from tdmpc_ray.envs.maniskill import ManiSkillEnv
+
+        return ManiSkillEnv(info, seed, render_mode)
     if render_mode is not None or obs == "rgb":
         # Before the simulators are imported, as they settle on an OpenGL library then.
         require_gl()

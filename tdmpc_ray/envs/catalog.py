@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tdmpc_ray.envs import registered
 from tdmpc_ray.envs.tables import (
     CUSTOM_TASKS,
+    MANISKILL_TASKS,
     METAWORLD_SIZES,
     METAWORLD_TASKS,
     MYOSUITE_ACTION_SIZE,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DMCONTROL_STEPS = 500
 METAWORLD_STEPS = 100
+MANISKILL_STEPS = 100
 MYOSUITE_STEPS = 100
 GYM_DEFAULT_STEPS = 1000
 SIMULATOR_REPEAT = 2
@@ -82,13 +84,18 @@ _MYOSUITE: dict[str, TaskInfo] = {
     for ending, kind in (("", "Fixed"), ("-hard", "Random"))
 }
 
+_MANISKILL: dict[str, TaskInfo] = {
+    name: TaskInfo(name, "maniskill", MANISKILL_STEPS, SIMULATOR_REPEAT, "success", simulator_id, obs, act)
+    for name, simulator_id, obs, act in MANISKILL_TASKS
+}
+
 
 def list_tasks(suite: str | None = None) -> list[str]:
     """Return the sorted names of all tasks but Gymnasium's, or of one suite.
 
     Args:
-        suite: "dmcontrol", "metaworld", "myosuite", "registered" (see `register_task`), "gymnasium" (every
-            id, of any action space), or None.
+        suite: "dmcontrol", "metaworld", "maniskill", "myosuite", "registered" (see `register_task`),
+            "gymnasium" (every id, of any action space), or None.
 
     Raises:
         UserError: for another suite name.
@@ -96,6 +103,7 @@ def list_tasks(suite: str | None = None) -> list[str]:
     names = {
         "dmcontrol": lambda: sorted({info.name for info in _DMCONTROL.values()}),
         "metaworld": lambda: sorted(_METAWORLD),
+        "maniskill": lambda: sorted(_MANISKILL),
         "myosuite": lambda: sorted(_MYOSUITE),
         "registered": registered.names,
         "gymnasium": lambda: [f"gym:{key}" for key in sorted(_gym_registry())],
@@ -111,9 +119,9 @@ def task_info(name: str) -> TaskInfo:
     """Look a task up by name.
 
     Args:
-        name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "myo-NAME" (MyoSuite), "gym:ID" or
-            "gym:MODULE:ID" (Gymnasium, where importing MODULE registers ID), or that of a registered task;
-            for several tasks that one model learns "mt30", "mt80" or "TASK+TASK+...".
+        name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "pick-cube", ... (ManiSkill), "myo-NAME"
+            (MyoSuite), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where importing MODULE registers ID), or that
+            of a registered task; for several tasks that one model learns "mt30", "mt80" or "TASK+TASK+...".
 
     Raises:
         UserError: unknown name; the message names the nearest one.
@@ -152,7 +160,10 @@ def _set_info(name: str) -> TaskInfo:
 
 
 def _built_in(name: str) -> TaskInfo | None:
-    return _METAWORLD.get(name) or _MYOSUITE.get(name) or _DMCONTROL.get(name.replace("-", "_"))
+    for suite in (_METAWORLD, _MANISKILL, _MYOSUITE):
+        if name in suite:
+            return suite[name]
+    return _DMCONTROL.get(name.replace("-", "_"))
 
 
 def register_task(

@@ -11,6 +11,7 @@ from tdmpc_ray.errors import UserError
 MODULES = {
     "dmcontrol": ("dm_control", "pip install dm_control"),
     "metaworld": ("metaworld", "pip install metaworld"),
+    "maniskill": ("mani_skill", "pip install 'tdmpc-ray[maniskill]'"),
     "myosuite": ("myosuite", "pip install 'tdmpc-ray[myosuite]' && pip install --no-deps myosuite==2.11.6"),
 }
 

@@ -70,6 +70,15 @@ MYOSUITE_TASKS = (
 )
 MYOSUITE_ACTION_SIZE = 39
 
+# Task, ManiSkill 3's id of it, sizes of observation and action.
+MANISKILL_TASKS = (
+    ("lift-cube", "", 35, 4),  # built by us, `envs/maniskill_lift.py`
+    ("pick-cube", "PickCube-v1", 42, 4),
+    ("stack-cube", "StackCube-v1", 48, 4),
+    ("pick-ycb", "PickSingleYCB-v1", 45, 7),
+    ("turn-faucet", "TurnFaucet-v1", 33, 7),
+)
+
 _MT30 = (
     "walker-stand walker-walk walker-run cheetah-run reacher-easy reacher-hard acrobot-swingup "
     "pendulum-swingup cartpole-balance cartpole-balance-sparse cartpole-swingup cartpole-swingup-sparse "

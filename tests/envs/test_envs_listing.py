@@ -19,7 +19,7 @@ def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def test_one_line_for_each_task(capsys: pytest.CaptureFixture[str]) -> None:
     header, *rows, hint = lines(capsys)
     assert header.split() == ["task", "suite", "obs", "act", "steps", "metric", "installed"]
-    assert len(rows) == 138
+    assert len(rows) == 143
     table = {row.split()[0]: row.split()[1:] for row in rows}
     assert table["walker-walk"] == ["dmcontrol", "24", "6", "500", "return", "yes"]
     assert table["dog-run"] == ["dmcontrol", "223", "38", "500", "return", "yes"]
