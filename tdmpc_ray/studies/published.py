@@ -24,7 +24,7 @@ from tdmpc_ray.studies.study_runs import StudyRuns, counted
 ALGORITHMS = ("tdmpc2", "tdmpc2-pixels", "tdmpc", "dreamerv3", "sac")
 _GREYS = ("#222222", "#7a7a7a", "#a8a8a8", "#c0a080", "#a0b0c0")
 _METRICS = {"eval/return": "reward", "eval/success": "success"}
-_WIDER = 1.3  # how far the axis goes on behind the study's last evaluation
+_WIDER = 1.03  # for the last dots
 
 
 def published_curves(algorithm: str, task: str, metric: str = "eval/return") -> pd.DataFrame:
@@ -51,11 +51,15 @@ def published_curves(algorithm: str, task: str, metric: str = "eval/return") -> 
 
 
 def against_published(runs: StudyRuns, algorithms: Sequence[str]) -> pd.DataFrame:
-    """The study's last evaluations beside the published values at the same number of frames.
+    """The study's evaluations beside the published ones, where both were made.
+
+    Published curves have a point every 50,000 or 100,000 frames, and what lies between two of them is not
+    known. So the study is compared at the last of these points that it has reached.
 
     Returns:
         One row per task, model size, setting and algorithm: columns task, model_size, setting, env_frames,
-        seeds, value (mean over seeds), algorithm, published (mean over its seeds, interpolated).
+        seeds, value (mean over seeds), algorithm, published (mean over its seeds) and published_from, the
+        first point. A study that has not come so far has its last evaluation and NaN for `published`.
 
     Raises:
         UserError: unknown algorithm, or it was published for none of these tasks.
@@ -67,18 +71,22 @@ def against_published(runs: StudyRuns, algorithms: Sequence[str]) -> pd.DataFram
             if published.empty:
                 continue
             places, values = aligned(published, "env_frames", "seed")
+            places, values = places[places > 0], values[:, places > 0]
             for (size, setting), curves in _groups(runs, task):
                 frames, own = aligned(curves, "env_frames")
+                reached = int(np.sum(places <= frames[-1]))
+                at = places[reached - 1] if reached else frames[-1]
                 rows.append(
                     {
                         "task": task,
                         "model_size": size,
                         "setting": setting,
-                        "env_frames": int(frames[-1]),
+                        "env_frames": int(at),
                         "seeds": len(own),
-                        "value": own[:, -1].mean(),
+                        "value": np.interp(at, frames, own.mean(axis=0)),
                         "algorithm": algorithm,
-                        "published": np.interp(frames[-1], places, values.mean(axis=0)),
+                        "published": values[:, reached - 1].mean() if reached else math.nan,
+                        "published_from": int(places[0]),
                     }
                 )
     if not rows:
@@ -91,7 +99,8 @@ def against_published(runs: StudyRuns, algorithms: Sequence[str]) -> pd.DataFram
 def published_figure(runs: StudyRuns, algorithms: Sequence[str]) -> Figure:
     """Draw the study's learning curves over published ones, a panel per task, over environment frames.
 
-    Lines are means over seeds, bands reach from the lowest to the highest seed.
+    Lines are means over seeds, bands reach from the lowest to the highest seed. Published values are known at
+    the dots alone, which is why a dashed line joins them.
     """
     with mpl.rc_context(STYLE):
         columns = min(len(runs.tasks), 3)
@@ -104,7 +113,11 @@ def published_figure(runs: StudyRuns, algorithms: Sequence[str]) -> Figure:
         colours = rank_colours(list(product(runs.sizes, runs.settings)))
         for axes, task in zip(panels, runs.tasks, strict=False):
             _draw_task(axes, runs, task, algorithms, colours)
-        figure.supxlabel(f"{runs.study} · bands: lowest to highest seed", fontsize=8, color="#888888")
+        figure.supxlabel(
+            f"{runs.study} · bands: lowest to highest seed · published: known at the dots",
+            fontsize=8,
+            color="#888888",
+        )
         return figure
 
 
@@ -115,14 +128,17 @@ def _draw_task(
     for group, curves in _groups(runs, task):
         label = f"size {', '.join(filter(None, group))}"
         _draw(axes, *aligned(curves, "env_frames"), label, colours[group])
-        end = max(end, _WIDER * float(curves["env_frames"].max()))
+        end = max(end, float(curves["env_frames"].max()))
+    limit = end
     for algorithm, grey in zip(algorithms, _GREYS, strict=False):
         published = published_curves(algorithm, task, runs.metric)
         if len(published):
             places, values = aligned(published, "env_frames", "seed")
-            shown = places <= max(end, places[1])
-            _draw(axes, places[shown], values[:, shown], f"{algorithm}\n(published)", grey)
-    axes.set_xlim(0, end)
+            last = places[min(int(np.searchsorted(places, end)), len(places) - 1)]  # at or behind the end
+            shown = places <= last
+            _draw(axes, places[shown], values[:, shown], f"{algorithm}\n(published)", grey, "--")
+            limit = max(limit, last)
+    axes.set_xlim(0, _WIDER * limit)
     axes.set_title(task)
     axes.set_xlabel("environment frames (agent steps x action repeat)")
     axes.set_ylabel(value_label(runs.metric))
@@ -131,11 +147,22 @@ def _draw_task(
 
 
 def _draw(
-    axes: Axes, frames: NDArray[np.float64], values: NDArray[np.float64], label: str, colour: Any
+    axes: Axes,
+    frames: NDArray[np.float64],
+    values: NDArray[np.float64],
+    label: str,
+    colour: Any,
+    style: str = "-",
 ) -> None:
-    marker = "o" if len(frames) < 40 else ""
     axes.plot(
-        frames, values.mean(axis=0), color=colour, linewidth=2, marker=marker, markersize=3.5, label=label
+        frames,
+        values.mean(axis=0),
+        style,
+        color=colour,
+        label=label,
+        linewidth=2 if style == "-" else 1,
+        marker="o" if len(frames) < 40 else "",
+        markersize=4,
     )
     axes.fill_between(frames, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.18, linewidth=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -180,8 +181,8 @@ def compare(
 def _against(row: dict[str, Any]) -> str:
     who = ", ".join(filter(None, (f"size {row['model_size']}", row["setting"])))
     seeds = f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"
+    ours = f"{row['task']} at {row['env_frames']:,} frames: {who} ({seeds}) {row['value']:.4g}"
+    if math.isnan(row["published"]):
+        return f"{ours}, {row['algorithm']} was published from {row['published_from']:,} frames on"
     ratio = f", {row['value'] / row['published']:.2f} of it" if row["published"] > 0 else ""
-    return (
-        f"{row['task']} at {row['env_frames']:,} frames: {who} ({seeds}) {row['value']:.4g}, "
-        f"{row['algorithm']} as published {row['published']:.4g}{ratio}"
-    )
+    return f"{ours}, {row['algorithm']} as published {row['published']:.4g}{ratio}"

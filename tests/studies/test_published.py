@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tdmpc_ray.studies.report import compare
 from tdmpc_ray.studies.study_runs import StudyRuns
 
 
-def made_up(task: str, metric: str, seeds: int = 2) -> StudyRuns:
+def made_up(task: str, metric: str, seeds: int = 2, steps: int = 50_000) -> StudyRuns:
     """Seeds that end at 50,000 agent steps, 100,000 frames, with 0.5 and 0.7."""
     who = {"task": task, "model_size": "1", "setting": ""}
     trials = [{**who, "run_id": str(s), "status": "FINISHED", "final": 0.5 + 0.2 * s} for s in range(seeds)]
@@ -27,10 +28,10 @@ def made_up(task: str, metric: str, seeds: int = 2) -> StudyRuns:
             "run_id": trial["run_id"],
             "env_steps": step,
             "env_frames": 2 * step,
-            "value": trial["final"] * step / 50_000,
+            "value": trial["final"] * step / steps,
         }
         for trial in trials
-        for step in (0, 20_000, 50_000)
+        for step in (0, 2 * steps // 5, steps)
     ]
     trials = [{**trial, "params": 1e6} for trial in trials]
     return StudyRuns("lab", "made up", ("id",), pd.DataFrame(trials), pd.DataFrame(curves), {}, 2, metric)
@@ -58,6 +59,25 @@ def test_last_evaluations_stand_beside_the_published_ones_at_the_same_frames() -
         against_published(made_up("mw-reach", "eval/success"), ["tdmpc2-pixels"])
 
 
+def test_nothing_is_compared_where_nothing_was_published() -> None:
+    """Between two published points the curve is not known; a straight line there would flatter every run."""
+    (row,) = against_published(made_up("walker-walk", "eval/return", steps=20_000), ["tdmpc2"]).to_dict(
+        "records"
+    )
+    assert (row["env_frames"], row["value"], row["published_from"]) == (40_000, 0.6, 100_000)
+    assert math.isnan(row["published"])
+    (row,) = against_published(made_up("walker-walk", "eval/return", steps=75_000), ["tdmpc2"]).to_dict(
+        "records"
+    )
+    assert row["env_frames"] == 100_000
+    assert row["value"] == pytest.approx(0.6 * 100 / 150)
+    figure = published_figure(made_up("walker-walk", "eval/return", steps=20_000), ["tdmpc2"])
+    (axes,) = figure.get_axes()
+    published = axes.get_lines()[-1]
+    assert (list(published.get_xdata()), published.get_linestyle()) == ([0, 100_000], "--")
+    assert axes.get_xlim()[1] > 100_000
+
+
 def test_the_figure_is_over_frames_with_seeds_as_bands() -> None:
     figure = published_figure(made_up("mw-reach", "eval/success"), ["tdmpc2", "sac"])
     (axes,) = figure.get_axes()
@@ -68,7 +88,7 @@ def test_the_figure_is_over_frames_with_seeds_as_bands() -> None:
     bands = [band.get_paths()[0].get_extents() for band in axes.collections]
     assert len(bands) == 3
     assert (bands[0].ymin, bands[0].ymax) == pytest.approx((0.0, 0.7))
-    assert axes.get_xlim()[1] == pytest.approx(130_000)
+    assert axes.get_xlim()[1] == pytest.approx(103_000)
     assert axes.get_ylabel() == "success rate in evaluation"
 
 
