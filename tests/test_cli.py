@@ -204,8 +204,10 @@ def test_evaluate_prints_every_episode(
         on_progress: Callable[[float], None],
         settings: dict[str, Any],
         task: str | None,
+        record: Path | None,
     ) -> dict[str, Any]:
         assert (path, episodes, seed, task) == (Path("run"), 2, 5, "cup-catch")
+        assert record == Path("shown")
         assert (video, grid) == (Path("a.mp4"), Path("a.png"))
         assert settings == {"planner.method": "cem"}
         on_progress(0.5)
@@ -213,7 +215,7 @@ def test_evaluate_prints_every_episode(
 
     monkeypatch.setattr(evaluate, "evaluate_checkpoint", fake)
     options = ["--episodes", "2", "--seed", "5", "--video", "a.mp4", "--grid", "a.png", "--task", "cup-catch"]
-    options += ["--set", "planner.method=cem"]
+    options += ["--set", "planner.method=cem", "--record", "shown"]
     assert cli.main(["evaluate", "run", *options]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "episode 1: return 10.0, 500 steps, success",
@@ -221,6 +223,7 @@ def test_evaluate_prints_every_episode(
         "mean return 15.0 (standard deviation 5.0), success 50%",
         "video: a.mp4",
         "frames: a.png",
+        "episodes: shown",
     ]
 
 

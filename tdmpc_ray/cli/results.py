@@ -19,6 +19,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
     video: Annotated[Path | None, typer.Option(help="Film the first episode into this .mp4.")] = None,
     grid: Annotated[Path | None, typer.Option(help="Draw frames of that episode into this .png.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write the episodes into this folder, as demonstrations.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the planner; repeatable."),
@@ -39,7 +42,7 @@ def evaluate(
     limit_threads(1)
     settings = parse_settings(set_ or [])
     with progress_bar("playing") as advance:
-        played = evaluate_checkpoint(checkpoint, episodes, seed, video, grid, advance, settings, task)
+        played = evaluate_checkpoint(checkpoint, episodes, seed, video, grid, advance, settings, task, record)
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"] or [None] * len(returns)
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):
@@ -47,7 +50,7 @@ def evaluate(
         print(f"episode {number}: return {value:.1f}, {length} steps{outcome}")
     rate = "" if None in success else f", success {fmean(map(float, success)):.0%}"
     print(f"mean return {fmean(returns):.1f} (standard deviation {pstdev(returns):.1f}){rate}")
-    for name, file in (("video", video), ("frames", grid)):
+    for name, file in (("video", video), ("frames", grid), ("episodes", record)):
         if file is not None:
             print(f"{name}: {file}")
 

@@ -21,6 +21,9 @@ class Batch(NamedTuple):
         reward: rewards, (H, B, 1).
         terminated: 1.0 where the task itself ended with this step (never for a time limit), (H, B, 1).
         task: ids of the tasks that the sequences come from, (B,); None for a single-task model.
+        weight: importance of each sequence in the losses of the world model, (B,); None where all count 1.
+        start: the rows of the replay where the sequences begin, always on the CPU: (B,), or fewer where the
+            last ones come from elsewhere; None where unknown.
     """
 
     obs: Tensor
@@ -28,6 +31,8 @@ class Batch(NamedTuple):
     reward: Tensor
     terminated: Tensor
     task: Tensor | None = None
+    weight: Tensor | None = None
+    start: Tensor | None = None
 
     @property
     def horizon(self) -> int:
@@ -41,5 +46,17 @@ class Batch(NamedTuple):
                 x = x.pin_memory()  # from other memory the copy would wait
             return x.to(device, non_blocking=True)
 
-        task = None if self.task is None else copy(self.task)
-        return Batch(copy(self.obs), copy(self.action), copy(self.reward), copy(self.terminated), task)
+        task, weight = (None if x is None else copy(x) for x in (self.task, self.weight))
+        tensors = (copy(self.obs), copy(self.action), copy(self.reward), copy(self.terminated))
+        return Batch(*tensors, task, weight, self.start)
+
+    def followed_by(self, other: Batch) -> Batch:
+        """Both in one batch; sequences of `other` count 1 where these have weights, and lose their rows."""
+        pairs = zip(self[:4], other[:4], strict=True)
+        obs, action, reward, terminated = (torch.cat([x, y], 1) for x, y in pairs if x is not None)
+        task = weight = None
+        if self.task is not None and other.task is not None:
+            task = torch.cat([self.task, other.task])
+        if self.weight is not None:
+            weight = torch.cat([self.weight, torch.ones(other.action.shape[1])])
+        return Batch(obs, action, reward, terminated, task, weight, self.start)

@@ -148,9 +148,18 @@ class DataConfig:
     capacity: int = 1_000_000  # transitions in the replay
     seed_steps: int | None = None  # random agent steps at the start; None: max(1000, 5 * episode_length)
     utd_ratio: float = 1.0  # gradient updates per agent step
+    priority_alpha: float = 0.0  # sequences are drawn in proportion to |TD error| ** this; 0: uniformly
+    priority_beta: float = 0.4  # importance weights make up for that: not at all at 0, fully at 1
+    priority_new: str = "max"  # of sequences not updated on yet: the largest priority so far, or one
+    demonstrations: str = ""  # folder of episodes to learn from, too
+    demonstration_share: float = 0.25  # their share of each batch
 
     def __post_init__(self) -> None:
         require_positive(self, "capacity", "utd_ratio")
+        require(0 <= self.priority_alpha <= 2, "data.priority_alpha must lie in [0, 2]")
+        require(0 <= self.priority_beta <= 1, "data.priority_beta must lie in [0, 1]")
+        require_one_of(("max", "one"), "data.priority_new", self.priority_new)
+        require(0 < self.demonstration_share < 1, "data.demonstration_share must lie between 0 and 1")
         require(self.seed_steps is None or self.seed_steps > 0, "data.seed_steps must be positive")
 
     def num_seed_steps(self, episode_length: int) -> int:

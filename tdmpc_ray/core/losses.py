@@ -54,6 +54,7 @@ class WorldModelLoss(NamedTuple):
     value: Tensor
     termination: Tensor
     zs: Tensor  # predicted latents z_0..z_H, (H + 1, B, Z)
+    td_error: Tensor | None  # absolute, mean over the sequence as the losses weigh it, (B,); if weighted
 
 
 def world_model_loss(
@@ -67,6 +68,8 @@ def world_model_loss(
 ) -> WorldModelLoss:
     """Joint loss of encoder, dynamics, reward, values and termination along a latent rollout.
 
+    Each sequence counts by `batch.weight`, where there is one.
+
     Args:
         next_z: encoded latents of obs[1..H], without gradient, (H, B, Z).
         target: TD targets, (H, B, 1).
@@ -79,7 +82,11 @@ def world_model_loss(
     rollout = torch.stack(zs)  # (H + 1, B, Z)
     rho = cfg.rho ** torch.arange(horizon, device=rollout.device) / horizon  # (H,)
 
+    weight = batch.weight
+
     def over_time(loss: Tensor) -> Tensor:  # (H, B, ...) -> ()
+        if weight is not None:
+            loss = loss.flatten(2).mean(2) * weight
         return (rho * loss.flatten(1).mean(1)).sum()  # a product would run in bfloat16 under autocast
 
     consistency = over_time((rollout[1:].float() - next_z.float()).square())
@@ -89,8 +96,15 @@ def world_model_loss(
     termination = torch.zeros_like(value)
     if model.termination_head is not None:
         termination = F.binary_cross_entropy_with_logits(
-            model.termination_logit(rollout[1:], task), batch.terminated
+            model.termination_logit(rollout[1:], task),
+            batch.terminated,
+            weight=None if weight is None else weight.unsqueeze(-1),
         )
+    td_error = None
+    if weight is not None:
+        with torch.no_grad():
+            error = (model.scalar(q_logits).mean(0) - target).abs().squeeze(-1)  # (H, B)
+            td_error = (rho.unsqueeze(-1) * error).sum(0) / rho.sum()
     total = (
         cfg.consistency_coef * consistency
         + cfg.reward_coef * reward
@@ -98,7 +112,8 @@ def world_model_loss(
         + cfg.termination_coef * termination
     )
     terms = (consistency, reward, value, termination, rollout)
-    return WorldModelLoss(total, *(x.detach() for x in terms))
+    consistency, reward, value, termination, rollout = (x.detach() for x in terms)
+    return WorldModelLoss(total, consistency, reward, value, termination, rollout, td_error)
 
 
 class PolicyLoss(NamedTuple):

@@ -179,8 +179,7 @@ class SequenceReplay:
             after = after[after >= 0]
             self.torn[after] = True
             lost = np.union1d(lost, after)
-        self.num_valid -= int(np.count_nonzero(self.valid[lost]))
-        self.valid[lost] = False
+        self._retire(lost[self.valid[lost]])
         self.terminated[ring] = False
         self.next_row[ring] = -1
         if self.num_frames > 1:
@@ -194,11 +193,20 @@ class SequenceReplay:
         ring = np.array([row % self.capacity for row in candidates[-num_new:] if row >= oldest], np.int64)
         if self.num_frames > 1:
             ring = ring[~self.torn[ring]]
+        self._enlist(ring)
+
+    def _enlist(self, ring: np.ndarray) -> None:
+        """Rows that can be sampled from now on."""
         self.valid[ring] = True
         self.num_valid += len(ring)
 
+    def _retire(self, ring: np.ndarray) -> None:
+        """Rows that can be sampled no more."""
+        self.valid[ring] = False
+        self.num_valid -= len(ring)
+
     def sample_rows(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw starts uniformly over all valid ones, with replacement: rows (H + 1, B).
+        """Draw starts with replacement, and the rows that follow them: (H + 1, B).
 
         Raises:
             UserError: there are none yet.
@@ -208,20 +216,22 @@ class SequenceReplay:
                 f"no episode in the replay has planner.horizon={self.horizon} steps yet: "
                 "raise data.seed_steps or lower planner.horizon"
             )
+        rows = np.empty((self.horizon + 1, batch_size), np.int64)
+        rows[0] = self._draw_starts(batch_size, rng)
+        for t in range(self.horizon):
+            rows[t + 1] = self.next_row[rows[t]]
+        return rows
+
+    def _draw_starts(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+        """Uniformly over all valid ones."""
         size = len(self)
         starts = np.empty(0, np.int64)
         if self.num_valid * 4 > size:  # nearly always: most rows are valid starts, so reject the others
             while len(starts) < batch_size:
                 rows = rng.integers(size, size=2 * batch_size)
                 starts = np.concatenate([starts, rows[self.valid[rows]]])
-            starts = starts[:batch_size]
-        else:
-            starts = rng.choice(np.flatnonzero(self.valid[:size]), batch_size)
-        rows = np.empty((self.horizon + 1, batch_size), np.int64)
-        rows[0] = starts
-        for t in range(self.horizon):
-            rows[t + 1] = self.next_row[rows[t]]
-        return rows
+            return starts[:batch_size]
+        return rng.choice(np.flatnonzero(self.valid[:size]), batch_size)
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """Draw a time-major batch of `batch_size` sequences on the CPU."""
@@ -233,6 +243,7 @@ class SequenceReplay:
             torch.from_numpy(self.reward[steps]).unsqueeze(-1),
             torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
             torch.from_numpy(self.task[rows[0]].astype(np.int64)) if self.num_tasks else None,
+            start=torch.from_numpy(rows[0]),
         )
 
     def _observations(self, rows: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tdmpc_ray.core.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay import Lane, SequenceReplay
 from tdmpc_ray.errors import UserError
 
@@ -21,9 +22,13 @@ def save_replay(replay: SequenceReplay, path: Path) -> None:
     size = len(replay)
     lanes = list(replay.lanes.items())
     tails = [np.array(lane.tail, np.int64) for _, lane in lanes]
+    priorities: dict[str, Any] = {}
+    if isinstance(replay, PrioritizedReplay):
+        priorities = {"priorities": replay.priorities, "largest": np.array(replay.largest)}
     np.savez(
         path,
         **{name: getattr(replay, name)[:size] for name in _ROWS},
+        **priorities,
         counters=np.array(
             [replay.capacity, replay.horizon, replay.rows_written, replay.transitions_added, replay.num_valid]
         ),
@@ -43,6 +48,7 @@ def load_replay(replay: SequenceReplay, path: Path) -> None:
     try:
         with np.load(path) as file:
             data: dict[str, Any] = {name: file[name] for name in _FILE if name in file or name != "task"}
+            priorities = [file[name] for name in ("priorities", "largest") if name in file]
         data.setdefault("task", np.zeros(0, np.int16))  # files from before there were several tasks
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read the replay in {path}: {error}") from None
@@ -61,6 +67,11 @@ def load_replay(replay: SequenceReplay, path: Path) -> None:
     for name in _ROWS:
         getattr(replay, name)[: len(replay)] = data[name]
     replay.valid[len(replay) :] = False  # what lay there before is gone
+    if isinstance(replay, PrioritizedReplay):
+        if priorities and priorities[0].shape == (len(replay),):
+            replay.restore_priorities(priorities[0], float(priorities[1]))
+        else:  # of a run that drew uniformly
+            replay.restore_priorities(replay.valid[: len(replay)].astype(np.float64), 1.0)
     tails = np.split(data["lane_rows"], np.cumsum(data["lane_sizes"])[:-1])
     replay.lanes = {
         str(key): Lane(int(step), deque(tail.tolist(), maxlen=replay.horizon + 1))

@@ -83,6 +83,9 @@ class Updater:
         cfg: losses and rates.
         discount: of the task, see `UpdateConfig.discount`; one per task for a multi-task model.
         optimizers: world model's and policy prior's; made from `cfg` where not given.
+
+    Attributes:
+        td_error: of each sequence of the last batch, absolute, (B,); None where the batch had no weights.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Updater:
             raise ValueError(f"{model.num_tasks} tasks need as many discounts, not {discount}")
         self.world_optimizer, self.pi_optimizer = optimizers or make_optimizers(model, cfg)
         self.scale = torch.ones((), device=model.bins.device)
+        self.td_error: Tensor | None = None
         self._compiles = compiles(cfg.compile, model.bins.device)
         self._targets = Compiled(_targets) if self._compiles else _targets
         self._world_model_loss = Compiled(world_model_loss) if self._compiles else world_model_loss
@@ -128,6 +132,7 @@ class Updater:
         with products():
             shift = None if noise.shift is None else noise.shift[0]
             world = self._world_model_loss(model, batch, next_z, target, cfg, task, shift)
+        self.td_error = None if world.td_error is None else world.td_error.clone()
         grad_norm = self._descend(self.world_optimizer, self._world_params, world.total)
 
         task = model.task(batch.task, detach=True)
@@ -152,6 +157,8 @@ class Updater:
             "pi_scale": pi.scale,
             "td_target": target.mean(),
         }
+        if self.td_error is not None:
+            metrics["td_error"] = self.td_error.mean()
         # Copies: the next step overwrites what compiled functions gave out.
         return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tdmpc_ray.core.demonstrations import EpisodeRecord
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.checkpoint import load_module
@@ -92,6 +93,7 @@ def evaluate_checkpoint(
     on_progress: Callable[[float], None] = lambda share: None,
     settings: Mapping[str, Any] | None = None,
     task: str | None = None,
+    record: Path | str | None = None,
 ) -> dict[str, Any]:
     """Play episodes with the planner in evaluation mode.
 
@@ -104,6 +106,7 @@ def evaluate_checkpoint(
         on_progress: called while playing with the share of the work done, 0 to 1.
         settings: of the planner, where they shall differ from those of the training.
         task: which one, of an agent that knows several.
+        record: write each episode into this folder, for `data.demonstrations`.
 
     Returns:
         `task`, and per episode the lists `returns`, `lengths`, `successes` (empty where the task has none).
@@ -120,10 +123,11 @@ def evaluate_checkpoint(
     name = task_info(task).name if task is not None else known[0]
     if name not in known or (task is None and len(known) > 1):
         raise UserError(f"say with --task which one to play; this agent knows: {', '.join(known)}")
+    folder = None if record is None else Path(record)
     if video is None and grid is None:
-        return play(agent, name, episodes, seed, None, on_progress)
+        return play(agent, name, episodes, seed, None, on_progress, folder)
     with Film(*(None if file is None else Path(file) for file in (video, grid))) as film:
-        return play(agent, name, episodes, seed, film, on_progress)
+        return play(agent, name, episodes, seed, film, on_progress, folder)
 
 
 def film_episode(path: Path, task: str, folder: Path) -> None:
@@ -131,7 +135,7 @@ def film_episode(path: Path, task: str, folder: Path) -> None:
 
     What goes wrong is logged: a film is no reason to lose a trained agent.
     """
-    name = task.replace(":", "_").replace("/", "_")
+    name = _file_name(task)
     try:
         evaluate_checkpoint(path, 1, video=folder / f"{name}.mp4", grid=folder / f"{name}.png", task=task)
     except Exception as error:
@@ -145,6 +149,7 @@ def play(
     seed: int,
     film: Film | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
+    record: Path | None = None,
 ) -> dict[str, Any]:
     """Play episodes of one task; the rest as `evaluate_checkpoint`.
 
@@ -161,7 +166,7 @@ def play(
     try:
         while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
             playing = min(missing, num_envs)
-            for step in _play(agent, task, envs[:playing], outcome, film):
+            for step in _play(agent, task, envs[:playing], outcome, film, record, seed):
                 on_progress((ended + playing * min(step / limit, 1.0)) / episodes)
             film = None
     finally:
@@ -171,7 +176,13 @@ def play(
 
 
 def _play(
-    agent: Agent, task: str, envs: list[gymnasium.Env], outcome: dict[str, Any], film: Film | None
+    agent: Agent,
+    task: str,
+    envs: list[gymnasium.Env],
+    outcome: dict[str, Any],
+    film: Film | None,
+    record: Path | None,
+    seed: int,
 ) -> Iterator[int]:
     """One episode in each environment; those that end early wait, so that none plays more than one.
 
@@ -182,6 +193,7 @@ def _play(
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
     running, is_first = np.ones(num_envs, bool), np.ones(num_envs, bool)
     successes: dict[int, float] = {}
+    records = [EpisodeRecord(first) for first in obs] if record is not None else []
     if film is not None:
         film.append(envs[0].render())  # type: ignore[arg-type]
     while running.any():
@@ -195,9 +207,19 @@ def _play(
             running[i] = not (terminated or truncated)
             if "success" in info:
                 successes[int(i)] = float(info["success"])
+            if record is not None:
+                records[i].add(obs[i], actions[i], float(reward))
+                if not running[i]:
+                    number = len(outcome["returns"]) + i
+                    file = f"{_file_name(task)}-seed{seed}-{number:04d}.npz"
+                    records[i].save(record / file, terminated=terminated, task=task)
         if film is not None and is_filmed:
             film.append(envs[0].render())  # type: ignore[arg-type]
         yield int(lengths.max())
     outcome["returns"] += returns.tolist()
     outcome["lengths"] += lengths.tolist()
     outcome["successes"] += [successes[i] for i in sorted(successes)]
+
+
+def _file_name(task: str) -> str:
+    return task.replace(":", "_").replace("/", "_")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 
+from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.cost import update_flops
-from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.demonstrations import load_demonstrations
+from tdmpc_ray.core.prioritized import PrioritizedReplay, make_replay
 from tdmpc_ray.core.replay_file import load_replay, save_replay
 from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.envs.pixels import FRAMES
@@ -38,14 +41,15 @@ class TDMPC2Learner(TorchLearner):
         agent, model = module.agent, module.world_model
         self._rl_module, self._agent = module, agent
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
-        self.replay = SequenceReplay(
-            agent.data.capacity,
-            model.obs_shape,
-            model.action_dim,
-            agent.planner.horizon,
-            num_frames,
-            model.num_tasks,
-        )
+        shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
+        self.replay = make_replay(agent.data, *shape, model.num_tasks)
+        self._demonstrations = None
+        if agent.data.demonstrations:
+            folder, tasks = (
+                Path(agent.data.demonstrations),
+                self.config.info.tasks if self.config.info else (),
+            )
+            self._demonstrations = load_demonstrations(folder, *shape, tasks)
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers)
         self._generator = torch.Generator(self._device)
@@ -109,11 +113,18 @@ class TDMPC2Learner(TorchLearner):
         """
         module, batch_size = self._rl_module, self._agent.update.batch_size
         history: dict[str, list[torch.Tensor]] = {}
+        seen: Callable[[], None] | None = None
         for _ in range(num_updates):
-            batch = self.replay.sample(batch_size, self._rng).to(self._device)
+            batch = self._sample(batch_size).to(self._device)
             noise = UpdateNoise.sample(module.world_model, batch.horizon, batch_size, self._generator)
             for name, value in self._updater.step(batch, noise).items():
                 history.setdefault(name, []).append(value)
+            # Priorities are set one update late, so that no step waits for a GPU to have finished its own.
+            if seen is not None:
+                seen()
+            seen = self._new_priorities(batch)
+        if seen is not None:
+            seen()
         module.grad_updates += num_updates
         means = {name: torch.stack(values).mean().item() for name, values in history.items()}
         for name, mean in means.items():
@@ -122,6 +133,19 @@ class TDMPC2Learner(TorchLearner):
                     f"{name} is {mean} after {int(module.grad_updates):,} updates: lower update.lr"
                 )
         return means
+
+    def _sample(self, batch_size: int) -> Batch:
+        if self._demonstrations is None:
+            return self.replay.sample(batch_size, self._rng)
+        shown = round(self._agent.data.demonstration_share * batch_size)
+        own = self.replay.sample(batch_size - shown, self._rng)
+        return own.followed_by(self._demonstrations.sample(shown, self._rng))
+
+    def _new_priorities(self, batch: Batch) -> Callable[[], None] | None:
+        replay, error = self.replay, self._updater.td_error
+        if not isinstance(replay, PrioritizedReplay) or error is None or batch.start is None:
+            return None
+        return partial(replay.set_priorities, batch.start, error[: len(batch.start)])
 
     def load_networks(self, state: dict[str, Any]) -> None:
         """Take networks over, with the target heads.

@@ -1,0 +1,127 @@
+"""Episodes on disk that a run learns from beside its own: one `.npz` file each.
+
+`obs` (T + 1, *obs_shape) as the environment gave it, `action` (T, A) in [-1, 1], `reward` (T,) and, where the
+task itself ended, `terminated` (true). Of several tasks, `task` is the name.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.errors import UserError
+
+_NEEDED = ("obs", "action", "reward")
+
+
+class EpisodeRecord:
+    """An episode in the making; begins with its first observation."""
+
+    def __init__(self, obs: np.ndarray) -> None:
+        self._obs = [np.array(obs)]
+        self._action: list[np.ndarray] = []
+        self._reward: list[float] = []
+
+    def add(self, obs: np.ndarray, action: np.ndarray, reward: float) -> None:
+        """A step: the action, and what the environment answered."""
+        self._obs.append(np.array(obs))
+        self._action.append(np.array(action, np.float32))
+        self._reward.append(reward)
+
+    def save(self, path: Path, *, terminated: bool, task: str) -> None:
+        """Write the file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            path,
+            obs=np.stack(self._obs),
+            action=np.stack(self._action),
+            reward=np.array(self._reward, np.float32),
+            terminated=terminated,
+            task=task,
+        )
+
+
+def load_demonstrations(
+    folder: Path,
+    obs_shape: Sequence[int],
+    action_dim: int,
+    horizon: int,
+    num_frames: int = 1,
+    tasks: Sequence[str] = (),
+) -> SequenceReplay:
+    """Read all episodes of a folder.
+
+    Args:
+        folder: with `.npz` files; their names give the order.
+        obs_shape: of the environment.
+        action_dim: A.
+        horizon: episodes that are shorter give nothing to learn from.
+        num_frames: in a stack of images.
+        tasks: names, where the model learns several; the ids are their places.
+
+    Returns:
+        A replay just large enough.
+
+    Raises:
+        UserError: no folder, no episode of `horizon` steps, or a file that is damaged or does not fit.
+    """
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise UserError(f"no episodes (*.npz) in data.demonstrations={folder}: give the folder that has them")
+    episodes = [_read(file, obs_shape, action_dim, tasks) for file in files]
+    rows = sum(len(episode["obs"]) + num_frames for episode in episodes)
+    replay = SequenceReplay(
+        max(rows, horizon) + horizon + 1, obs_shape, action_dim, horizon, num_frames, len(tasks)
+    )
+    for file, episode in zip(files, episodes, strict=True):
+        try:
+            replay.add(
+                file.name,
+                0,
+                episode["obs"],
+                episode["action"],
+                episode["reward"],
+                terminated=bool(episode.get("terminated", False)),
+                done=True,
+                task=tasks.index(str(episode["task"])) if tasks else 0,
+            )
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+    if replay.num_valid == 0:
+        raise UserError(f"no episode in {folder} has planner.horizon={horizon} steps")
+    return replay
+
+
+def _read(
+    file: Path, obs_shape: Sequence[int], action_dim: int, tasks: Sequence[str]
+) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file) as archive:
+            episode = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read the demonstration {file}: {error}") from None
+    if missing := [name for name in _NEEDED if name not in episode]:
+        raise UserError(f"the demonstration {file} has no '{missing[0]}'")
+    if tasks:  # filled up as the environments of a set are
+        for name, size in (("obs", obs_shape[0]), ("action", action_dim)):
+            values = episode[name]
+            if values.ndim == 2 and values.shape[1] < size:
+                episode[name] = np.pad(values, ((0, 0), (0, size - values.shape[1])))
+    steps = len(episode["action"])
+    wanted = {"obs": (steps + 1, *obs_shape), "action": (steps, action_dim), "reward": (steps,)}
+    for name, shape in wanted.items():
+        if episode[name].shape != shape:
+            raise UserError(
+                f"the demonstration {file} has {name} of shape {episode[name].shape}, this run needs {shape}"
+            )
+    if np.abs(episode["action"]).max(initial=0.0) > 1.0 + 1e-6:
+        raise UserError(f"the demonstration {file} has actions outside of [-1, 1]: scale them")
+    if tasks and str(episode.get("task", "")) not in tasks:
+        raise UserError(
+            f"the demonstration {file} is of task '{episode.get('task', '')}', not of {', '.join(tasks)}"
+        )
+    return episode

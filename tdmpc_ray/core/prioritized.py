@@ -1,0 +1,91 @@
+"""Replay that returns to what the model predicts badly (Schaul et al., 2016, the proportional form)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.config import DataConfig
+from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.sum_tree import SumTree
+
+_SMALLEST = 1e-6  # a sequence that is predicted without error can still be drawn
+
+
+class PrioritizedReplay(SequenceReplay):
+    """Draws a start with probability in proportion to priority ** alpha.
+
+    Args:
+        alpha: 0 would be uniform.
+        beta: importance weights are (starts * probability) ** -beta, over the largest in the batch.
+        new: priority of sequences that no update has seen: "max", the largest priority so far, or "one".
+        args: as for `SequenceReplay`, and `kwargs`.
+    """
+
+    def __init__(self, *args: Any, alpha: float, beta: float, new: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.alpha, self.beta, self.new = alpha, beta, new
+        self.largest = 1.0
+        self._tree = SumTree(self.capacity)
+
+    def _enlist(self, ring: np.ndarray) -> None:
+        super()._enlist(ring)
+        self._tree.set(ring, (self.largest if self.new == "max" else 1.0) ** self.alpha)
+
+    def _retire(self, ring: np.ndarray) -> None:
+        super()._retire(ring)
+        self._tree.set(ring, 0.0)
+
+    def _draw_starts(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+        return self._tree.draw(batch_size, rng)
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw a time-major batch on the CPU, with importance weights and the rows of its starts."""
+        batch = super().sample(batch_size, rng)
+        assert batch.start is not None
+        probability = self._tree[batch.start.numpy()] / self._tree.total
+        weight = (self.num_valid * probability) ** -self.beta
+        return batch._replace(weight=torch.from_numpy((weight / weight.max()).astype(np.float32)))
+
+    def set_priorities(self, start: torch.Tensor, priority: torch.Tensor) -> None:
+        """Replace the priorities of sequences that an update has seen.
+
+        Args:
+            start: `Batch.start`, (B,); nothing may have been added since it was drawn.
+            priority: absolute TD errors, (B,).
+        """
+        values = np.maximum(priority.double().cpu().numpy(), _SMALLEST)
+        self.largest = max(self.largest, float(values.max()))
+        self._tree.set(start.numpy(), values**self.alpha)
+
+    @property
+    def priorities(self) -> np.ndarray:
+        """Of all rows, 0 where none starts there, to the power of alpha: what a checkpoint keeps."""
+        return self._tree[np.arange(len(self))]
+
+    def restore_priorities(self, priorities: np.ndarray, largest: float) -> None:
+        """Take over what `priorities` and `largest` were."""
+        self._tree = SumTree(self.capacity)
+        self._tree.set(np.arange(len(priorities)), priorities)
+        self.largest = largest
+
+
+def make_replay(
+    data: DataConfig,
+    obs_shape: Sequence[int],
+    action_dim: int,
+    horizon: int,
+    num_frames: int = 1,
+    num_tasks: int = 0,
+) -> SequenceReplay:
+    """The replay that a config asks for; the rest as for `SequenceReplay`."""
+    shape = (data.capacity, obs_shape, action_dim, horizon, num_frames, num_tasks)
+    if data.priority_alpha == 0:
+        return SequenceReplay(*shape)
+    return PrioritizedReplay(
+        *shape, alpha=data.priority_alpha, beta=data.priority_beta, new=data.priority_new
+    )

@@ -1,0 +1,108 @@
+"""Episodes on disk beside the run's own."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tdmpc_ray.core.demonstrations import EpisodeRecord, load_demonstrations
+from tdmpc_ray.core.prioritized import PrioritizedReplay
+from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.errors import UserError
+
+
+def episode(steps: int, value: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "obs": np.full((steps + 1, 2), value, np.float32),
+        "action": np.zeros((steps, 1), np.float32),
+        "reward": np.full(steps, value, np.float32),
+        "terminated": False,
+        **changes,
+    }
+
+
+def save_episode(path: Path, **arrays: Any) -> None:
+    np.savez(path, **arrays)
+
+
+def test_a_record_is_what_is_read(tmp_path: Path) -> None:
+    record = EpisodeRecord(np.zeros(2, np.float32))
+    for step in range(4):
+        record.add(np.full(2, step + 1, np.float32), np.array([step / 4]), step + 0.5)
+    record.save(tmp_path / "new" / "0.npz", terminated=True, task="lab")
+    replay = load_demonstrations(tmp_path / "new", (2,), 1, 3)
+    assert replay.obs[:5, 0].tolist() == [0, 1, 2, 3, 4]
+    assert replay.action[:4, 0].tolist() == [0, 0.25, 0.5, 0.75]
+    assert replay.reward[:4].tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert replay.terminated[:5].tolist() == [False, False, False, True, False]
+
+
+def test_every_sequence_of_every_episode_is_kept(tmp_path: Path) -> None:
+    for number, steps in enumerate((5, 2, 9)):
+        save_episode(tmp_path / f"{number}.npz", **episode(steps, number))
+    replay = load_demonstrations(tmp_path, (2,), 1, 3)
+    assert (replay.num_valid, replay.transitions_added) == (3 + 0 + 7, 16)
+    batch = replay.sample(500, np.random.default_rng(0))
+    assert set(batch.reward.unique().tolist()) == {0.0, 2.0}
+    assert (batch.obs[:-1] == batch.reward).all()
+
+
+def test_they_are_the_end_of_a_batch_and_count_one(tmp_path: Path) -> None:
+    save_episode(tmp_path / "0.npz", **episode(9, 7.0))
+    shown, rng = load_demonstrations(tmp_path, (2,), 1, 3), np.random.default_rng(0)
+    for own in (
+        SequenceReplay(30, (2,), 1, 3),
+        PrioritizedReplay(30, (2,), 1, 3, alpha=0.6, beta=0.4, new="max"),
+    ):
+        own.add("e", 0, **{**episode(9, 1.0), "done": True})
+        batch = own.sample(6, rng).followed_by(shown.sample(2, rng))
+        assert batch.obs.shape == (4, 8, 2)
+        assert batch.reward[:, :, 0].tolist() == [[1.0] * 6 + [7.0] * 2] * 3
+        assert batch.start is not None
+        assert len(batch.start) == 6
+        if isinstance(own, PrioritizedReplay):
+            assert batch.weight is not None
+            torch.testing.assert_close(batch.weight[-2:], torch.ones(2))
+        else:
+            assert batch.weight is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"obs": np.zeros((10, 3), np.float32)}, r"has obs of shape \(10, 3\), this run needs \(10, 2\)"),
+        ({"action": np.full((9, 1), 1.5, np.float32)}, r"actions outside of \[-1, 1\]"),
+        ({"reward": np.full(9, np.nan, np.float32)}, "the reward at step 0 of an episode is not finite"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    save_episode(tmp_path / "bad.npz", **episode(9, 0.0, **changes))
+    with pytest.raises(UserError, match=rf"bad\.npz.* {message}"):
+        load_demonstrations(tmp_path, (2,), 1, 3)
+
+
+def test_files_that_are_no_episodes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no episodes \(\*\.npz\) in data\.demonstrations"):
+        load_demonstrations(tmp_path, (2,), 1, 3)
+    save_episode(tmp_path / "0.npz", **episode(2, 0.0))
+    with pytest.raises(UserError, match=r"has planner\.horizon=3 steps"):
+        load_demonstrations(tmp_path, (2,), 1, 3)
+    np.savez(tmp_path / "1.npz", obs=np.zeros((2, 2)), action=np.zeros((1, 1)))
+    with pytest.raises(UserError, match=r"1\.npz has no 'reward'"):
+        load_demonstrations(tmp_path, (2,), 1, 3)
+    (tmp_path / "1.npz").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"cannot read the demonstration .*1\.npz"):
+        load_demonstrations(tmp_path, (2,), 1, 3)
+
+
+def test_several_tasks_are_told_apart_by_name(tmp_path: Path) -> None:
+    for number, task in enumerate(("walk", "run")):
+        save_episode(tmp_path / f"{number}.npz", **episode(9, number), task=task)
+    replay = load_demonstrations(tmp_path, (2,), 1, 3, tasks=("run", "walk"))
+    batch = replay.sample(50, np.random.default_rng(0))
+    assert batch.task is not None
+    assert (batch.task == 1 - batch.reward[0, :, 0]).all()
+    with pytest.raises(UserError, match="is of task 'walk', not of run, jump"):
+        load_demonstrations(tmp_path, (2,), 1, 3, tasks=("run", "jump"))
