@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -16,19 +14,20 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEAR
 
 from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
-from tdmpc_ray.rllib.env_runner import on_runners
 from tdmpc_ray.rllib.evaluate import film_episode
-from tdmpc_ray.rllib.fragments import Sampled, sample_fragments
-from tdmpc_ray.rllib.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learner import TDMPC2Learner, Work
+from tdmpc_ray.rllib.learner_link import LearnerLink
+from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.report import Reporter
+from tdmpc_ray.rllib.sampling import sample_together
 from tdmpc_ray.rllib.video import require_film
 
 REPLAY_FOLDER = "replay"
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
-T = TypeVar("T")
 
 
 class TDMPC2(Algorithm):
@@ -47,48 +46,49 @@ class TDMPC2(Algorithm):
         super().setup(config)
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
-        self.seed_steps = data.num_seed_steps(episode_length)
-        self.utd_ratio = data.utd_ratio
-        self.env_steps = 0  # agent steps whose transitions are in the replay
-        self.random_steps = 0  # of these, the ones taken before the first update
-        self.grad_updates = 0
+        self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
         self.lost_fragments = 0
         self.evaluated_at = 0
         self.last_evaluation: dict[str, float] = {}
-        self._reporter = Reporter(*self._on_learner(TDMPC2Learner.model_cost))
+        self.link = LearnerLink(self.learner_group)
+        self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost))
+        self._loop = AsyncLoop(self) if config.is_asynchronous else None
         if config.start_from is not None:
             state = load_module(Path(config.start_from)).get_state()
-            self._on_learner(TDMPC2Learner.load_networks, state=state)
+            self.link.call(TDMPC2Learner.load_networks, state=state)
             self._sync_weights()
+
+    @property
+    def env_steps(self) -> int:
+        """Agent steps whose transitions are in the replay."""
+        return self.pace.env_steps
+
+    @property
+    def grad_updates(self) -> int:
+        """Gradient updates taken."""
+        return self.pace.grad_updates
 
     def training_step(self) -> None:
         """Collect, store, update, until this iteration's share of steps or of time is done."""
+        if self._loop is not None:
+            self._loop.run()
+            return
         config, started = self.config, time.perf_counter()
         boundary = self._next_boundary()
-        while self.env_steps < boundary or self.updates_owed() > 0:
-            if self.updates_owed() == 0 and not self._collect(boundary - self.env_steps):
+        while self.env_steps < boundary or self.pace.updates_owed() > 0:
+            if self.pace.updates_owed() == 0 and not self._collect(boundary - self.env_steps):
                 time.sleep(_NO_RUNNER_S)  # RLlib restarts runners between iterations
                 break
-            if num_updates := min(self.updates_owed(), config.updates_per_call):
+            if num_updates := min(self.pace.updates_owed(), config.updates_per_call):
                 self._learn(num_updates)
             # Tune stops a trial at its last step, so there all updates have to be done.
             at_end = config.total_steps is not None and self.env_steps >= config.total_steps
             if time.perf_counter() - started > config.max_time_s_per_iteration and not at_end:
                 break
 
-    def updates_owed(self) -> int:
-        """Gradient updates that the environment steps so far allow and that have not been taken.
-
-        None during the random steps; then as many updates as random steps; then `utd_ratio` per step.
-        """
-        if self.env_steps < self.seed_steps:
-            return 0
-        allowed = self.random_steps + (self.env_steps - self.random_steps) * self.utd_ratio
-        return max(math.floor(allowed) - self.grad_updates, 0)
-
     def _next_boundary(self) -> int:
         """Agent steps at which this iteration ends: its length, the next evaluation, or the last step."""
-        if self.updates_owed() > 0:
+        if self.pace.updates_owed() > 0:
             return self.env_steps
         config, boundaries = self.config, [self.env_steps + self.config.steps_per_iteration]
         if config.eval_every:
@@ -103,61 +103,51 @@ class TDMPC2(Algorithm):
         Raises:
             UserError: an environment breaks its contract.
         """
-        if self.env_steps < self.seed_steps:
-            limit = min(limit, self.seed_steps - self.env_steps)
-        config, runners = self.config, self.env_runner_group
-        num_remote = runners.num_healthy_remote_workers()
-        share = -(-limit // max(num_remote, 1))
+        if self.env_steps < self.pace.seed_steps:
+            limit = min(limit, self.pace.seed_steps - self.env_steps)
+        config = self.config
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
         started = time.perf_counter()
-        sampled: list[Sampled] = on_runners(
-            runners,
-            partial(sample_fragments, num_timesteps=min(share, fragment), as_ref=config.num_learners > 0),
-            local=config.num_env_runners == 0,
-        )
-        self._reporter.add_time("sample", time.perf_counter() - started)
+        local, as_ref = config.num_env_runners == 0, config.num_learners > 0
+        sampled = sample_together(self.env_runner_group, limit, fragment, local=local, as_ref=as_ref)
+        self.reporter.add_time("sample", time.perf_counter() - started)
         if not sampled:
             return False
         self.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
-        batches = [s.fragments for s in sampled]
-        added, lost = self._on_learner(TDMPC2Learner.ingest, batches=batches)
-        self.env_steps += added
-        if self.grad_updates == 0:
-            self.random_steps = self.env_steps
+        batches = [(s.fragments, s.steps) for s in sampled]
+        added, lost, _ = self.link.call(TDMPC2Learner.ingest, batches=batches)
+        self.pace.add_steps(added)
         self.lost_fragments += lost
         return True
 
     def _learn(self, num_updates: int) -> None:
         """Run updates on the learner, then hand the new weights to the env runners."""
-        started = time.perf_counter()
-        losses = self._on_learner(TDMPC2Learner.learn, num_updates=num_updates)
-        self.grad_updates += num_updates
-        self._reporter.add_time("learn", time.perf_counter() - started)
-        self._reporter.add_losses(losses, num_updates)
-        for name, value in losses.items():
-            self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
-        if self.updates_owed() == 0:
+        self.count(
+            self.link.call(TDMPC2Learner.work, batches=(), num_updates=num_updates, with_weights=False)
+        )
+        if self.pace.updates_owed() == 0:
             self._sync_weights()
+
+    def count(self, work: Work) -> None:
+        """Take what the learner has done into counters and metrics."""
+        self.lost_fragments += work.lost
+        self.pace.grad_updates += work.num_updates
+        self.reporter.add_time("learn", work.seconds)
+        self.reporter.add_losses(work.losses, work.num_updates)
+        for name, value in work.losses.items():
+            self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
 
     def _sync_weights(self) -> None:
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
 
-    def _on_learner(self, method: Callable[..., T], **kwargs: Any) -> T:
-        """Call a method of the learner, which lives in this process or in an actor of its own.
-
-        Raises:
-            RuntimeError: the learner's process is gone.
-        """
-        results = list(self.learner_group.foreach_learner(partial(method, **kwargs)))
-        if not results:
-            raise RuntimeError("the learner's process has died")
-        value = results[0].get()
-        if results[0].ok:
-            return value
-        # RLlib hands the error over as if it were the result; Ray wraps it together with its traceback.
-        raise getattr(value, "cause", None) or value
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """RLlib's, which gives restarted runners the weights of one in this process: they may be old."""
+        restored = super().restore_env_runners(env_runner_group)
+        if restored and self._loop is not None and env_runner_group is self.env_runner_group:
+            self._sync_weights()
+        return restored
 
     def step(self) -> dict[str, Any]:
         """One `train()`: RLlib's iteration, then an evaluation where one is due by agent steps."""
@@ -169,24 +159,27 @@ class TDMPC2(Algorithm):
             self.evaluated_at = self.env_steps
             evaluated = result.setdefault(EVALUATION_RESULTS, {}).setdefault(ENV_RUNNER_RESULTS, {})
             evaluated.update(self.last_evaluation)
-        self._reporter.wall_s += time.perf_counter() - started
+        self.reporter.wall_s += time.perf_counter() - started
         counters = {
             "env_steps": self.env_steps,
             "env_frames": self.env_steps * self.config.action_repeat,
             "grad_updates": self.grad_updates,
             "lost_fragments": self.lost_fragments,
         }
-        report = self._reporter.report(
+        report = self.reporter.report(
             result, self.last_evaluation, counters, self.env_steps - steps, self.grad_updates - updates
         )
         self.last_evaluation = {}
-        return {**result, **counters, "updates_owed": self.updates_owed(), "report": report}
+        return {**result, **counters, "updates_owed": self.pace.updates_owed(), "report": report}
 
     def _evaluation_due(self) -> bool:
         every, total = self.config.eval_every, self.config.total_steps
-        if every is None or self.updates_owed() > 0 or self.evaluated_at == self.env_steps:
-            return False
         at_end = total is not None and self.env_steps >= total
+        if every is None or self.evaluated_at == self.env_steps:
+            return False
+        # In turns, the updates of the last steps come first; at once, some are always owed.
+        if self.pace.updates_owed() > 0 and (at_end or self._loop is None):
+            return False
         return at_end or self.env_steps // every > self.evaluated_at // every
 
     def get_state(
@@ -195,21 +188,21 @@ class TDMPC2(Algorithm):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
             state["tdmpc2"] = {
-                "env_steps": self.env_steps,
-                "random_steps": self.random_steps,
-                "grad_updates": self.grad_updates,
+                "env_steps": self.pace.env_steps,
+                "random_steps": self.pace.random_steps,
+                "grad_updates": self.pace.grad_updates,
                 "lost_fragments": self.lost_fragments,
                 "evaluated_at": self.evaluated_at,
-                "wall_s": self._reporter.wall_s,
+                "wall_s": self.reporter.wall_s,
             }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         own = dict(state.get("tdmpc2", {}))
-        self._reporter.wall_s = own.pop("wall_s", self._reporter.wall_s)
+        self.reporter.wall_s = own.pop("wall_s", self.reporter.wall_s)
         for name, value in own.items():
-            setattr(self, name, value)
+            setattr(self.pace if hasattr(self.pace, name) else self, name, value)
 
     def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
         """Save a checkpoint: RLlib's files, and the replay as one plain file under `replay/`.
@@ -221,9 +214,11 @@ class TDMPC2(Algorithm):
         """
         _require_local(path, kwargs.get("filesystem"))
         config = self.config
+        if self._loop is not None:
+            self._loop.drain()
         saved = super().save_to_path(path, *args, **kwargs)
         folder = Path(saved) / REPLAY_FOLDER
-        self._on_learner(TDMPC2Learner.save_replay, folder=folder)
+        self.link.call(TDMPC2Learner.save_replay, folder=folder)
         if config.total_steps is not None and self.env_steps >= config.total_steps:
             for task in self._filmed(config):
                 film_episode(Path(saved), task, Path(saved) / VIDEO_FOLDER)
@@ -240,10 +235,12 @@ class TDMPC2(Algorithm):
             UserError: the place is no local folder, or its replay is missing or damaged.
         """
         _require_local(path, kwargs.get("filesystem"))
+        if self._loop is not None:
+            self._loop.discard()
         super().restore_from_path(path, *args, **kwargs)
         folder = Path(path) / REPLAY_FOLDER
         if "component" not in kwargs:
-            self._on_learner(TDMPC2Learner.load_replay, folder=folder)
+            self.link.call(TDMPC2Learner.load_replay, folder=folder)
 
 
 def _require_local(path: Any, filesystem: Any) -> None:

@@ -18,6 +18,7 @@ from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
 from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner, read_task_config, task_config
+from tdmpc_ray.rllib.sampling import REQUESTS_IN_FLIGHT
 
 # Where the published implementation departs from its defaults for a whole suite.
 _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
@@ -48,12 +49,16 @@ class TDMPC2Config(AlgorithmConfig):
         self.steps_per_iteration = 500
         self.max_time_s_per_iteration = 10.0
         self.updates_per_call = 50
+        self.asynchronous: bool | None = None
+        self.sample_lead: int | None = None
+        self.weights_every = 25
 
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         self.env_runner_cls = TDMPC2EnvRunner
         self.num_env_runners = 0
         self.rollout_fragment_length = 25
         self.num_cpus_for_main_process = 1
+        self.max_requests_in_flight_per_env_runner = REQUESTS_IN_FLIGHT
         self.evaluation_duration = 10
         self.evaluation_duration_unit = "episodes"
         self.evaluation_config = {"explore": False}
@@ -94,6 +99,9 @@ class TDMPC2Config(AlgorithmConfig):
         steps_per_iteration: int = NotProvided,
         max_time_s_per_iteration: float = NotProvided,
         updates_per_call: int = NotProvided,
+        asynchronous: bool | None = NotProvided,
+        sample_lead: int | None = NotProvided,
+        weights_every: int = NotProvided,
         start_from: str | Path | None = NotProvided,
         videos: bool = NotProvided,
         **kwargs: Any,
@@ -113,6 +121,11 @@ class TDMPC2Config(AlgorithmConfig):
             max_time_s_per_iteration: seconds after which a `train()` returns, where nothing hinders it: the
                 many updates after the random steps, and slow models, report their progress in parts.
             updates_per_call: gradient steps per call of the learner, at most.
+            asynchronous: sample and learn at once, as fast as `data.utd_ratio` allows; False: in turns, which
+                is reproducible; None: at once where there are remote env runners.
+            sample_lead: agent steps that asynchronous sampling may be ahead of the updates; None: what keeps
+                every runner busy.
+            weights_every: updates after which asynchronous runners are sent new weights.
             start_from: a checkpoint, or the folder of a run, whose networks to begin with; optimizers, replay
                 and counters begin anew, and the first steps are planned, not random.
             videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
@@ -130,6 +143,9 @@ class TDMPC2Config(AlgorithmConfig):
             "steps_per_iteration": steps_per_iteration,
             "max_time_s_per_iteration": max_time_s_per_iteration,
             "updates_per_call": updates_per_call,
+            "asynchronous": asynchronous,
+            "sample_lead": sample_lead,
+            "weights_every": weights_every,
             "start_from": os.path.abspath(start_from) if isinstance(start_from, (str, Path)) else start_from,
             "videos": videos,
         }
@@ -168,6 +184,19 @@ class TDMPC2Config(AlgorithmConfig):
         if self.eval_every is not None and not self.in_evaluation:
             # RLlib builds evaluation runners only where an interval is set, and counts it in iterations.
             self.evaluation_interval = sys.maxsize
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether sampling and learning go on at once."""
+        return self.num_env_runners > 0 if self.asynchronous is None else self.asynchronous
+
+    @property
+    def lead(self) -> int:
+        """Agent steps that asynchronous sampling may be ahead of the updates."""
+        fragment = self.get_rollout_fragment_length() * self.num_envs_per_env_runner
+        if self.sample_lead is not None:
+            return max(self.sample_lead, fragment)
+        return REQUESTS_IN_FLIGHT * fragment * max(self.num_env_runners, 1)
 
     @property
     def equal_episodes(self) -> bool:

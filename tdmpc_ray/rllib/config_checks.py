@@ -42,9 +42,13 @@ def check_values(config: TDMPC2Config) -> None:
         raise UserError("videos need a task of the catalog and total_steps: they are filmed at the end")
     if config.num_learners > 1:
         raise UserError(f"num_learners={config.num_learners} is not supported yet: use 0 or 1")
-    for name in ("steps_per_iteration", "updates_per_call", "eval_every", "total_steps", "episode_length"):
+    if config.asynchronous and config.num_env_runners == 0:
+        raise UserError("asynchronous=True needs remote env runners: set env_runners(num_env_runners=...)")
+    optional = ("eval_every", "total_steps", "sample_lead")
+    needed = ("steps_per_iteration", "updates_per_call", "weights_every", "episode_length")
+    for name in (*needed, *optional):
         value = getattr(config, name)
-        if value is None and name in ("eval_every", "total_steps"):
+        if value is None and name in optional:
             continue
         if not isinstance(value, int) or value <= 0:
             raise UserError(f"{name} must be a positive whole number, not {value!r}")

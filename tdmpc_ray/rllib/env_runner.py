@@ -104,15 +104,16 @@ def on_runners(runners: Any, call: Callable[[Any], T], *, local: bool) -> list[T
     Raises:
         UserError: of a call; RLlib would replace the runner, which would meet it again.
     """
-    results = runners.foreach_env_runner(partial(_caught, call), local_env_runner=local)
+    results = runners.foreach_env_runner(partial(caught, call), local_env_runner=local)
     for result in results:
         if isinstance(result, UserError):
             raise result
     return results
 
 
-def _caught(call: Callable[[Any], T], runner: Any) -> T | UserError:
+def caught(call: Callable[[Any], T], actor: Any) -> T | UserError:
+    """What `call` gives for an actor, or the `UserError` that it raises: RLlib would end the actor for it."""
     try:
-        return call(runner)
+        return call(actor)
     except UserError as error:
         return error

@@ -28,6 +28,7 @@ class Sampled(NamedTuple):
 
     fragments: Any  # list[Fragment], or a Ray reference to one
     metrics: Any  # RLlib's metrics of the runner
+    steps: int  # transitions in the fragments
 
 
 def to_fragment(episode: Any) -> Fragment:
@@ -47,4 +48,5 @@ def to_fragment(episode: Any) -> Fragment:
 def sample_fragments(runner: Any, num_timesteps: int, as_ref: bool) -> Sampled:
     """Runs on an env runner: step its environments and keep the result in this process's object store."""
     fragments = [to_fragment(episode) for episode in runner.sample(num_timesteps=num_timesteps)]
-    return Sampled(ray.put(fragments) if as_ref else fragments, runner.get_metrics())
+    steps = sum(len(fragment.action) for fragment in fragments)
+    return Sampled(ray.put(fragments) if as_ref else fragments, runner.get_metrics(), steps)

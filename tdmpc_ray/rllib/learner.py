@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 
@@ -30,6 +31,18 @@ from tdmpc_ray.rllib.module import TDMPC2RLModule
 logger = logging.getLogger(__name__)
 
 REPLAY_FILE = "replay.npz"
+
+
+class Work(NamedTuple):
+    """What a call of `TDMPC2Learner.work` has done."""
+
+    added: int  # transitions
+    lost: int  # batches, with the runners that held them
+    lost_steps: int
+    num_updates: int
+    losses: dict[str, float]
+    seconds: float
+    weights: Any  # a Ray reference to the state that env runners take, or None
 
 
 class TDMPC2Learner(TorchLearner):
@@ -71,31 +84,48 @@ class TDMPC2Learner(TorchLearner):
                 lr_or_lr_schedule=None,
             )
 
-    def ingest(self, batches: Sequence[Any]) -> tuple[int, int]:
+    def ingest(self, batches: Sequence[tuple[Any, int]]) -> tuple[int, int, int]:
         """Write fragments into the replay.
 
         Args:
-            batches: lists of `Fragment`, or Ray references to such lists.
+            batches: lists of `Fragment`, or Ray references to such lists, each with its number of steps.
 
         Returns:
-            Transitions written, and batches lost because the runner that held them has died.
+            Transitions written; batches lost because the runner that held them has died; their steps.
 
         Raises:
             UserError: an environment broke its contract.
         """
-        before, lost = self.replay.transitions_added, 0
-        for batch in batches:
+        before, lost, lost_steps = self.replay.transitions_added, 0, 0
+        for batch, steps in batches:
             if isinstance(batch, ray.ObjectRef):
                 try:
                     batch = ray.get(batch)
                 except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
-                    lost += 1
+                    lost, lost_steps = lost + 1, lost_steps + steps
                     continue
             for fragment in batch:
                 if fragment.terminated and not self._agent.model.episodic:
                     self._refuse_termination()
                 self.replay.add(**fragment._asdict())
-        return self.replay.transitions_added - before, lost
+        return self.replay.transitions_added - before, lost, lost_steps
+
+    def work(self, batches: Sequence[tuple[Any, int]], num_updates: int, with_weights: bool) -> Work:
+        """Take fragments in (see `ingest`), then learn (see `learn`).
+
+        Args:
+            batches: may be empty.
+            num_updates: may be 0.
+            with_weights: whether to leave the new weights in the object store.
+        """
+        started = time.perf_counter()
+        added, lost, lost_steps = self.ingest(batches)
+        losses = self.learn(num_updates) if num_updates else {}
+        weights = None
+        if with_weights:
+            weights = ray.put(self.get_state(components=COMPONENT_RL_MODULE, inference_only=True))
+        seconds = time.perf_counter() - started
+        return Work(added, lost, lost_steps, num_updates, losses, seconds, weights)
 
     def _refuse_termination(self) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""

@@ -35,7 +35,7 @@ class Reporter:
         self.wall_s = 0.0  # of all iterations, restarts included
 
     def add_time(self, phase: str, seconds: float) -> None:
-        """Count `seconds` of "sample" or "learn"."""
+        """Count `seconds` of "sample", "learn", or of an asynchronous "loop" and its "..._wait"."""
         self._seconds[phase] += seconds
 
     def add_losses(self, losses: dict[str, float], num_updates: int) -> None:
@@ -78,10 +78,16 @@ class Reporter:
         report["summary/log10_params"] = math.log10(self._num_params)
         report["time/train_flops"] = float(self._flops_per_update * counters["grad_updates"])
         sample_s, learn_s = self._seconds["sample"], self._seconds["learn"]
-        busy = sample_s + learn_s
+        loop_s = self._seconds["loop"]
+        busy = loop_s or sample_s + learn_s
         if busy > 0 and new_steps > 0:
             report["perf/env_steps_per_s"] = new_steps / busy
+        if sample_s > 0 and new_steps > 0:
             report["perf/sample_ms_per_step"] = 1e3 * sample_s / new_steps
+        if loop_s > 0:
+            # What holds an asynchronous run up: each is 0 where the other side is the slow one.
+            report["perf/learner_waits"] = self._seconds["learner_wait"] / loop_s
+            report["perf/sampler_waits"] = self._seconds["sampler_wait"] / loop_s
         if new_updates > 0:
             report["perf/updates_per_s"] = new_updates / learn_s
             report["perf/update_ms"] = 1e3 * learn_s / new_updates

@@ -1,0 +1,151 @@
+"""Sampling and learning at once, held together by the ratio of updates to steps."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
+
+from tdmpc_ray.rllib.learner import TDMPC2Learner, Work
+from tdmpc_ray.rllib.sampling import AsyncSampler
+
+if TYPE_CHECKING:
+    from tdmpc_ray.rllib.algorithm import TDMPC2
+
+_WAIT_S = 1.0
+# A learner in this process keeps it from handing out work for so long; the runners have two requests each.
+_CALL_S = 0.2
+
+
+class AsyncLoop:
+    """Remote env runners sample while the learner learns, in this process or in one of its own.
+
+    Fragments stay where they were made until the learner takes them; only references to them come here where
+    the learner is remote. A fast sampler is held back `Pace.lead` steps ahead of the updates, a fast learner
+    waits for steps.
+    """
+
+    def __init__(self, algorithm: TDMPC2) -> None:
+        config = algorithm.config
+        self._algorithm, self._pace, self._link = algorithm, algorithm.pace, algorithm.link
+        self._runners = algorithm.env_runner_group
+        self._is_remote = config.num_learners > 0
+        fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
+        self._sampler = AsyncSampler(self._runners, fragment, as_ref=self._is_remote)
+        self._arrived: list[tuple[Any, int]] = []  # fragments that the learner has not been given, and steps
+        self._uncounted = 0  # steps of these, and of those that it has not answered for
+        self._updates_started = 0  # that it has not answered for
+        self._pushed_at = 0  # updates in the weights that the runners were sent
+        self._update_s = _CALL_S
+
+    def run(self) -> None:
+        """One iteration: so many steps or so much time, and at the run's end all updates that are owed."""
+        config, pace, started = self._algorithm.config, self._pace, time.perf_counter()
+        boundary, total = pace.env_steps + config.steps_per_iteration, config.total_steps
+        while True:
+            self._take()
+            is_held = self._request()
+            is_moving = self._start()
+            is_moving = self._finish() or is_moving
+            if total is not None and pace.env_steps >= total:
+                if not (self._arrived or self._link.num_open or pace.updates_owed()):
+                    break
+            elif (
+                pace.env_steps >= boundary or time.perf_counter() - started > config.max_time_s_per_iteration
+            ):
+                break
+            if not (is_moving or self._wait(is_held)):
+                break
+        self._algorithm.reporter.add_time("loop", time.perf_counter() - started)
+
+    def drain(self) -> None:
+        """Give the learner all that has arrived, and wait for its answers: counters and replay agree."""
+        self._take()
+        self._finish(timeout=None)
+        if self._arrived:
+            self._send(num_updates=0, with_weights=False)
+            self._finish(timeout=None)
+
+    def discard(self) -> None:
+        """Drop all that is under way: the state that it belongs to has been replaced."""
+        self._finish(timeout=None)
+        self._sampler.discard()
+        self._arrived.clear()
+        self._uncounted = self._pushed_at = 0
+
+    def _take(self) -> None:
+        sampled = self._sampler.ready()
+        if sampled:
+            self._algorithm.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
+        for fragments, _, steps in sampled:
+            self._arrived.append((fragments, steps))
+            self._uncounted += steps
+
+    def _request(self) -> bool:
+        """Keep the runners busy; returns whether the updates hold them back."""
+        pace, total = self._pace, self._algorithm.config.total_steps
+        pending = self._sampler.steps_in_flight + self._uncounted
+        remaining = room = pace.room(pending)
+        if pace.grad_updates > 0:  # from here on the ratio counts; before, the number of random steps
+            remaining = sys.maxsize if total is None else total - pace.env_steps - pending
+        return self._sampler.request(room, remaining)
+
+    def _start(self) -> bool:
+        """Give the learner what has arrived, and the updates that are owed."""
+        config, pace = self._algorithm.config, self._pace
+        num_updates = min(pace.updates_owed() - self._updates_started, config.updates_per_call)
+        if not self._is_remote:
+            num_updates = min(num_updates, max(1, int(_CALL_S / self._update_s)))
+        if self._link.is_busy or not (self._arrived or num_updates > 0):
+            return False
+        reached = pace.grad_updates + self._updates_started + num_updates
+        self._send(
+            num_updates, with_weights=num_updates > 0 and reached - self._pushed_at >= config.weights_every
+        )
+        return True
+
+    def _send(self, num_updates: int, with_weights: bool) -> None:
+        batches, self._arrived = self._arrived, []
+        self._updates_started += num_updates
+        if with_weights:
+            self._pushed_at = self._pace.grad_updates + self._updates_started
+        self._link.start(
+            TDMPC2Learner.work, batches=batches, num_updates=num_updates, with_weights=with_weights
+        )
+
+    def _finish(self, timeout: float | None = 0.0) -> bool:
+        """Count what the learner has done; send its weights on."""
+        done: list[Work] = self._link.ready(timeout)
+        for work in done:
+            self._uncounted -= work.added + work.lost_steps
+            self._pace.add_steps(work.added)
+            self._updates_started -= work.num_updates
+            self._algorithm.count(work)
+            if work.num_updates:
+                self._update_s = work.seconds / work.num_updates
+            if work.weights is not None:
+                self._push(work.weights)
+        return bool(done)
+
+    def _push(self, weights: ray.ObjectRef) -> None:
+        """To all runners, without waiting; one that has not taken the last two yet is left out."""
+        self._runners.fetch_ready_async_reqs(tags="set_state")
+        self._runners.foreach_env_runner_async("set_state", tag="set_state", kwargs={"state": weights})
+
+    def _wait(self, is_held: bool) -> bool:
+        """Until something happens; False where nothing can, as all runners are dead."""
+        refs = self._sampler.refs() + self._link.refs()
+        if not refs:
+            time.sleep(_WAIT_S)  # RLlib restarts runners between iterations
+            return False
+        started, is_idle = time.perf_counter(), self._link.num_open == 0
+        ray.wait(refs, num_returns=1, timeout=_WAIT_S)
+        waited = time.perf_counter() - started
+        if is_idle:
+            self._algorithm.reporter.add_time("learner_wait", waited)
+        if is_held:
+            self._algorithm.reporter.add_time("sampler_wait", waited)
+        return True

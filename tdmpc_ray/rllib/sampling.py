@@ -1,0 +1,113 @@
+"""Fragments from the env runners: waited for together, or taken as they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import Any
+
+import ray
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.env_runner import caught, on_runners
+from tdmpc_ray.rllib.fragments import Sampled, sample_fragments
+
+_TAG = "sample"
+# The second one waits at the runner while the first is on its way here, so that no runner idles.
+REQUESTS_IN_FLIGHT = 2
+
+
+def sample_together(runners: Any, limit: int, fragment: int, *, local: bool, as_ref: bool) -> list[Sampled]:
+    """One fragment from every env runner that lives, about `limit` steps in all.
+
+    Args:
+        runners: RLlib's `EnvRunnerGroup`.
+        limit: agent steps; each runner takes its share of them.
+        fragment: the most that one runner takes.
+        local: whether the runner is the one in this process.
+        as_ref: leave the fragments in the runner's object store.
+
+    Raises:
+        UserError: an environment breaks its contract.
+    """
+    share = -(-limit // max(runners.num_healthy_remote_workers(), 1))
+    call = partial(sample_fragments, num_timesteps=min(share, fragment), as_ref=as_ref)
+    return on_runners(runners, call, local=local)
+
+
+class AsyncSampler:
+    """Keeps remote env runners busy as far as it is told to.
+
+    Args:
+        runners: RLlib's `EnvRunnerGroup`.
+        fragment: agent steps of one request.
+        as_ref: leave the fragments in the runners' object stores.
+    """
+
+    def __init__(self, runners: Any, fragment: int, as_ref: bool) -> None:
+        self._runners, self._fragment, self._as_ref = runners, fragment, as_ref
+        self._asked: dict[int, deque[int]] = {}  # runner to the steps of each of its open requests
+
+    @property
+    def steps_in_flight(self) -> int:
+        """Steps that were asked for and have not come."""
+        return sum(map(sum, self._asked.values()))
+
+    def request(self, room: int, remaining: int) -> bool:
+        """Ask the idlest runners for fragments.
+
+        Args:
+            room: steps that may be asked for now.
+            remaining: steps that the run still takes; a fragment is cut to them.
+
+        Returns:
+            Whether room was lacking while a runner had nothing to do.
+        """
+        self._forget_the_dead()
+        runners = self._runners.healthy_env_runner_ids()
+        for open_requests in range(REQUESTS_IN_FLIGHT):
+            for runner in runners:
+                if len(self._asked.get(runner, ())) > open_requests:
+                    continue
+                steps = min(self._fragment, remaining)
+                if steps <= 0:
+                    return False
+                if steps > room:
+                    return open_requests == 0
+                call = partial(caught, partial(sample_fragments, num_timesteps=steps, as_ref=self._as_ref))
+                if self._runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
+                    self._asked.setdefault(runner, deque()).append(steps)
+                    room, remaining = room - steps, remaining - steps
+        return False
+
+    def ready(self) -> list[Sampled]:
+        """What has come since the last call; of each runner in its order.
+
+        Raises:
+            UserError: an environment breaks its contract.
+        """
+        results = self._runners.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=0.0)
+        for runner, _ in results:
+            self._asked[runner].popleft()
+        self._forget_the_dead()
+        for _, result in results:
+            if isinstance(result, UserError):
+                raise result
+        return [result for _, result in results]
+
+    def refs(self) -> list[ray.ObjectRef]:
+        """Of all open requests, to wait for."""
+        manager = self._runners._worker_manager
+        return [ref for ref, (tag, _) in manager._in_flight_req_to_actor_id.items() if tag == _TAG]
+
+    def discard(self) -> None:
+        """Wait for all open requests and drop what they bring: it belongs to a state that is gone."""
+        while refs := self.refs():
+            ray.wait(refs, num_returns=len(refs), timeout=1.0)
+            self._runners.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=0.0)
+        self._asked.clear()
+
+    def _forget_the_dead(self) -> None:
+        """RLlib drops the requests of a runner that died."""
+        healthy = set(self._runners.healthy_env_runner_ids())
+        self._asked = {runner: steps for runner, steps in self._asked.items() if runner in healthy}

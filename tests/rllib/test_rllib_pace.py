@@ -1,0 +1,46 @@
+"""The ratio of updates to steps, by simulation."""
+
+import numpy as np
+import pytest
+
+from tdmpc_ray.rllib.pace import Pace
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("learner_speed", [0.05, 1.0, 20.0])
+def test_neither_side_leaves_the_other_behind(ratio: float, learner_speed: float) -> None:
+    """A sampler that hands in what it began, a learner that is slower or faster than it."""
+    pace, rng, pending = Pace(ratio, seed_steps=200, lead=100), np.random.default_rng(0), 0
+    while pace.env_steps < 10_000:
+        fragment = min(25, pace.room(pending))
+        if fragment == 25 or (pace.grad_updates == 0 and fragment > 0):
+            pending += fragment
+        arriving = int(rng.integers(pending + 1))
+        pace.add_steps(arriving)
+        pending -= arriving
+        pace.grad_updates += min(pace.updates_owed(), int(rng.integers(max(2, 50 * learner_speed * ratio))))
+        if pace.env_steps < 200:
+            assert pace.grad_updates == 0
+        else:
+            allowed = pace.random_steps + ratio * (pace.env_steps - pace.random_steps)
+            assert pace.grad_updates <= allowed
+            if pace.grad_updates > pace.random_steps:
+                assert (
+                    pace.env_steps + pending - pace.random_steps
+                    <= (pace.grad_updates - pace.random_steps) / ratio + 100
+                )
+    learned = (pace.grad_updates - pace.random_steps) / (pace.env_steps - pace.random_steps)
+    assert learned == pytest.approx(ratio, rel=0.05)
+    assert pace.random_steps == 200
+
+
+def test_steps_wait_for_the_updates_of_the_random_ones() -> None:
+    pace = Pace(1.0, seed_steps=200, lead=100)
+    assert (pace.room(0), pace.room(150), pace.updates_owed()) == (200, 50, 0)
+    pace.add_steps(203)
+    assert (pace.random_steps, pace.updates_owed()) == (203, 203)
+    assert pace.room(0) < 0
+    pace.grad_updates = 50
+    assert pace.room(0) < 0
+    pace.grad_updates = 203
+    assert (pace.room(0), pace.room(60)) == (100, 40)
