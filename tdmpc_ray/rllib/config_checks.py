@@ -42,7 +42,7 @@ def check_values(config: TDMPC2Config) -> None:
         raise UserError("videos need a task of the catalog and total_steps: they are filmed at the end")
     if config.num_learners > 1:
         raise UserError(f"num_learners={config.num_learners} is not supported yet: use 0 or 1")
-    if config.asynchronous and config.num_env_runners == 0:
+    if config.asynchronous and config.num_env_runners == 0 and not config.in_evaluation:
         raise UserError("asynchronous=True needs remote env runners: set env_runners(num_env_runners=...)")
     optional = ("eval_every", "total_steps", "sample_lead")
     needed = ("steps_per_iteration", "updates_per_call", "weights_every", "episode_length")

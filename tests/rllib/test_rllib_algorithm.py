@@ -91,7 +91,7 @@ class TestRunning:
 
     def test_remote_runners_and_remote_learner(self, tiny_overrides: dict[str, Any], tmp_path: Path) -> None:
         config = walker(tiny_overrides).env_runners(num_env_runners=1, num_envs_per_env_runner=2)
-        algo = config.learners(num_learners=1).build_algo()
+        algo = config.learners(num_learners=1).training(asynchronous=False).build_algo()
         try:
             for _ in range(2):
                 result = algo.train()

@@ -53,27 +53,36 @@ def check_replay(replay: SequenceReplay, played: list[tuple[int, int]]) -> None:
     assert sorted(starts) == sorted(expected)
 
 
-@pytest.mark.parametrize("num_env_runners", [0, 2])
+@pytest.mark.parametrize(("num_env_runners", "asynchronous"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize("fragment", [1, 25])
 def test_every_transition_is_stored_once_and_in_place(
-    tmp_path: Path, tiny_overrides: dict[str, Any], fragment: int, num_env_runners: int
+    tmp_path: Path,
+    tiny_overrides: dict[str, Any],
+    fragment: int,
+    num_env_runners: int,
+    asynchronous: bool,
 ) -> None:
     config = counting_config(tiny_overrides, log=str(tmp_path))
     config.env_runners(
         num_env_runners=num_env_runners, num_envs_per_env_runner=4, rollout_fragment_length=fragment
     )
-    config.training(steps_per_iteration=150)
+    config.training(steps_per_iteration=150, asynchronous=asynchronous)
     algo = config.build_algo()
     try:
-        for _ in range(3):
-            result = algo.train()
+        while algo.env_steps < 450:
+            algo.train()
+        if asynchronous:  # what is under way has been played, too
+            refs = algo._loop._sampler.refs()
+            ray.wait(refs, num_returns=len(refs), timeout=60)
+            algo.save_to_path(str(tmp_path / "checkpoint"))
         replay = algo.learner_group._learner.replay
         played = [
             tuple(map(int, line.split()))
             for file in tmp_path.iterdir()
+            if file.is_file()
             for line in file.read_text().splitlines()
         ]
-        assert len(played) == result["env_steps"] >= 450
+        assert len(played) == algo.env_steps >= 450
         check_replay(replay, played)
     finally:
         algo.stop()
