@@ -114,7 +114,7 @@ class Updater:
         self._target: list[Tensor] = list(model.target_q.parameters())
 
     def step(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
-        """Take one gradient step.
+        """Take one gradient step; where loss or gradient is not finite, none, and `skipped` is 1.
 
         Returns:
             Losses and gradient norms as 0-d tensors on the model's device: reading them syncs, not this.
@@ -133,15 +133,16 @@ class Updater:
             shift = None if noise.shift is None else noise.shift[0]
             world = self._world_model_loss(model, batch, next_z, target, cfg, task, shift)
         self.td_error = None if world.td_error is None else world.td_error.clone()
-        grad_norm = self._descend(self.world_optimizer, self._world_params, world.total)
+        skipped = torch.zeros((), device=device)
+        grad_norm, skipped = self._descend(self.world_optimizer, self._world_params, world.total, skipped)
 
         task = model.task(batch.task, detach=True)
         with products():
             pi = self._policy_loss(model, world.zs, self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
-        pi_grad_norm = self._descend(self.pi_optimizer, self._pi_params, pi.total)
+        pi_grad_norm, skipped = self._descend(self.pi_optimizer, self._pi_params, pi.total, skipped)
 
         with torch.no_grad():
-            self.scale.copy_(pi.scale)
+            self.scale.copy_(torch.where(skipped > 0, self.scale, pi.scale))
             torch._foreach_lerp_(self._target, self._online, cfg.tau)
         metrics = {
             "loss/consistency": world.consistency,
@@ -156,6 +157,7 @@ class Updater:
             "pi_scaled_entropy": pi.scaled_entropy,
             "pi_scale": pi.scale,
             "td_target": target.mean(),
+            "skipped": skipped,
         }
         if self.td_error is not None:
             metrics["td_error"] = self.td_error.mean()
@@ -163,13 +165,26 @@ class Updater:
         return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 
     def _descend(
-        self, optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], loss: Tensor
-    ) -> Tensor:
+        self,
+        optimizer: torch.optim.Optimizer,
+        params: list[torch.nn.Parameter],
+        loss: Tensor,
+        skipped: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Step, unless `skipped` is 1.0 or something is not finite.
+
+        Returns:
+            The gradient's norm before clipping; 1.0 where no step was taken.
+        """
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(params, self.cfg.grad_clip_norm, foreach=True)
+        is_finite = norm.isfinite() & loss.detach().isfinite()
+        skipped = torch.where(is_finite, skipped, 1.0)
+        # Where this is 1, the fused kernel leaves parameters and moments alone: no GPU is waited for.
+        optimizer.found_inf = skipped  # type: ignore[attr-defined]
         optimizer.step()
-        return norm
+        return norm, skipped
 
     def state_dict(self) -> dict[str, Any]:
         """Optimizers and scale; the model is saved by its owner."""

@@ -48,6 +48,7 @@ class TDMPC2(Algorithm):
         assert episode_length is not None  # validated
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
         self.lost_fragments = 0
+        self.skipped_updates = 0  # as loss or gradient were not finite
         self.evaluated_at = 0
         self.last_evaluation: dict[str, float] = {}
         self.link = LearnerLink(self.learner_group)
@@ -133,7 +134,8 @@ class TDMPC2(Algorithm):
         self.lost_fragments += work.lost
         self.pace.grad_updates += work.num_updates
         self.reporter.add_time("learn", work.seconds)
-        self.reporter.add_losses(work.losses, work.num_updates)
+        self.skipped_updates += work.skipped
+        self.reporter.add_losses(work.losses, work.num_updates - work.skipped)
         for name, value in work.losses.items():
             self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
 
@@ -165,6 +167,7 @@ class TDMPC2(Algorithm):
             "env_frames": self.env_steps * self.config.action_repeat,
             "grad_updates": self.grad_updates,
             "lost_fragments": self.lost_fragments,
+            "skipped_updates": self.skipped_updates,
         }
         report = self.reporter.report(
             result, self.last_evaluation, counters, self.env_steps - steps, self.grad_updates - updates
@@ -192,6 +195,7 @@ class TDMPC2(Algorithm):
                 "random_steps": self.pace.random_steps,
                 "grad_updates": self.pace.grad_updates,
                 "lost_fragments": self.lost_fragments,
+                "skipped_updates": self.skipped_updates,
                 "evaluated_at": self.evaluated_at,
                 "wall_s": self.reporter.wall_s,
             }

@@ -22,6 +22,7 @@ from tdmpc_ray.rllib.sampling import REQUESTS_IN_FLIGHT
 
 # Where the published implementation departs from its defaults for a whole suite.
 _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
+_DEMONSTRATIONS = "data.demonstrations"
 _MAX_EVALUATION_ENVS = 32  # in one process
 
 
@@ -131,6 +132,10 @@ class TDMPC2Config(AlgorithmConfig):
             videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
         """
         super().training(**kwargs)
+        folder = None if overrides is NotProvided else overrides.get(_DEMONSTRATIONS)
+        if isinstance(folder, str) and folder:
+            # The learner may run in another folder.
+            overrides = {**overrides, _DEMONSTRATIONS: os.path.abspath(folder)}
         given = {
             "model_size": model_size,
             "preset": preset,

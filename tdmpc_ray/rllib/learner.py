@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from tdmpc_ray.rllib.module import TDMPC2RLModule
 logger = logging.getLogger(__name__)
 
 REPLAY_FILE = "replay.npz"
+_MAX_SKIPPED_IN_A_ROW = 50
 
 
 class Work(NamedTuple):
@@ -40,6 +40,7 @@ class Work(NamedTuple):
     lost: int  # batches, with the runners that held them
     lost_steps: int
     num_updates: int
+    skipped: int  # of these, as loss or gradient were not finite
     losses: dict[str, float]
     seconds: float
     weights: Any  # a Ray reference to the state that env runners take, or None
@@ -69,6 +70,7 @@ class TDMPC2Learner(TorchLearner):
         seed = self.config.seed if self.config.seed is not None else int.from_bytes(os.urandom(4))
         self._generator.manual_seed(seed)
         self._rng = np.random.default_rng(seed)
+        self._skipped_in_a_row = 0
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: TDMPC2RLModule = self.module[module_id].unwrapped()
@@ -120,12 +122,12 @@ class TDMPC2Learner(TorchLearner):
         """
         started = time.perf_counter()
         added, lost, lost_steps = self.ingest(batches)
-        losses = self.learn(num_updates) if num_updates else {}
+        losses, skipped = self.learn(num_updates) if num_updates else ({}, 0)
         weights = None
         if with_weights:
             weights = ray.put(self.get_state(components=COMPONENT_RL_MODULE, inference_only=True))
         seconds = time.perf_counter() - started
-        return Work(added, lost, lost_steps, num_updates, losses, seconds, weights)
+        return Work(added, lost, lost_steps, num_updates, skipped, losses, seconds, weights)
 
     def _refuse_termination(self) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""
@@ -135,11 +137,14 @@ class TDMPC2Learner(TorchLearner):
                 "or False to plan without foreseeing it"
             )
 
-    def learn(self, num_updates: int) -> dict[str, float]:
-        """Take `num_updates` gradient steps; returns the mean of each loss and norm over them.
+    def learn(self, num_updates: int) -> tuple[dict[str, float], int]:
+        """Take `num_updates` gradient steps.
+
+        Returns:
+            The mean of each loss and norm; the number of updates that were skipped, as they were not finite.
 
         Raises:
-            UserError: there is nothing to learn from yet, or the losses are no longer finite.
+            UserError: there is nothing to learn from yet, or nearly all updates are skipped.
         """
         module, batch_size = self._rl_module, self._agent.update.batch_size
         history: dict[str, list[torch.Tensor]] = {}
@@ -156,13 +161,22 @@ class TDMPC2Learner(TorchLearner):
         if seen is not None:
             seen()
         module.grad_updates += num_updates
-        means = {name: torch.stack(values).mean().item() for name, values in history.items()}
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise UserError(
-                    f"{name} is {mean} after {int(module.grad_updates):,} updates: lower update.lr"
-                )
-        return means
+        values = torch.stack([torch.stack(column) for column in history.values()]).cpu()  # (names, updates)
+        is_skipped = values[list(history).index("skipped")] > 0
+        self._count_skipped(is_skipped.tolist())
+        means = values[:, ~is_skipped].mean(1).tolist()
+        losses = dict(zip(history, means, strict=True)) if not is_skipped.all() else {}
+        losses.pop("skipped", None)
+        return losses, int(is_skipped.sum())
+
+    def _count_skipped(self, is_skipped: list[bool]) -> None:
+        for skipped in is_skipped:
+            self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+            raise UserError(
+                f"loss or gradient was not finite in the last {self._skipped_in_a_row} updates of "
+                f"{int(self._rl_module.grad_updates):,}: lower update.lr, and go on from the last checkpoint"
+            )
 
     def _sample(self, batch_size: int) -> Batch:
         if self._demonstrations is None:

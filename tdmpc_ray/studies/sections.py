@@ -55,6 +55,10 @@ class Resources(Section):
     rollout_fragment_length: Count = Field(
         default=25, description="agent steps of an environment between updates"
     )
+    asynchronous: bool | None = Field(
+        default=None,
+        description="sample and learn at once; false: in turns, reproducible; none: at once with env runners",
+    )
     cpus_per_env_runner: Amount = 1
     cpus_for_main_process: Amount = Field(
         default=1, description="it learns, unless there are learner processes"

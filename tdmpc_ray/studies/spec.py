@@ -203,6 +203,7 @@ class Study(Section):
             total_steps=self.steps,
             start_from=self.start_from,
             videos=self.evaluation.videos,
+            asynchronous=resources.asynchronous,
         )
         config.env_runners(
             num_env_runners=resources.num_env_runners,

@@ -124,8 +124,25 @@ class TestRunning:
         algo.train()
         with torch.no_grad():
             learner(algo)._rl_module.world_model.encoder[0].weight.fill_(math.inf)
-        with pytest.raises(UserError, match=r"is nan after \d+ updates: lower update\.lr"):
+        with pytest.raises(UserError, match=r"not finite in the last \d+ updates of \d+: lower update\.lr"):
             algo.train()
+        algo.stop()
+
+    def test_an_update_that_is_not_finite_is_skipped_and_counted(
+        self, tiny_overrides: dict[str, Any]
+    ) -> None:
+        algo = walker(tiny_overrides).build_algo()
+        algo.train()
+        replay = learner(algo).replay
+        replay.reward[:3] = math.nan  # three of hundreds: most batches of 8 are fine
+        skipped = 0
+        while not skipped:
+            result = algo.train()
+            skipped = result["skipped_updates"]
+        assert skipped < result["grad_updates"]
+        assert result["report"]["time/skipped_updates"] == skipped
+        assert all(map(math.isfinite, result["report"].values()))
+        assert all(x.isfinite().all() for x in learner(algo)._rl_module.parameters())
         algo.stop()
 
     def test_a_long_iteration_reports_in_parts(self, tiny_overrides: dict[str, Any]) -> None:

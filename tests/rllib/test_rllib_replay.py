@@ -66,8 +66,11 @@ def test_episodes_of_one_agent_are_demonstrations_for_the_next(
     for file, value in zip(files, played["returns"], strict=True):
         assert np.load(file)["reward"].sum() == pytest.approx(value, rel=1e-5)
 
-    shown = {"data.demonstrations": str(tmp_path / "shown"), "data.demonstration_share": 0.5}
-    algo = cartpole({**tiny_overrides, **PRIORITIZED, **shown}).build_algo()
+    monkeypatch.chdir(tmp_path)
+    shown = {"data.demonstrations": "shown", "data.demonstration_share": 0.5}
+    config = cartpole({**tiny_overrides, **PRIORITIZED, **shown})
+    assert config.agent().data.demonstrations == str(tmp_path / "shown")
+    algo = config.build_algo()
     batches = []
     step = learner(algo)._updater.step
     monkeypatch.setattr(
