@@ -46,15 +46,23 @@ def added(algo: TDMPC2) -> int:
     return algo.link.call(lambda learner: learner.replay.transitions_added)
 
 
-@pytest.mark.parametrize("num_learners", [0, 1])
+@pytest.mark.parametrize(
+    ("num_learners", "total"),
+    [
+        (0, 1500),
+        (1, 1500),
+        pytest.param(0, 10_000, marks=pytest.mark.slow),
+        pytest.param(1, 10_000, marks=pytest.mark.slow),
+    ],
+)
 def test_the_ratio_holds_at_every_moment_and_the_run_ends_with_it(
-    num_learners: int, tiny_overrides: dict[str, Any]
+    num_learners: int, total: int, tiny_overrides: dict[str, Any]
 ) -> None:
     overrides = {**tiny_overrides, "data.utd_ratio": 0.2}
-    config = config_of(overrides, total_steps=10_000, sample_lead=100).learners(num_learners=num_learners)
+    config = config_of(overrides, total_steps=total, sample_lead=100).learners(num_learners=num_learners)
     algo = config.build_algo()
     waits = []
-    while algo.env_steps < 10_000 or algo.pace.updates_owed():
+    while algo.env_steps < total or algo.pace.updates_owed():
         result = algo.train()
         pace = algo.pace
         assert pace.env_steps <= added(algo)
@@ -64,7 +72,7 @@ def test_the_ratio_holds_at_every_moment_and_the_run_ends_with_it(
             assert taken <= (pace.grad_updates - pace.random_steps) / 0.2 + 100 + 5
         waits.append(result["report"]["perf/learner_waits"] + result["report"]["perf/sampler_waits"])
     # Vectors of four end on a multiple of their size.
-    assert 10_000 <= algo.env_steps < 10_008
+    assert total <= algo.env_steps < total + 8
     assert 100 <= pace.random_steps < 108
     assert algo.grad_updates == int(pace.random_steps + 0.2 * (algo.env_steps - pace.random_steps))
     assert max(waits) > 0
