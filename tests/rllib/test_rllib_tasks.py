@@ -68,7 +68,7 @@ def test_a_registered_task_and_its_faults_reach_remote_runners(
                 with pytest.raises(UserError, match=r"task 'lab-broken', step \d+: number 0 .* is nan"):
                     algo.train()
             else:
-                assert algo.train()["env_steps"] == 60
+                assert algo.train()["env_steps"] >= 60
         finally:
             algo.stop()
 
