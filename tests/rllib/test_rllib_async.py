@@ -143,13 +143,6 @@ def test_runners_get_new_weights_every_so_many_updates(
     algo.stop()
 
 
-def test_an_environment_s_error_reaches_the_user(tiny_overrides: dict[str, Any]) -> None:
-    config = config_of(tiny_overrides).environment("walker-walk")
-    config.training(overrides={"data.demonstrations": "/nowhere"}).learners(num_learners=1)
-    with pytest.raises((UserError, ray.exceptions.RayError, RuntimeError), match="no episodes"):
-        config.build_algo()
-
-
 def test_asynchronous_needs_runners(tiny_overrides: dict[str, Any]) -> None:
     config = config_of(tiny_overrides, asynchronous=True).env_runners(num_env_runners=0)
     with pytest.raises(UserError, match=r"asynchronous=True needs remote env runners"):
