@@ -78,12 +78,12 @@ def _build(info: TaskInfo, render_mode: str | None) -> Any:
         UserError: no Vulkan device, or the task's models are not downloaded.
     """
     with _quiet():
-        registry = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
         if info.name == "lift-cube":
             from tdmpc_ray.envs.maniskill_lift import LiftCubeEnv
 
             make: Any = LiftCubeEnv
         else:
+            registry = importlib.import_module("mani_skill.utils.registration").REGISTERED_ENVS
             spec = registry[info.simulator_id]
             _require_assets(info, spec.asset_download_ids)
             make = spec.make

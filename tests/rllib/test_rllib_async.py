@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 import pytest
 import ray
 from counting_env import CountingEnv
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.learner import TDMPC2Learner
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
@@ -148,5 +146,4 @@ def test_asynchronous_needs_runners(tiny_overrides: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"asynchronous=True needs remote env runners"):
         config.validate()
     assert not config_of(tiny_overrides, asynchronous=False).is_asynchronous
-    assert np.isclose(config_of(tiny_overrides).lead, 2 * 2 * 20)
-    assert TDMPC2Learner.work.__doc__
+    assert config_of(tiny_overrides).lead == 2 * 2 * 20
