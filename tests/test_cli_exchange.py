@@ -14,6 +14,7 @@ from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.rllib.checkpoint import MODULE, load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.studies.runner import resume_study
 
@@ -62,6 +63,7 @@ def test_the_exported_planner_runs_the_control_loop_of_the_docs(
         model_config=config.model_config,
     )
     module.save_to_path(str(tmp_path / "here" / MODULE))
+    seal(tmp_path / "here")
     assert cli.main(["export", "here", "--what", "planner", "--format", "onnx"]) == 0
     printed = capsys.readouterr().out
     assert "exported: planner.onnx" in printed

@@ -32,7 +32,7 @@ def import_official(
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A checkpoint of the published code.")],
     task: Annotated[str, typer.Option(help="What it was trained on, such as walker-walk.")],
     out: Annotated[Path, typer.Option(help="Folder for it; new or empty.")],
-    steps: Annotated[int, typer.Option(min=1, help="Agent steps that `train --resume` trains.")] = 1_000_000,
+    steps: Annotated[int, typer.Option(min=1, help="Agent steps that `resume` trains.")] = 1_000_000,
 ) -> None:
     """Import a checkpoint of the published TD-MPC2 code.
 
@@ -74,7 +74,7 @@ def import_official(
     differing = f", with {settings}" if settings else ""
     print(f"imported: model size {size}{differing}; it plans as published (preset paper)")
     print(f"play it with: tdmpc-ray evaluate {out}")
-    print(f"train it on with: tdmpc-ray train --resume {out}")
+    print(f"train it on with: tdmpc-ray resume {out}")
 
 
 def export_official(

@@ -15,11 +15,6 @@ from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 OutOption = Annotated[
     Path | None, typer.Option(help="Folder for the results; new or empty. Default: results/NAME-TIME.")
 ]
-ResumeOption = Annotated[
-    Path | None,
-    typer.Option(help="Continue what an earlier command left in this folder, from its checkpoints."),
-]
-
 
 # Keys of a study to the options of `train` that set them.
 _OPTIONS = {
@@ -44,7 +39,6 @@ _OPTIONS = {
 
 
 def train(
-    ctx: typer.Context,
     task: Annotated[
         str | None,
         typer.Option(help="What to learn: walker-walk, cup-catch, mw-reach, gym:Pendulum-v1, ..."),
@@ -78,17 +72,13 @@ def train(
     mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
     experiment: Annotated[str, typer.Option(help="Experiment in MLflow.")] = "tdmpc-ray",
     out: OutOption = None,
-    resume: ResumeOption = None,
 ) -> int:
     """Train one agent on one task.
 
     Example: tdmpc-ray train --task walker-walk --model-size 1 --preset light --steps 20000
 
-    Ctrl-C saves a checkpoint first and prints how to go on.
+    Ctrl-C saves a checkpoint first; `tdmpc-ray resume` goes on.
     """
-    if resume is not None:
-        _refuse_options_beside_resume(ctx)
-        return _resume(resume)
     if task is None:
         raise UserError("train needs --task, such as --task walker-walk")
     if steps is None:
@@ -122,10 +112,8 @@ def train(
 
 
 def tune(
-    ctx: typer.Context,
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The study.")] = None,
     out: OutOption = None,
-    resume: ResumeOption = None,
 ) -> int:
     """Run a study file and compare its trials.
 
@@ -133,11 +121,8 @@ def tune(
 
     Example: tdmpc-ray tune experiments/quickstart.yaml
     """
-    if resume is not None:
-        _refuse_options_beside_resume(ctx)
-        return _resume(resume)
     if file is None:
-        raise UserError("tune needs a study file, such as experiments/quickstart.yaml, or --resume DIR")
+        raise UserError("tune needs a study file, such as experiments/quickstart.yaml")
     from tdmpc_ray.studies.spec import load_study
 
     study = load_study(file)
@@ -147,23 +132,20 @@ def tune(
     return run_study(study, out, study_file=file, console=make_console()).exit_status
 
 
-def _resume(folder: Path) -> int:
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
+) -> int:
+    """Continue a run or study that was stopped or killed.
+
+    It goes on as it was begun, from its newest whole checkpoints with replay, optimizers and counters, in the
+    same runs of MLflow; trials that have failed are tried again. A new run with --start-from takes over the
+    networks alone.
+
+    Example: tdmpc-ray resume results/walker-walk-size1-seed0-20261121-120000
+    """
     from tdmpc_ray.studies.runner import resume_study
 
     return resume_study(folder, console=make_console()).exit_status
-
-
-def _refuse_options_beside_resume(ctx: typer.Context) -> None:
-    given = [
-        "--" + name.rstrip("_").replace("_", "-") if name != "file" else "the study file"
-        for name in ctx.params
-        if name != "resume" and getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    ]
-    if given:
-        raise UserError(
-            f"--resume continues a study as it was begun: leave out {', '.join(given)}; "
-            "a new run with --start-from goes on from its networks"
-        )
 
 
 def _default_out(name: str) -> Path:

@@ -20,6 +20,10 @@ import torch
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.errors import UserError
 
+# Checkpoints write a replay in chunks of about so many bytes, and no more chunks than this.
+_CHUNK_BYTES = 1 << 19
+_MAX_CHUNKS = 1024
+
 
 @dataclass
 class Lane:
@@ -44,6 +48,10 @@ class SequenceReplay:
         horizon: H; samples are sequences of H transitions.
         num_frames: in a stack of C channels; 1 for vectors.
         num_tasks: whose transitions are kept apart by their ids; 0 for a single task.
+
+    Attributes:
+        chunk_rows: rows of a chunk, the unit in which checkpoints write the replay.
+        changed: chunks whose rows differ from what the last checkpoint wrote; whoever writes one clears it.
     """
 
     def __init__(
@@ -71,6 +79,9 @@ class SequenceReplay:
         self.torn = np.zeros(stacked, np.bool_)  # an older frame is gone
         self.num_tasks = num_tasks
         self.task = np.zeros(capacity if num_tasks else 0, np.int16)
+        row_bytes = self.obs[0].nbytes + self.action[0].nbytes + 13
+        self.chunk_rows = max(_CHUNK_BYTES // row_bytes, -(-capacity // _MAX_CHUNKS))
+        self.changed = np.zeros(-(-capacity // self.chunk_rows), np.bool_)
         self.num_valid = 0
         self.rows_written = 0
         self.transitions_added = 0
@@ -79,6 +90,12 @@ class SequenceReplay:
     def __len__(self) -> int:
         """Rows held now."""
         return min(self.rows_written, self.capacity)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._retire(np.flatnonzero(self.valid))
+        self.rows_written = self.transitions_added = 0
+        self.lanes = {}
 
     def add(
         self,
@@ -132,6 +149,7 @@ class SequenceReplay:
 
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
         ring = rows % self.capacity
+        self.changed[ring[0] // self.chunk_rows] = True
         self.obs[ring[1:]] = obs[1:, -self.obs.shape[1] :]
         if self.num_frames > 1:
             self.prev_row[ring[1:]] = ring[:-1]
@@ -180,6 +198,7 @@ class SequenceReplay:
             self.torn[after] = True
             lost = np.union1d(lost, after)
         self._retire(lost[self.valid[lost]])
+        self.changed[ring // self.chunk_rows] = True
         self.terminated[ring] = False
         self.next_row[ring] = -1
         if self.num_frames > 1:

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import LocalFileSystem
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEARNER_RESULTS
 
 from tdmpc_ray.core.threads import limit_threads
-from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.durable import DurableAlgorithm
 from tdmpc_ray.rllib.evaluate import film_episode
 from tdmpc_ray.rllib.learner import TDMPC2Learner, Work
 from tdmpc_ray.rllib.learner_link import LearnerLink
@@ -25,12 +23,11 @@ from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import sample_together
 from tdmpc_ray.rllib.video import require_film
 
-REPLAY_FOLDER = "replay"
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
 
 
-class TDMPC2(Algorithm):
+class TDMPC2(DurableAlgorithm):
     """TD-MPC2 (Hansen et al., 2024) with planning env runners and a replay inside the learner."""
 
     config: TDMPC2Config
@@ -46,6 +43,7 @@ class TDMPC2(Algorithm):
         super().setup(config)
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
+        self.notes = []
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
         self.lost_fragments = 0
         self.skipped_updates = 0  # as loss or gradient were not finite
@@ -172,8 +170,9 @@ class TDMPC2(Algorithm):
         report = self.reporter.report(
             result, self.last_evaluation, counters, self.env_steps - steps, self.grad_updates - updates
         )
-        self.last_evaluation = {}
-        return {**result, **counters, "updates_owed": self.pace.updates_owed(), "report": report}
+        self.last_evaluation, notes, self.notes = {}, self.notes, []
+        owed = self.pace.updates_owed()
+        return {**result, **counters, "updates_owed": owed, "report": report, "notes": notes}
 
     def _evaluation_due(self) -> bool:
         every, total = self.config.eval_every, self.config.total_steps
@@ -208,48 +207,21 @@ class TDMPC2(Algorithm):
         for name, value in own.items():
             setattr(self.pace if hasattr(self.pace, name) else self, name, value)
 
-    def save_to_path(self, path: Any = None, *args: Any, **kwargs: Any) -> str:
-        """Save a checkpoint: RLlib's files, and the replay as one plain file under `replay/`.
-
-        The one of the last step holds films of an episode of each task under `videos/`, where asked for.
-
-        Raises:
-            UserError: the place is no local folder.
-        """
-        _require_local(path, kwargs.get("filesystem"))
-        config = self.config
+    def settle(self) -> None:
         if self._loop is not None:
             self._loop.drain()
-        saved = super().save_to_path(path, *args, **kwargs)
-        folder = Path(saved) / REPLAY_FOLDER
-        self.link.call(TDMPC2Learner.save_replay, folder=folder)
+
+    def discard(self) -> None:
+        if self._loop is not None:
+            self._loop.discard()
+
+    def saved(self, checkpoint: Path) -> None:
+        """Film an episode of each task, where asked for and the last step is done."""
+        config = self.config
         if config.total_steps is not None and self.env_steps >= config.total_steps:
             for task in self._filmed(config):
-                film_episode(Path(saved), task, Path(saved) / VIDEO_FOLDER)
-        return saved
+                film_episode(checkpoint, task, checkpoint / VIDEO_FOLDER)
 
     @staticmethod
     def _filmed(config: TDMPC2Config) -> Sequence[str]:
         return config.info.tasks or (config.info.name,) if config.videos and config.info else ()
-
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Load a checkpoint that `save_to_path` wrote, with its replay.
-
-        Raises:
-            UserError: the place is no local folder, or its replay is missing or damaged.
-        """
-        _require_local(path, kwargs.get("filesystem"))
-        if self._loop is not None:
-            self._loop.discard()
-        super().restore_from_path(path, *args, **kwargs)
-        folder = Path(path) / REPLAY_FOLDER
-        if "component" not in kwargs:
-            self.link.call(TDMPC2Learner.load_replay, folder=folder)
-
-
-def _require_local(path: Any, filesystem: Any) -> None:
-    is_local = filesystem is None or isinstance(filesystem, LocalFileSystem)
-    if not is_local or "://" in str(path or "").removeprefix("file://"):
-        raise UserError(
-            f"checkpoints go to local folders, not to {path}: let Tune upload them (RunConfig.storage_path)"
-        )

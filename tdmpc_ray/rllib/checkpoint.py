@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.rllib.manifest import is_complete, verify
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.module import TDMPC2RLModule
@@ -26,7 +27,8 @@ def find_checkpoint(path: Path) -> Path:
     found = [p.parents[4] for p in path.rglob(str(MODULE / _METADATA))]
     if not found:
         raise UserError(f"no checkpoint in {path}: give a checkpoint folder, or the --out folder of a run")
-    return max(found, key=lambda p: (p / MODULE / _METADATA).stat().st_mtime)
+    newest_first = sorted(found, key=lambda p: (p / MODULE / _METADATA).stat().st_mtime, reverse=True)
+    return next(filter(is_complete, newest_first), newest_first[0])
 
 
 def load_module(path: Path) -> TDMPC2RLModule:
@@ -38,6 +40,7 @@ def load_module(path: Path) -> TDMPC2RLModule:
     from tdmpc_ray.rllib.module import TDMPC2RLModule
 
     checkpoint = find_checkpoint(path)
+    verify(checkpoint, below=str(MODULE))
     try:
         return TDMPC2RLModule.from_checkpoint((checkpoint / MODULE).resolve())
     except UserError:

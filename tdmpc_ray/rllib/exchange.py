@@ -16,6 +16,7 @@ from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import MODULE, load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 
@@ -48,6 +49,7 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[st
     load_parameters(module.world_model, parameters)
     module.grad_updates += 1  # these networks have learned: runners plan with them at once
     module.save_to_path(str((out / MODULE).absolute()))
+    seal(out)
     return obs, size, settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -21,15 +22,15 @@ from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.demonstrations import load_demonstrations
 from tdmpc_ray.core.prioritized import PrioritizedReplay, make_replay
-from tdmpc_ray.core.replay_file import load_replay, save_replay
 from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.envs.pixels import FRAMES
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.chunk_store import ChunkStore
 from tdmpc_ray.rllib.module import TDMPC2RLModule
+from tdmpc_ray.rllib.saved_replay import SavedReplay
 
 logger = logging.getLogger(__name__)
 
-REPLAY_FILE = "replay.npz"
 _MAX_SKIPPED_IN_A_ROW = 50
 
 
@@ -57,6 +58,7 @@ class TDMPC2Learner(TorchLearner):
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         self.replay = make_replay(agent.data, *shape, model.num_tasks)
+        self._saved_replay = SavedReplay(self.replay)
         self._demonstrations = None
         if agent.data.demonstrations:
             folder, tasks = (
@@ -220,34 +222,41 @@ class TDMPC2Learner(TorchLearner):
     ) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
-            state["tdmpc2"] = {
-                "scale": self._updater.scale.cpu(),
-                "generator": self._generator.get_state(),
-                "torch_rng": torch.get_rng_state(),
-                "rng": self._rng.bit_generator.state,
-            }
+            state["tdmpc2"] = {"scale": self._updater.scale.cpu()}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         if own := state.get("tdmpc2"):
             self._updater.scale.copy_(own["scale"])
-            self._generator.set_state(own["generator"])
-            torch.set_rng_state(own["torch_rng"])
-            self._rng.bit_generator.state = own["rng"]
 
-    def save_replay(self, folder: Path) -> None:
-        """Write the replay to `folder`; RLlib's checkpoints hold networks and optimizers only."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_replay(self.replay, folder / REPLAY_FILE)
+    def save_replay(self, store: ChunkStore) -> dict[str, Any]:
+        """Write to `store` what has changed in the replay, and this learner's random streams.
 
-    def load_replay(self, folder: Path) -> None:
-        """Read what `save_replay` wrote.
+        Returns:
+            The manifest that `load_replay` takes.
 
         Raises:
-            UserError: there is none, or it is damaged.
+            OSError: it cannot be written.
         """
-        load_replay(self.replay, folder / REPLAY_FILE)
+        streams = {
+            "generator": self._generator.get_state().numpy(),
+            "torch_rng": torch.get_rng_state().numpy(),
+            "numpy_rng": np.frombuffer(json.dumps(self._rng.bit_generator.state).encode(), np.uint8),
+        }
+        return self._saved_replay.save(store, streams)
+
+    def load_replay(self, store: ChunkStore, manifest: dict[str, Any]) -> None:
+        """Restore what `save_replay` wrote.
+
+        Raises:
+            DamagedCheckpoint: a chunk is missing or damaged.
+            UserError: it is of a run with other settings.
+        """
+        streams = self._saved_replay.load(store, manifest)
+        self._generator.set_state(torch.from_numpy(streams["generator"]))
+        torch.set_rng_state(torch.from_numpy(streams["torch_rng"]))
+        self._rng.bit_generator.state = json.loads(streams["numpy_rng"].tobytes())
 
     @classmethod
     def rl_module_required_apis(cls) -> list[type]:

@@ -67,7 +67,7 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
             )
     except Exception as error:  # Ray waits for its parts for a limited time, and raises nothing more special
         raise UserError(
-            f"Ray did not start ({reason(error)[:160]}): on a busy machine, try again with --resume"
+            f"Ray did not start ({reason(error)[:160]}): on a busy machine, try again with `resume`"
         ) from None
 
 

@@ -133,6 +133,8 @@ class ProgressTable(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         row = self._row(trial)
+        for note in result.get("notes") or ():
+            self.console.print(Text(f"{row.name}: {note}"), soft_wrap=True)
         evaluated = row.update(result)
         now = time.monotonic()
         if self._live is None and (evaluated or now - row.printed_at >= self._interval_s):

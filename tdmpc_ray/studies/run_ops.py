@@ -43,13 +43,14 @@ def create(
     }
 
 
-def metrics(run: str, values: dict[str, float], *, step: int, time: int) -> Op:
-    """Points of several metrics at one step; `time` in ms."""
-    return {
-        "op": "metrics",
-        "run": run,
-        "points": [[key, value, time, step] for key, value in values.items()],
-    }
+def metrics(run: str, values: dict[str, float], *, step: int, time: int, rising: bool = False) -> Op:
+    """Points of several metrics at one step; `time` in ms.
+
+    `rising`: leave out those that are not beyond the metric's last step. A trial that goes on from an older
+    checkpoint takes steps again whose points are there.
+    """
+    points = [[key, value, time, step] for key, value in values.items()]
+    return {"op": "metrics", "run": run, "points": points, "rising": rising}
 
 
 def status(run: str, value: str, *, time: int) -> Op:
@@ -78,6 +79,7 @@ def coalesce(ops: Iterable[Op]) -> list[Op]:
             and previous is not None
             and previous["op"] == "metrics"
             and previous.get("experiment") == op.get("experiment")
+            and previous.get("rising") == op.get("rising")
             and len(previous["points"]) + len(op["points"]) <= MAX_POINTS
         ):
             previous["points"].extend(op["points"])
@@ -121,6 +123,7 @@ class OpSender:
         self._uri = uri
         self._client: Any = None
         self._experiments: dict[str, str] = {}
+        self._last_steps: dict[str, dict[str, int]] = {}  # of a run's metrics
         self.run_ids = run_ids
 
     def apply(self, experiment: str, op: Op) -> None:
@@ -135,7 +138,7 @@ class OpSender:
         if run_id is None:
             raise RunMissing(f"MLflow has no run for {op['run']}")
         if kind == "metrics":
-            self._log_metrics(run_id, op["points"])
+            self._log_metrics(run_id, op["points"], rising=op.get("rising", False))
         elif kind == "status":
             if op["status"] == "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
@@ -189,12 +192,24 @@ class OpSender:
             self._experiments[name] = ensure_experiment(self._client, self._uri, name)
         return self._experiments[name]
 
-    def _log_metrics(self, run_id: str, points: Sequence[Sequence[Any]]) -> None:
+    def _steps(self, run_id: str) -> dict[str, int]:
+        """The last step of each metric that MLflow has."""
+        if run_id not in self._last_steps:
+            metrics = self._client.get_run(run_id).data._metric_objs
+            self._last_steps[run_id] = {metric.key: metric.step for metric in metrics}
+        return self._last_steps[run_id]
+
+    def _log_metrics(self, run_id: str, points: Sequence[Sequence[Any]], *, rising: bool) -> None:
         from mlflow.entities import Metric
 
+        last = self._steps(run_id) if rising else {}
+        reached = dict(last)
+        if rising:
+            points = [point for point in points if _rises(point, reached)]
         for chunk in _chunks(points, MAX_POINTS):
             values = [Metric(key, value, time, step) for key, value, time, step in chunk]
             self._client.log_batch(run_id, metrics=values, synchronous=True)
+        last.update(reached)  # not before: a batch of which a part has arrived is sent again as a whole
 
     def _log_strings(
         self, run_id: str, *, params: dict[str, str] | None = None, tags: dict[str, str] | None = None
@@ -254,6 +269,15 @@ class Spool:
         with self.path.open("rb") as file:
             file.seek(-1, 2)
             return file.read(1) != b"\n"
+
+
+def _rises(point: Sequence[Any], reached: dict[str, int]) -> bool:
+    """Whether a point is beyond the steps that its metric has reached; then it has reached this one."""
+    key, _, _, step = point
+    rises: bool = step > reached.get(key, -1)
+    if rises:
+        reached[key] = step
+    return rises
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -66,7 +66,7 @@ def run_study(
     out = Path(out).absolute()
     if out.is_dir() and any(out.iterdir()):
         raise UserError(
-            f"{out} is not empty: continue it with `--resume {shown(out)}` or choose another --out"
+            f"{out} is not empty: continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
         )
     run = _Run(study, out, trainable, console or Console())
     artifacts = begin(study, out, study_file)
@@ -142,10 +142,13 @@ class _Run:
             expected_trials=study.trials(),
         )
         outcome = Outcome(label)
+        from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
+
         callbacks = [
             tracker,
             LogBaseline(tracker, random_baseline(study.task, self.out, self.say)),
             SaveTrials(study.checkpoint.every, say=self.say),
+            CollectReplays(),
             ProgressTable(study.steps, trial_params=label, console=self.console),
             outcome,
         ]
@@ -210,8 +213,7 @@ class _Run:
         for trial in result.failed:
             log = f" (log: {shown(trial.log)})" if trial.log else ""
             self.say(f"failed: {trial.name}: {trial.reason}{log}")
-        command = "train" if self.study.trials() == 1 else "tune"
-        again = f"{program('tdmpc-ray')} {command} --resume {shlex.quote(str(shown(self.out)))}"
+        again = f"{program('tdmpc-ray')} resume {shlex.quote(str(shown(self.out)))}"
         if result.signum is not None:
             saved = f"{len(result.checkpoints)} of {self.study.trials()} trials have a checkpoint"
             self.say(f"interrupted: {saved}; resume with: {again}")

@@ -161,7 +161,9 @@ class MLflowTracker(tune.Callback):
             kept[DROPPED] = float(record.dropped)
         record.final_return = kept.get("eval/return", record.final_return)
         if kept:
-            self._put(run_ops.metrics(self._key(trial), kept, step=record.env_steps, time=now_ms()))
+            self._put(
+                run_ops.metrics(self._key(trial), kept, step=record.env_steps, time=now_ms(), rising=True)
+            )
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any

@@ -1,17 +1,15 @@
 """Prioritised replay: the sum tree against plain arrays, the replay against its definition, the losses."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from replays import copy_into
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig, agent_config
 from tdmpc_ray.core.losses import world_model_loss
 from tdmpc_ray.core.prioritized import PrioritizedReplay, make_replay
 from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.replay_file import load_replay, save_replay
 from tdmpc_ray.core.sum_tree import SumTree
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.core.world_model import WorldModel
@@ -116,21 +114,19 @@ def test_what_is_asked_for_is_what_is_made() -> None:
     assert (replay.alpha, replay.beta, replay.new, replay.capacity) == (0.6, 0.4, "one", 100)
 
 
-def test_priorities_outlive_a_checkpoint(tmp_path: Path) -> None:
+def test_priorities_outlive_a_checkpoint() -> None:
     replay, again = prioritized(30), prioritized(30)
     add_episode(replay, "a", 9)
     replay.set_priorities(torch.arange(3), torch.tensor([3.0, 5.0, 0.5]))
-    save_replay(replay, tmp_path / "replay.npz")
     add_episode(again, "old", 20)
-    load_replay(again, tmp_path / "replay.npz")
+    copy_into(replay, again)
     np.testing.assert_array_equal(again.priorities, replay.priorities)
     assert again.largest == 5.0
     rngs = np.random.default_rng(1), np.random.default_rng(1)
     np.testing.assert_array_equal(replay.sample(32, rngs[0]).start, again.sample(32, rngs[1]).start)
     uniform = SequenceReplay(30, (2,), 1, HORIZON)
     add_episode(uniform, "a", 9)
-    save_replay(uniform, tmp_path / "uniform.npz")
-    load_replay(again, tmp_path / "uniform.npz")
+    copy_into(uniform, again)
     np.testing.assert_array_equal(again.priorities, uniform.valid[: len(uniform)])
 
 

@@ -205,3 +205,12 @@ def test_trials_without_parameters_bear_tunes_name(drive: Any) -> None:
 
     drive(progress).start(Trial(trial_id="a", config={}))
     assert "TDMPC2_0001" in shown(progress, console)
+
+
+def test_what_a_trial_has_to_say_is_printed(drive: Any, pipe: Console) -> None:
+    progress = ProgressTable(100, trial_params=dict, console=pipe)
+    calls = drive(progress)
+    trial = drive.trial("a", seed=3)
+    calls.start(trial)
+    progress.on_trial_result(0, [trial], trial, {"env_steps": 5, "notes": ["no [checkpoint] at 5 steps"]})
+    assert "seed=3: no [checkpoint] at 5 steps\n" in pipe.file.getvalue()  # type: ignore[attr-defined]

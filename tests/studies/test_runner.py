@@ -60,7 +60,7 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     assert "note: nothing will be learned" not in text
     assert "note: gym:Pendulum-v1 can terminate: the model learns to foresee it (model.episodic)" in text
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
-    assert f"continue with: {program('tdmpc-ray')} tune --resume out" in text
+    assert f"continue with: {program('tdmpc-ray')} resume out" in text
     assert text.splitlines()[-1] == f"open MLflow with: {mlflow_command('sqlite:///mlflow.db')}"
 
     runs = mlflow_read.runs(store, "exp")
@@ -171,7 +171,7 @@ def test_stop_kill_and_continue(store: str, tmp_path: Path, mlflow_read: SimpleN
     assert "stopping: saving 2 trials first (Ctrl-C again: stop without)" in lines
     [said] = [line for line in lines if line.startswith("interrupted: ")]
     assert said.startswith("interrupted: 2 of 3 trials have a checkpoint; resume with: ")
-    assert said.endswith("tdmpc-ray tune --resume out")
+    assert said.endswith("tdmpc-ray resume out")
     stopped = mlflow_read.runs(store, "exp")
     assert set(stopped) == {"toy", run_name(0), run_name(1)}
     assert {run.info.status for run in stopped.values()} == {"KILLED"}
@@ -251,7 +251,7 @@ def test_folders_that_cannot_be_used(store: str, tmp_path: Path) -> None:
     study = make_study(runner_stub.values(store))
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    with pytest.raises(UserError, match=r"taken is not empty: continue it with `--resume .*taken`"):
+    with pytest.raises(UserError, match=r"taken is not empty: continue it with `tdmpc-ray resume .*taken`"):
         run_study(study, tmp_path / "taken", trainable=Stub)
     with pytest.raises(UserError, match=r"taken is not a study's folder: it has no study\.yaml"):
         resume_study(tmp_path / "taken", trainable=Stub)

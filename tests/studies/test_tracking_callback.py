@@ -69,6 +69,37 @@ def test_a_killed_process_goes_on_with_the_same_runs(
     assert mlflow_read.points(store, runs["seed=0"], "eval/return") == [(10, 1.0), (20, 2.0)]
 
 
+def test_steps_that_are_taken_again_are_not_logged_again(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any
+) -> None:
+    """A trial goes on from a checkpoint that is older than its last result: here, and in a new process."""
+    tracker = make(store, tmp_path / "spool")
+    before_start = pickle.dumps(tracker)
+    tracker.setup()
+    calls = drive(tracker)
+    trial = drive.trial("a", seed=0)
+    calls.start(trial)
+    for step, value in ((10, 1.0), (20, 2.0), (30, 3.0), (20, -2.0), (30, -3.0), (40, 4.0)):
+        calls.result(trial, step, eval__return=value)
+    state = pickle.loads(pickle.dumps(tracker.get_state()))
+    calls.result(trial, 50, eval__return=5.0)
+    tracker.study_run.writer.close(30)
+
+    again = pickle.loads(before_start)
+    again.set_state(state)  # older than what MLflow has
+    again.setup()
+    calls = drive(again)
+    calls.start(trial)
+    for step, value in ((40, -4.0), (50, -5.0), (60, 6.0)):
+        calls.result(trial, step, eval__return=value, **({"eval__length": 1.0} if step == 50 else {}))
+    calls.complete(trial)
+    calls.end()
+    run = mlflow_read.runs(store, "exp")["seed=0"]
+    points = mlflow_read.points(store, run, "eval/return")
+    assert points == [(step, step / 10) for step in (10, 20, 30, 40, 50, 60)]
+    assert mlflow_read.points(store, run, "eval/length") == [(50, 1.0)]  # new at a step that others have
+
+
 def test_without_a_server_the_study_ends_and_is_brought_later(
     store: str, tmp_path: Path, drive: Any, mlflow_read: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
