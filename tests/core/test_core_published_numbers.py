@@ -144,7 +144,7 @@ def test_plan(case: Case) -> None:
     )
     z = model.encode(case["obs"][0, :1], case.one_task)
     prev_mean = case["plan_prev_mean"].unsqueeze(0)
-    _, mean, _ = plan(
+    _, mean, *_ = plan(
         model, z, prev_mean, cfg, noise, discount=case.one_discount, explore=False, task=case.one_task
     )
     close(mean[0], case["plan_mean"], rtol=1e-3, atol=1e-4)

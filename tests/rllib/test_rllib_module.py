@@ -47,7 +47,7 @@ def test_a_plan_begins_with_the_last_one_of_its_environment_or_anew(module: TDMP
         mean[1] = 0.0  # the second environment was reset at both steps
         noise = PlanNoise.sample(model, cfg, 2, generator)
         z = model.encode(obs[step])
-        expected, mean, _ = plan(model, z, mean, cfg, noise, discount=0.9, explore=True)
+        expected, mean, *_ = plan(model, z, mean, cfg, noise, discount=0.9, explore=True)
     assert torch.equal(action, expected)
     assert mean.abs().sum() > 0
 

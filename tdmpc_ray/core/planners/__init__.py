@@ -96,7 +96,7 @@ def act_by_policy(
     mean, std = torch.zeros_like(prev_mean), torch.zeros_like(prev_mean)
     mean[:, 0] = sample.mean
     std[:, 0] = sample.log_std.exp() * (1.0 if task is None else task.action_mask)
-    return Plan(sample.action if explore else sample.mean, mean, std)
+    return Plan(sample.action if explore else sample.mean, mean, std, z.new_empty(len(z), 0))
 
 
 _METHODS = {

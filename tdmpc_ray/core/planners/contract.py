@@ -1,6 +1,6 @@
 """What every planner takes and gives.
 
-    plan(model, z, prev_mean, cfg, noise, ...) -> Plan(action, mean, std)
+    plan(model, z, prev_mean, cfg, noise, ...) -> Plan(action, mean, std, values)
 
 All randomness is drawn beforehand into a `PlanNoise`, so that a plan is a pure function of its inputs.
 """
@@ -24,11 +24,13 @@ class Plan(NamedTuple):
         action: in [-1, 1], (N, A).
         mean: of the planned actions, (N, H, A); the next step's `prev_mean`.
         std: of the planned actions, (N, H, A).
+        values: that the model foresees for the E best candidates, best first, (N, E); E = 0 without any.
     """
 
     action: Tensor
     mean: Tensor
     std: Tensor
+    values: Tensor
 
 
 @dataclass(frozen=True)

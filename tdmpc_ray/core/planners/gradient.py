@@ -47,10 +47,10 @@ def plan_by_gradient(
 
     with torch.no_grad():
         actions = torch.tanh(raw) * mask
-        best = value_of(actions, cfg.gradient_steps).nan_to_num(0.0).argmax(1)  # (N,)
+        value, best = value_of(actions, cfg.gradient_steps).nan_to_num(0.0).max(1)  # (N,)
         mean = actions[:, torch.arange(len(z), device=z.device), best].transpose(0, 1)  # (N, H, A)
         std = actions.std(2, correction=0).transpose(0, 1).clamp(cfg.min_std, cfg.max_std) * mask
         action = mean[:, 0]
         if explore:
             action = action + std[:, 0] * noise.explore
-        return Plan(action.clamp(-1, 1), mean, std)
+        return Plan(action.clamp(-1, 1), mean, std, value.unsqueeze(1))

@@ -48,7 +48,7 @@ def plan_by_sampling(
     mean = prev_mean.transpose(0, 1).unsqueeze(2).clone(memory_format=torch.contiguous_format)  # (H, N, 1, A)
     std = torch.full_like(mean, cfg.max_std)
     for eps, value_eps, heads in zip(noise.candidates, noise.value_pi, noise.heads, strict=True):
-        mean, std, elites, score = refine(
+        mean, std, elites, score, values = refine(
             functions, z, mean, std, prior, cfg, eps, value_eps, heads, discount, mask
         )
 
@@ -60,8 +60,8 @@ def plan_by_sampling(
         action = action + std[0, :, 0] * noise.explore
     mean, std = (x.squeeze(2).transpose(0, 1) for x in (mean, std))
     if compiled:  # the next plan overwrites what this one's graphs gave out
-        mean, std = mean.clone(), std.clone()
-    return Plan(action.clamp(-1, 1), mean, std)
+        mean, std, values = mean.clone(), std.clone(), values.clone()
+    return Plan(action.clamp(-1, 1), mean, std, values)
 
 
 class _Prior(NamedTuple):
@@ -90,8 +90,12 @@ def _refine(
     heads: Tensor,
     discount: Tensor,
     mask: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One iteration: the new mean and std (H, N, 1, A), the elites (H, N, E, A) and their weights (N, E)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One iteration.
+
+    Returns:
+        The new mean and std, (H, N, 1, A); the elites (H, N, E, A), their weights and their values (N, E).
+    """
     sampled = (mean + std * eps).clamp(-1, 1)
     if mask is not None:
         sampled = sampled * mask
@@ -110,4 +114,4 @@ def _refine(
     variance = (share * (elites - elite_mean).square()).sum(2, keepdim=True)
     mean = elite_mean if weighted else torch.lerp(elite_mean, mean, cfg.momentum)
     std = variance.sqrt().clamp(cfg.min_std, cfg.max_std)
-    return mean, std if mask is None else std * mask, elites, score
+    return mean, std if mask is None else std * mask, elites, score, elite_value
