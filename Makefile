@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types test-fast test-slow test-learning bench bench-gpu
+.PHONY: help setup quickstart test lint types test-fast test-slow test-learning bench bench-gpu bench-scale
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,10 @@ test-slow: $(STAMP) ## outages, soak runs, sweeps over every task (not in CI)
 
 bench: $(STAMP) ## plan and update in milliseconds, beside a straightforward implementation
 	$(BIN)/python tests/bench/bench_core.py $(BENCH_ARGS)
+
+bench-scale: $(STAMP) ## env steps per second with 1 to 32 runners, the loop beside a bare one
+	$(BIN)/python tests/bench/bench_scale.py $(BENCH_ARGS)
+	$(BIN)/python tests/bench/bench_loop.py
 
 bench-gpu: $(STAMP) ## the same on a GPU
 	$(BIN)/python tests/bench/bench_gpu.py $(BENCH_ARGS)
