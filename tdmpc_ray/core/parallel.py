@@ -46,12 +46,11 @@ class Replicas:
         Returns:
             The mean loss, ().
         """
-        params = [p for p in params if p.grad is not None]
-        flat = torch.cat([p.grad.flatten() for p in params if p.grad is not None] + [loss.detach().view(1)])
+        grads = [p.grad for p in params if p.grad is not None]
+        flat = torch.cat([*(grad.flatten() for grad in grads), loss.detach().view(1)])
         dist.all_reduce(flat)
-        *grads, mean_loss = flat.div_(self.size).split([*(p.numel() for p in params), 1])
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad.view_as(param)
+        *means, mean_loss = flat.div_(self.size).split([*(grad.numel() for grad in grads), 1])
+        torch._foreach_copy_(grads, [x.view_as(grad) for x, grad in zip(means, grads, strict=True)])
         return mean_loss.view(())
 
     def gather(self, x: Tensor) -> Tensor:
