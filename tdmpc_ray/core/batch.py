@@ -24,6 +24,8 @@ class Batch(NamedTuple):
         weight: importance of each sequence in the losses of the world model, (B,); None where all count 1.
         start: the rows of the replay where the sequences begin, always on the CPU: (B,), or fewer where the
             last ones come from elsewhere; None where unknown.
+        largest_weight: what the weights of these were divided by, also on the CPU: (); None where all
+            count 1.
     """
 
     obs: Tensor
@@ -33,6 +35,7 @@ class Batch(NamedTuple):
     task: Tensor | None = None
     weight: Tensor | None = None
     start: Tensor | None = None
+    largest_weight: Tensor | None = None
 
     @property
     def horizon(self) -> int:
@@ -48,7 +51,7 @@ class Batch(NamedTuple):
 
         task, weight = (None if x is None else copy(x) for x in (self.task, self.weight))
         tensors = (copy(self.obs), copy(self.action), copy(self.reward), copy(self.terminated))
-        return Batch(*tensors, task, weight, self.start)
+        return Batch(*tensors, task, weight, self.start, self.largest_weight)
 
     def followed_by(self, other: Batch) -> Batch:
         """Both in one batch; sequences of `other` count 1 where these have weights, and lose their rows."""
@@ -59,4 +62,4 @@ class Batch(NamedTuple):
             task = torch.cat([self.task, other.task])
         if self.weight is not None:
             weight = torch.cat([self.weight, torch.ones(other.action.shape[1])])
-        return Batch(obs, action, reward, terminated, task, weight, self.start)
+        return Batch(obs, action, reward, terminated, task, weight, self.start, self.largest_weight)

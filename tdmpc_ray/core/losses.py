@@ -142,15 +142,36 @@ def policy_loss(
         eps: standard-normal noise, (H + 1, B, A).
         heads: the two online heads whose mean counts, (2,).
     """
+    values = policy_values(model, zs, eps, heads, task)
+    return scaled_policy_loss(values, running_scale(scale, values.q[0].detach(), cfg.tau), cfg)
+
+
+class PolicyValues(NamedTuple):
+    """What the policy's actions along a rollout are worth, each (H + 1, B, 1)."""
+
+    q: Tensor
+    scaled_entropy: Tensor
+    entropy: Tensor  # without gradient
+
+
+def policy_values(
+    model: WorldModel, zs: Tensor, eps: Tensor, heads: Tensor, task: TaskContext | None = None
+) -> PolicyValues:
+    """The part of `policy_loss` before the scale; arguments as there."""
     sample = model.pi(zs, eps, task)
-    q = model.q(zs, sample.action, heads, task, detach=True).mean(0)  # (H + 1, B, 1)
-    scale = running_scale(scale, q[0].detach(), cfg.tau)
-    objective = q / scale + cfg.entropy_coef * sample.scaled_entropy
-    rho = cfg.rho ** torch.arange(len(zs), device=zs.device) / len(zs)
+    q = model.q(zs, sample.action, heads, task, detach=True).mean(0)
+    return PolicyValues(q, sample.scaled_entropy, sample.entropy.detach())
+
+
+def scaled_policy_loss(values: PolicyValues, scale: Tensor, cfg: UpdateConfig) -> PolicyLoss:
+    """The part of `policy_loss` after the scale, ()."""
+    q, scaled_entropy = values.q, values.scaled_entropy
+    objective = q / scale + cfg.entropy_coef * scaled_entropy
+    rho = cfg.rho ** torch.arange(len(q), device=q.device) / len(q)
     return PolicyLoss(
         -(rho * objective.mean((1, 2))).sum(),
-        sample.entropy.detach().mean(),
-        sample.scaled_entropy.detach().mean(),
+        values.entropy.mean(),
+        scaled_entropy.detach().mean(),
         scale,
     )
 

@@ -49,7 +49,11 @@ class PrioritizedReplay(SequenceReplay):
         assert batch.start is not None
         probability = self._tree[batch.start.numpy()] / self._tree.total
         weight = (self.num_valid * probability) ** -self.beta
-        return batch._replace(weight=torch.from_numpy((weight / weight.max()).astype(np.float32)))
+        largest = weight.max()
+        return batch._replace(
+            weight=torch.from_numpy((weight / largest).astype(np.float32)),
+            largest_weight=torch.tensor(largest, dtype=torch.float32),
+        )
 
     def set_priorities(self, start: torch.Tensor, priority: torch.Tensor) -> None:
         """Replace the priorities of sequences that an update has seen.

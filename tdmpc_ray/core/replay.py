@@ -224,17 +224,25 @@ class SequenceReplay:
         self.valid[ring] = False
         self.num_valid -= len(ring)
 
-    def sample_rows(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw starts with replacement, and the rows that follow them: (H + 1, B).
+    def require_starts(self) -> None:
+        """Refuse to be sampled from as long as there is nothing.
 
         Raises:
-            UserError: there are none yet.
+            UserError: no row is a valid start.
         """
         if self.num_valid == 0:
             raise UserError(
                 f"no episode in the replay has planner.horizon={self.horizon} steps yet: "
                 "raise data.seed_steps or lower planner.horizon"
             )
+
+    def sample_rows(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw starts with replacement, and the rows that follow them: (H + 1, B).
+
+        Raises:
+            UserError: there are none yet.
+        """
+        self.require_starts()
         rows = np.empty((self.horizon + 1, batch_size), np.int64)
         rows[0] = self._draw_starts(batch_size, rng)
         for t in range(self.horizon):

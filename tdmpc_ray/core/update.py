@@ -13,7 +13,16 @@ from torch import Tensor
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.config import UpdateConfig
-from tdmpc_ray.core.losses import policy_loss, td_target, world_model_loss
+from tdmpc_ray.core.losses import (
+    PolicyLoss,
+    policy_loss,
+    policy_values,
+    running_scale,
+    scaled_policy_loss,
+    td_target,
+    world_model_loss,
+)
+from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.pixels import MAX_SHIFT
 from tdmpc_ray.core.planners.contract import draw_heads
 from tdmpc_ray.core.precision import products_in
@@ -40,12 +49,21 @@ class UpdateNoise:
 
     @classmethod
     def sample(
-        cls, model: WorldModel, horizon: int, batch_size: int, generator: torch.Generator
+        cls,
+        model: WorldModel,
+        horizon: int,
+        batch_size: int,
+        generator: torch.Generator,
+        heads_generator: torch.Generator | None = None,
     ) -> UpdateNoise:
-        """Draw the noise of one update on the generator's device."""
+        """Draw the noise of one update on the generator's device.
+
+        Args:
+            heads_generator: draws the heads, which several replicas have in common; None: `generator`.
+        """
         shape, device = (2 * horizon + 1, batch_size, model.action_dim), generator.device
         eps = torch.randn(shape, generator=generator, device=device)
-        heads = draw_heads(model.cfg.num_q, 2, generator)
+        heads = draw_heads(model.cfg.num_q, 2, heads_generator or generator)
         shift = None
         if len(model.obs_shape) == 3:
             size = (horizon + 1, batch_size, 2)
@@ -83,6 +101,7 @@ class Updater:
         cfg: losses and rates.
         discount: of the task, see `UpdateConfig.discount`; one per task for a multi-task model.
         optimizers: world model's and policy prior's; made from `cfg` where not given.
+        replicas: with whom to take each step, where this is one of several; their models must be equal.
 
     Attributes:
         td_error: of each sequence of the last batch, absolute, (B,); None where the batch had no weights.
@@ -94,10 +113,11 @@ class Updater:
         cfg: UpdateConfig,
         discount: float | Sequence[float],
         optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         if model.target_q is None:
             raise ValueError("an update needs a world model with target heads")
-        self.model, self.cfg = model, cfg
+        self.model, self.cfg, self._replicas = model, cfg, replicas
         self.discount = torch.as_tensor(discount, dtype=torch.float32, device=model.bins.device)
         if self.discount.shape != ((model.num_tasks,) if model.num_tasks else ()):
             raise ValueError(f"{model.num_tasks} tasks need as many discounts, not {discount}")
@@ -108,6 +128,7 @@ class Updater:
         self._targets = Compiled(_targets) if self._compiles else _targets
         self._world_model_loss = Compiled(world_model_loss) if self._compiles else world_model_loss
         self._policy_loss = Compiled(policy_loss) if self._compiles else policy_loss
+        self._policy_values = Compiled(policy_values) if self._compiles else policy_values
         self._world_params = model.world_parameters()
         self._pi_params = list(model.policy.parameters())
         self._online: list[Tensor] = list(model.q_ensemble.parameters())
@@ -122,6 +143,8 @@ class Updater:
         model, cfg, device = self.model, self.cfg, self.model.bins.device
         if self._compiles:
             begin_step(device)
+        if self._replicas is not None:
+            batch = self._replicas.share_weights(batch)
         model.train()
         model.bound_task_embedding()
         task = model.task(batch.task)
@@ -138,7 +161,7 @@ class Updater:
 
         task = model.task(batch.task, detach=True)
         with products():
-            pi = self._policy_loss(model, world.zs, self.scale, cfg, noise.pi_eps, noise.pi_heads, task)
+            pi = self._policy(world.zs, noise, task)
         pi_grad_norm, skipped = self._descend(self.pi_optimizer, self._pi_params, pi.total, skipped)
 
         with torch.no_grad():
@@ -164,6 +187,15 @@ class Updater:
         # Copies: the next step overwrites what compiled functions gave out.
         return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 
+    def _policy(self, zs: Tensor, noise: UpdateNoise, task: TaskContext | None) -> PolicyLoss:
+        eps, heads = noise.pi_eps, noise.pi_heads
+        if self._replicas is None:
+            return self._policy_loss(self.model, zs, self.scale, self.cfg, eps, heads, task)
+        # In two parts, as replicas meet between them: their percentiles are not those of all their values.
+        values = self._policy_values(self.model, zs, eps, heads, task)
+        q = self._replicas.gather(values.q[0].detach())
+        return scaled_policy_loss(values, running_scale(self.scale, q, self.cfg.tau), self.cfg)
+
     def _descend(
         self,
         optimizer: torch.optim.Optimizer,
@@ -178,6 +210,8 @@ class Updater:
         """
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self._replicas is not None:
+            loss = self._replicas.average(params, loss)
         norm = torch.nn.utils.clip_grad_norm_(params, self.cfg.grad_clip_norm, foreach=True)
         is_finite = norm.isfinite() & loss.detach().isfinite()
         skipped = torch.where(is_finite, skipped, 1.0)

@@ -16,12 +16,14 @@ from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
 from tdmpc_ray.rllib.evaluate import film_episode
-from tdmpc_ray.rllib.learner import TDMPC2Learner, Work
+from tdmpc_ray.rllib.fragments import Sampled
+from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
 from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.report import Reporter
-from tdmpc_ray.rllib.sampling import sample_together
+from tdmpc_ray.rllib.sampling import sample_together, shards
 from tdmpc_ray.rllib.video import require_film
+from tdmpc_ray.rllib.work import Work, merged
 
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
@@ -113,25 +115,29 @@ class TDMPC2(DurableAlgorithm):
         if not sampled:
             return False
         self.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
-        batches = [(s.fragments, s.steps) for s in sampled]
-        added, lost, _ = self.link.call(TDMPC2Learner.ingest, batches=batches)
-        self.pace.add_steps(added)
-        self.lost_fragments += lost
+        self._work(sampled, num_updates=0)
         return True
 
     def _learn(self, num_updates: int) -> None:
-        """Run updates on the learner, then hand the new weights to the env runners."""
-        self.count(
-            self.link.call(TDMPC2Learner.work, batches=(), num_updates=num_updates, with_weights=False)
-        )
+        """Run updates on the learners, then hand the new weights to the env runners."""
+        self._work((), num_updates)
         if self.pace.updates_owed() == 0:
             self._sync_weights()
 
+    def _work(self, sampled: Sequence[Sampled], num_updates: int) -> None:
+        batches = shards(sampled, self.link.num_learners)
+        same = {"num_updates": num_updates, "with_weights": False}
+        works = self.link.call_each(TDMPC2Learner.work, [{"batches": own, **same} for own in batches])
+        self.count(merged(works))
+
     def count(self, work: Work) -> None:
-        """Take what the learner has done into counters and metrics."""
+        """Take what the learners have done into counters and metrics."""
+        self.pace.add_steps(work.added)
+        self.pace.is_ready = work.is_ready
         self.lost_fragments += work.lost
         self.pace.grad_updates += work.num_updates
-        self.reporter.add_time("learn", work.seconds)
+        if work.num_updates:
+            self.reporter.add_time("learn", work.seconds)
         self.skipped_updates += work.skipped
         self.reporter.add_losses(work.losses, work.num_updates - work.skipped)
         for name, value in work.losses.items():
@@ -193,6 +199,7 @@ class TDMPC2(DurableAlgorithm):
                 "env_steps": self.pace.env_steps,
                 "random_steps": self.pace.random_steps,
                 "grad_updates": self.pace.grad_updates,
+                "is_ready": self.pace.is_ready,
                 "lost_fragments": self.lost_fragments,
                 "skipped_updates": self.skipped_updates,
                 "evaluated_at": self.evaluated_at,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
-from tdmpc_ray.rllib.learner import TDMPC2Learner, Work
-from tdmpc_ray.rllib.sampling import AsyncSampler
+from tdmpc_ray.rllib.fragments import Sampled
+from tdmpc_ray.rllib.learner import TDMPC2Learner
+from tdmpc_ray.rllib.sampling import AsyncSampler, shards
+from tdmpc_ray.rllib.work import merged
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.algorithm import TDMPC2
@@ -35,7 +37,7 @@ class AsyncLoop:
         self._is_remote = config.num_learners > 0
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
         self._sampler = AsyncSampler(self._runners, fragment, as_ref=self._is_remote)
-        self._arrived: list[tuple[Any, int]] = []  # fragments that the learner has not been given, and steps
+        self._arrived: list[Sampled] = []  # what the learners have not been given
         self._uncounted = 0  # steps of these, and of those that it has not answered for
         self._updates_started = 0  # that it has not answered for
         self._pushed_at = 0  # updates in the weights that the runners were sent
@@ -64,14 +66,14 @@ class AsyncLoop:
     def drain(self) -> None:
         """Give the learner all that has arrived, and wait for its answers: counters and replay agree."""
         self._take()
-        self._finish(timeout=None)
+        self._finish(wait=True)
         if self._arrived:
             self._send(num_updates=0, with_weights=False)
-            self._finish(timeout=None)
+            self._finish(wait=True)
 
     def discard(self) -> None:
         """Drop all that is under way: the state that it belongs to has been replaced."""
-        self._finish(timeout=None)
+        self._finish(wait=True)
         self._sampler.discard()
         self._arrived.clear()
         self._uncounted = self._pushed_at = 0
@@ -80,17 +82,17 @@ class AsyncLoop:
         sampled = self._sampler.ready()
         if sampled:
             self._algorithm.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
-        for fragments, _, steps in sampled:
-            self._arrived.append((fragments, steps))
-            self._uncounted += steps
+        self._arrived.extend(sampled)
+        self._uncounted += sum(s.steps for s in sampled)
 
     def _request(self) -> bool:
         """Keep the runners busy; returns whether the updates hold them back."""
         pace, total = self._pace, self._algorithm.config.total_steps
         pending = self._sampler.steps_in_flight + self._uncounted
-        remaining = room = pace.room(pending)
-        if pace.grad_updates > 0:  # from here on the ratio counts; before, the number of random steps
-            remaining = sys.maxsize if total is None else total - pace.env_steps - pending
+        room = pace.room(pending)
+        remaining = sys.maxsize if total is None else total - pace.env_steps - pending
+        if pace.grad_updates == 0:  # the number of random steps counts; from the first update on, the ratio
+            remaining = min(remaining, room)
         return self._sampler.request(room, remaining)
 
     def _start(self) -> bool:
@@ -108,20 +110,19 @@ class AsyncLoop:
         return True
 
     def _send(self, num_updates: int, with_weights: bool) -> None:
-        batches, self._arrived = self._arrived, []
+        batches = shards(self._arrived, self._link.num_learners)
+        self._arrived.clear()
         self._updates_started += num_updates
         if with_weights:
             self._pushed_at = self._pace.grad_updates + self._updates_started
-        self._link.start(
-            TDMPC2Learner.work, batches=batches, num_updates=num_updates, with_weights=with_weights
-        )
+        same = {"num_updates": num_updates, "with_weights": with_weights}
+        self._link.start(TDMPC2Learner.work, [{"batches": own, **same} for own in batches])
 
-    def _finish(self, timeout: float | None = 0.0) -> bool:
-        """Count what the learner has done; send its weights on."""
-        done: list[Work] = self._link.ready(timeout)
+    def _finish(self, *, wait: bool = False) -> bool:
+        """Count what the learners have done; send the weights on."""
+        done = [merged(works) for works in self._link.ready(wait=wait)]
         for work in done:
             self._uncounted -= work.added + work.lost_steps
-            self._pace.add_steps(work.added)
             self._updates_started -= work.num_updates
             self._algorithm.count(work)
             if work.num_updates:

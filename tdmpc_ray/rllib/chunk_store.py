@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, reason
 
 _PART = ".part"
 _PART_S = 3600.0  # an older one belongs to a process that has died
@@ -25,6 +25,10 @@ _PART_S = 3600.0  # an older one belongs to a process that has died
 
 class DamagedCheckpoint(UserError):
     """A file of a checkpoint is missing, or is not what was written; the message names it."""
+
+
+class CannotWrite(UserError):
+    """A disk that is full, most likely. Not an `OSError`, for which RLlib would end a learner's process."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,14 @@ class ChunkStore:
         """Keep `data`, unless it is there; returns its name.
 
         Raises:
-            OSError: it cannot be written.
+            CannotWrite: says why.
         """
         name = hashlib.sha256(data).hexdigest()
         if self._info([name])[0].size != len(data):
-            write_whole(self.filesystem, self._path(name), data)
+            try:
+                write_whole(self.filesystem, self._path(name), data)
+            except OSError as error:
+                raise CannotWrite(f"cannot write to {self.folder}: {reason(error)}") from None
         return name
 
     def get(self, name: str) -> bytes:

@@ -40,8 +40,8 @@ def check_values(config: TDMPC2Config) -> None:
         raise UserError("a set of tasks needs gym_env_vectorize_mode=SYNC, to share its tasks out")
     if config.videos and (config.info is None or config.total_steps is None):
         raise UserError("videos need a task of the catalog and total_steps: they are filmed at the end")
-    if config.num_learners > 1:
-        raise UserError(f"num_learners={config.num_learners} is not supported yet: use 0 or 1")
+    if config.num_learners > 1 and not config.in_evaluation:
+        _check_learners(config)
     if config.asynchronous and config.num_env_runners == 0 and not config.in_evaluation:
         raise UserError("asynchronous=True needs remote env runners: set env_runners(num_env_runners=...)")
     optional = ("eval_every", "total_steps", "sample_lead")
@@ -56,6 +56,25 @@ def check_values(config: TDMPC2Config) -> None:
         find_checkpoint(Path(config.start_from))
     if not 0 <= config.max_time_s_per_iteration < math.inf:
         raise UserError(f"max_time_s_per_iteration must not be {config.max_time_s_per_iteration}")
+
+
+def _check_learners(config: TDMPC2Config) -> None:
+    num, agent, gpus = config.num_learners, config.agent(), config.num_gpus_per_learner
+    if config.num_env_runners < num:
+        raise UserError(
+            f"num_learners={num} needs a remote env runner for each learner, or more: "
+            f"set env_runners(num_env_runners={num})"
+        )
+    if agent.update.batch_size % num:
+        raise UserError(
+            f"update.batch_size={agent.update.batch_size} must be a multiple of num_learners={num}"
+        )
+    if agent.data.capacity // num <= agent.planner.horizon:
+        raise UserError(f"data.capacity={agent.data.capacity} is too small for num_learners={num}: raise it")
+    if 0 < gpus < 1:
+        raise UserError(
+            f"num_gpus_per_learner={gpus}: several learners cannot share a GPU: set 1, or fewer learners"
+        )
 
 
 def refuse_unread(config: TDMPC2Config) -> None:

@@ -16,7 +16,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.rllib.chunk_store import ChunkStore, DamagedCheckpoint
+from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
 from tdmpc_ray.rllib.manifest import REPLAY_FOLDER, find_store, seal, verify
@@ -59,9 +59,9 @@ class DurableAlgorithm(Algorithm):
         try:
             with tempfile.TemporaryDirectory() as folder:
                 return super().save(checkpoint_dir or folder)
-        except OSError as error:
+        except (OSError, CannotWrite) as error:
             self.notes.append(
-                f"no checkpoint at {self.env_steps:,} steps ({reason(error)}): make room; the run goes on, "
+                f"no checkpoint at {self.env_steps:,} steps: {reason(error)}; the run goes on, "
                 "and saves again when its next checkpoint is due"
             )
             if storage.checkpoint_fs_path != before:
@@ -79,7 +79,7 @@ class DurableAlgorithm(Algorithm):
             args: RLlib's, and `kwargs`.
 
         Raises:
-            OSError: it cannot be written.
+            CannotWrite: a learner cannot write its replay; OSError: the rest cannot be written.
             UserError: a learner on another machine writes to another disk.
         """
         path = tempfile.mkdtemp(prefix="tdmpc_ray-") if path is None else path
@@ -93,7 +93,8 @@ class DurableAlgorithm(Algorithm):
         self.settle()
         with _local(filesystem, folder) as local:
             super().save_to_path(local, *args, **kwargs)
-            shards = [self.link.call(TDMPC2Learner.save_replay, store=store)]
+            each = [{"store": store}] * self.link.num_learners
+            shards = self.link.call_each(TDMPC2Learner.save_replay, each)
             if store.missing([shard["state"] for shard in shards]):
                 raise UserError(
                     f"the learner wrote its replay to {store.folder} on another machine: "
@@ -136,11 +137,17 @@ class DurableAlgorithm(Algorithm):
         filesystem, folder = _place(path, kwargs.pop("filesystem", None))
         with _local(filesystem, folder, download=True) as local:
             manifest = verify(Path(local))
+            shards = manifest["replay"]["shards"]
+            if len(shards) != self.link.num_learners:
+                raise UserError(
+                    f"the checkpoint's replay is that of {len(shards)} learners, this run has "
+                    f"{self.link.num_learners}: set num_learners={len(shards)}"
+                )
             store = find_store(manifest, self._stores(filesystem, folder, manifest["replay"]))
             self.discard()
             super().restore_from_path(local, *args, **kwargs)
-        (shard,) = manifest["replay"]["shards"]
-        self.link.call(TDMPC2Learner.load_replay, store=store, manifest=shard)
+        each = [{"store": store, "manifest": shard} for shard in shards]
+        self.link.call_each(TDMPC2Learner.load_replay, each)
 
     def _stores(self, filesystem: FileSystem, folder: str, replay: dict[str, Any]) -> list[ChunkStore]:
         """Where a checkpoint's chunks may be: relative to it, in this experiment, or where they once were."""

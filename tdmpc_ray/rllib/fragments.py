@@ -29,6 +29,7 @@ class Sampled(NamedTuple):
     fragments: Any  # list[Fragment], or a Ray reference to one
     metrics: Any  # RLlib's metrics of the runner
     steps: int  # transitions in the fragments
+    runner: int  # its index, from 1; 0: the one in the main process
 
 
 def to_fragment(episode: Any) -> Fragment:
@@ -49,4 +50,5 @@ def sample_fragments(runner: Any, num_timesteps: int, as_ref: bool) -> Sampled:
     """Runs on an env runner: step its environments and keep the result in this process's object store."""
     fragments = [to_fragment(episode) for episode in runner.sample(num_timesteps=num_timesteps)]
     steps = sum(len(fragment.action) for fragment in fragments)
-    return Sampled(ray.put(fragments) if as_ref else fragments, runner.get_metrics(), steps)
+    held = ray.put(fragments) if as_ref else fragments
+    return Sampled(held, runner.get_metrics(), steps, runner.worker_index)

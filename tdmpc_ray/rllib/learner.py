@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
@@ -21,6 +22,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.demonstrations import load_demonstrations
+from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.prioritized import PrioritizedReplay, make_replay
 from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.envs.pixels import FRAMES
@@ -28,36 +30,35 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.chunk_store import ChunkStore
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.saved_replay import SavedReplay
+from tdmpc_ray.rllib.work import Work
 
 logger = logging.getLogger(__name__)
 
 _MAX_SKIPPED_IN_A_ROW = 50
 
 
-class Work(NamedTuple):
-    """What a call of `TDMPC2Learner.work` has done."""
-
-    added: int  # transitions
-    lost: int  # batches, with the runners that held them
-    lost_steps: int
-    num_updates: int
-    skipped: int  # of these, as loss or gradient were not finite
-    losses: dict[str, float]
-    seconds: float
-    weights: Any  # a Ray reference to the state that env runners take, or None
-
-
 class TDMPC2Learner(TorchLearner):
-    """Takes fragments of episodes in, and steps the world model on sequences from its own replay."""
+    """Takes fragments of episodes in, and steps the world model on sequences from its own replay.
+
+    Several learners have a part of the replay and of each batch each, and their networks stay equal.
+    """
 
     def build(self) -> None:
         super().build()
         module: TDMPC2RLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         agent, model = module.agent, module.world_model
         self._rl_module, self._agent = module, agent
+        size = max(self.config.num_learners, 1)
+        self._replicas = Replicas() if size > 1 else None
+        if self._replicas is not None:  # before all that may fail in one learner and leave the others waiting
+            self._replicas.equalize(module.state_dict().values())
+        self._seed()
+        self._batch_size = agent.update.batch_size // size
+        self._seed_steps = agent.data.num_seed_steps(self.config.episode_length) // size
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
-        self.replay = make_replay(agent.data, *shape, model.num_tasks)
+        data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
+        self.replay = make_replay(data, *shape, model.num_tasks)
         self._saved_replay = SavedReplay(self.replay)
         self._demonstrations = None
         if agent.data.demonstrations:
@@ -67,12 +68,26 @@ class TDMPC2Learner(TorchLearner):
             )
             self._demonstrations = load_demonstrations(folder, *shape, tasks)
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
-        self._updater = Updater(model, agent.update, module.discount, optimizers)
-        self._generator = torch.Generator(self._device)
+        self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
+        self._skipped_in_a_row = 0
+
+    def _seed(self) -> None:
+        """Begin the random streams; all but that of the heads differ among learners."""
         seed = self.config.seed if self.config.seed is not None else int.from_bytes(os.urandom(4))
+        self._heads_generator: torch.Generator | None = None
+        if self._replicas is not None:
+            shared = torch.tensor(seed, device=self._device)
+            self._replicas.equalize([shared])
+            self._heads_generator, self._heads_seed = torch.Generator(self._device), int(shared)
+            if self._replicas.rank > 0:
+                seed = int(np.random.SeedSequence([seed, self._replicas.rank]).generate_state(1)[0])
+                torch.manual_seed(seed)  # RLlib has seeded all alike, and dropout draws from this one
+        self._generator = torch.Generator(self._device)
         self._generator.manual_seed(seed)
         self._rng = np.random.default_rng(seed)
-        self._skipped_in_a_row = 0
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        """Nothing: RLlib's wrapper does not reduce gradients here, and says nothing; the updater does."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: TDMPC2RLModule = self.module[module_id].unwrapped()
@@ -117,19 +132,32 @@ class TDMPC2Learner(TorchLearner):
     def work(self, batches: Sequence[tuple[Any, int]], num_updates: int, with_weights: bool) -> Work:
         """Take fragments in (see `ingest`), then learn (see `learn`).
 
+        Where another learner has failed, this one learns nothing, instead of waiting for it.
+
         Args:
             batches: may be empty.
             num_updates: may be 0.
-            with_weights: whether to leave the new weights in the object store.
+            with_weights: whether the first learner leaves the new weights in the object store.
         """
         started = time.perf_counter()
-        added, lost, lost_steps = self.ingest(batches)
+        failure = None
+        try:
+            added, lost, lost_steps = self.ingest(batches)
+            if num_updates:
+                self.replay.require_starts()
+        except UserError as error:
+            failure = error
+        if num_updates and self._replicas and not self._replicas.agree(failure is None, self._device):
+            num_updates = 0
+        if failure is not None:
+            raise failure
         losses, skipped = self.learn(num_updates) if num_updates else ({}, 0)
         weights = None
-        if with_weights:
+        if with_weights and (self._replicas is None or self._replicas.rank == 0):
             weights = ray.put(self.get_state(components=COMPONENT_RL_MODULE, inference_only=True))
+        is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
-        return Work(added, lost, lost_steps, num_updates, skipped, losses, seconds, weights)
+        return Work(added, lost, lost_steps, num_updates, skipped, losses, seconds, weights, is_ready)
 
     def _refuse_termination(self) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""
@@ -148,12 +176,15 @@ class TDMPC2Learner(TorchLearner):
         Raises:
             UserError: there is nothing to learn from yet, or nearly all updates are skipped.
         """
-        module, batch_size = self._rl_module, self._agent.update.batch_size
+        module, batch_size, heads = self._rl_module, self._batch_size, self._heads_generator
+        updates = int(module.grad_updates) if heads is not None else 0
         history: dict[str, list[torch.Tensor]] = {}
         seen: Callable[[], None] | None = None
-        for _ in range(num_updates):
+        for update in range(updates, updates + num_updates):
             batch = self._sample(batch_size).to(self._device)
-            noise = UpdateNoise.sample(module.world_model, batch.horizon, batch_size, self._generator)
+            if heads is not None:  # from the number of updates: learners cannot fall out of step
+                heads.manual_seed(self._heads_seed + update)
+            noise = UpdateNoise.sample(module.world_model, batch.horizon, batch_size, self._generator, heads)
             for name, value in self._updater.step(batch, noise).items():
                 history.setdefault(name, []).append(value)
             # Priorities are set one update late, so that no step waits for a GPU to have finished its own.
@@ -237,7 +268,7 @@ class TDMPC2Learner(TorchLearner):
             The manifest that `load_replay` takes.
 
         Raises:
-            OSError: it cannot be written.
+            CannotWrite: says why.
         """
         streams = {
             "generator": self._generator.get_state().numpy(),

@@ -19,6 +19,7 @@ class Pace:
         env_steps: agent steps whose transitions are in the replay.
         random_steps: of these, the ones taken before the first update.
         grad_updates: updates taken.
+        is_ready: every learner has something to learn from; until then random steps go on.
     """
 
     ratio: float
@@ -27,6 +28,7 @@ class Pace:
     env_steps: int = 0
     random_steps: int = 0
     grad_updates: int = 0
+    is_ready: bool = True
 
     def add_steps(self, num: int) -> None:
         """Count steps whose transitions have reached the replay."""
@@ -36,7 +38,7 @@ class Pace:
 
     def updates_owed(self) -> int:
         """Gradient updates that the environment steps so far allow and that have not been taken."""
-        if self.env_steps < self.seed_steps:
+        if self.env_steps < self.seed_steps or not self.is_ready:
             return 0
         allowed = self.random_steps + (self.env_steps - self.random_steps) * self.ratio
         return max(math.floor(allowed) - self.grad_updates, 0)
@@ -49,6 +51,7 @@ class Pace:
         """
         begun = self.env_steps + pending
         if self.grad_updates == 0:
-            return self.seed_steps - begun
+            is_lagging = begun >= self.seed_steps and not self.is_ready
+            return self.lead - pending if is_lagging else self.seed_steps - begun
         paid = self.random_steps + (self.grad_updates - self.random_steps) / self.ratio
         return math.floor(paid) + self.lead - begun

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,18 @@ def sample_together(runners: Any, limit: int, fragment: int, *, local: bool, as_
     return on_runners(runners, call, local=local)
 
 
+def shards(sampled: Iterable[Sampled], num: int) -> list[list[tuple[Any, int]]]:
+    """Share fragments out to `num` learners; a runner's all go to one, so that no episode is torn apart.
+
+    Returns:
+        Fragments and their number of steps, for each learner.
+    """
+    batches: list[list[tuple[Any, int]]] = [[] for _ in range(num)]
+    for one in sampled:
+        batches[max(one.runner - 1, 0) % num].append((one.fragments, one.steps))
+    return batches
+
+
 class AsyncSampler:
     """Keeps remote env runners busy as far as it is told to.
 
@@ -47,6 +60,7 @@ class AsyncSampler:
     def __init__(self, runners: Any, fragment: int, as_ref: bool) -> None:
         self._runners, self._fragment, self._as_ref = runners, fragment, as_ref
         self._asked: dict[int, deque[int]] = {}  # runner to the steps of each of its open requests
+        self._total: Counter[int] = Counter()  # runner to the steps that it was ever asked for
 
     @property
     def steps_in_flight(self) -> int:
@@ -64,7 +78,8 @@ class AsyncSampler:
             Whether room was lacking while a runner had nothing to do.
         """
         self._forget_the_dead()
-        runners = self._runners.healthy_env_runner_ids()
+        # Where there is room for some only, others than last time, as each learner has runners of its own.
+        runners = sorted(self._runners.healthy_env_runner_ids(), key=lambda runner: self._total[runner])
         for open_requests in range(REQUESTS_IN_FLIGHT):
             for runner in runners:
                 if len(self._asked.get(runner, ())) > open_requests:
@@ -77,6 +92,7 @@ class AsyncSampler:
                 call = partial(caught, partial(sample_fragments, num_timesteps=steps, as_ref=self._as_ref))
                 if self._runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
                     self._asked.setdefault(runner, deque()).append(steps)
+                    self._total[runner] += steps
                     room, remaining = room - steps, remaining - steps
         return False
 

@@ -34,7 +34,7 @@ class SavedReplay:
             A manifest, of JSON's types: the names of all chunks and of the state.
 
         Raises:
-            OSError: something cannot be written; the next call tries again.
+            CannotWrite: the next call tries again.
         """
         replay = self._replay
         num_chunks = -(-len(replay) // replay.chunk_rows)

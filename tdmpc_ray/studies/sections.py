@@ -60,10 +60,13 @@ class Resources(Section):
         description="sample and learn at once; false: in turns, reproducible; none: at once with env runners",
     )
     cpus_per_env_runner: Amount = 1
+    gpus_per_env_runner: Amount = Field(default=0, description="a fraction each lets several share a GPU")
     cpus_for_main_process: Amount = Field(
         default=1, description="it learns, unless there are learner processes"
     )
-    num_learners: CountOrNone = Field(default=0, description="learner processes; 0: the main process learns")
+    num_learners: CountOrNone = Field(
+        default=0, description="learner processes, which share each batch; 0: the main process learns"
+    )
     gpus_per_learner: Amount = 0
     max_concurrent_trials: Count | None = Field(default=None, description="none: as many as fit")
 

@@ -210,6 +210,7 @@ class Study(Section):
             num_envs_per_env_runner=resources.num_envs_per_env_runner,
             rollout_fragment_length=resources.rollout_fragment_length,
             num_cpus_per_env_runner=resources.cpus_per_env_runner,
+            num_gpus_per_env_runner=resources.gpus_per_env_runner,
         )
         config.learners(num_learners=resources.num_learners, num_gpus_per_learner=resources.gpus_per_learner)
         config.resources(num_cpus_for_main_process=resources.cpus_for_main_process)

@@ -234,8 +234,6 @@ class TestConfiguration:
         for value in (0, "100", 1.5):
             with pytest.raises(UserError, match="steps_per_iteration must be a positive whole number"):
                 config.copy().training(steps_per_iteration=value).validate()
-        with pytest.raises(UserError, match="num_learners=2"):
-            config.copy().learners(num_learners=2).validate()
 
     @pytest.mark.parametrize(
         ("setting", "instead"),

@@ -122,6 +122,27 @@ class TestDamage:
         finally:
             algo.stop()
 
+    def test_a_learner_without_room_lives_on(self, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+        config = counting(tiny_overrides).env_runners(num_env_runners=1).learners(num_learners=1)
+        algo = config.build_algo()
+        try:
+            algo.train()
+            algo.link.call(limit_files, size=2000)
+            with pytest.raises(UserError, match=f"cannot write to {tmp_path}.*File too large"):
+                algo.save_to_path(tmp_path / "checkpoint")
+            algo.link.call(limit_files, size=resource.RLIM_INFINITY)
+            before = algo.env_steps
+            while algo.env_steps == before:
+                algo.train()
+            algo.restore_from_path(algo.save_to_path(tmp_path / "checkpoint"))
+        finally:
+            algo.stop()
+
+
+def limit_files(learner: TDMPC2Learner, size: int) -> None:
+    """Stands for a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
 
 class Scored(TDMPC2):
     """The trial with the larger seed is the better one."""
@@ -218,7 +239,7 @@ class TestTune:
         assert not grid.errors
         frame = grid[0].metrics_dataframe
         assert [bool(text) for text in frame["said"]] == [False, False, True]
-        assert frame["said"].iloc[2].startswith("no checkpoint at 80 steps ([Errno 27] ")
+        assert frame["said"].iloc[2].startswith("no checkpoint at 80 steps: [Errno 27] ")
         (found,) = checkpoints(tmp_path / "experiment").values()
         assert len(found) == 1
         algo = TDMPC2.from_checkpoint(str(found[0]))

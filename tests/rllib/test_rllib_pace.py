@@ -44,3 +44,14 @@ def test_steps_wait_for_the_updates_of_the_random_ones() -> None:
     assert pace.room(0) < 0
     pace.grad_updates = 203
     assert (pace.room(0), pace.room(60)) == (100, 40)
+
+
+def test_random_steps_go_on_until_every_learner_has_something() -> None:
+    pace = Pace(1.0, seed_steps=200, lead=100, is_ready=False)
+    assert (pace.room(0), pace.room(150)) == (200, 50)
+    pace.add_steps(200)
+    assert (pace.updates_owed(), pace.room(0), pace.room(60)) == (0, 100, 40)
+    pace.add_steps(30)
+    pace.is_ready = True
+    assert (pace.random_steps, pace.updates_owed()) == (230, 230)
+    assert pace.room(0) < 0

@@ -86,6 +86,7 @@ def test_values_reach_the_algorithm() -> None:
                 "num_env_runners": 2,
                 "num_envs_per_env_runner": 3,
                 "cpus_per_env_runner": 0.5,
+                "gpus_per_env_runner": 0.25,
                 "rollout_fragment_length": 100,
                 "asynchronous": False,
             },
@@ -98,6 +99,7 @@ def test_values_reach_the_algorithm() -> None:
     assert (config.eval_every, config.total_steps, config.evaluation_duration) == (1500, 6000, 4)
     assert (config.num_env_runners, config.num_envs_per_env_runner) == (2, 3)
     assert (config.num_cpus_per_env_runner, config.rollout_fragment_length) == (0.5, 100)
+    assert config.num_gpus_per_env_runner == 0.25
     assert not config.is_asynchronous
     [variant, _] = [spec for _, spec in generate_variants(study.param_space().to_dict())]
     assert variant["agent_overrides"]["planner.horizon"] in (2, 3)
