@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.fragments import Fragment, Sampled
 from tdmpc_ray.rllib.learner import TDMPC2Learner
+from tdmpc_ray.rllib.manifest import read_manifest, seal
 from tdmpc_ray.rllib.sampling import shards
 from tdmpc_ray.rllib.work import Work, merged
 
@@ -49,7 +51,7 @@ def contents(learner: TDMPC2Learner) -> dict[str, Any]:
         "module": state["rl_module"]["default_policy"],
         "optimizer": state["optimizer"],
         "scale": state["tdmpc2"]["scale"],
-        "rng": state["tdmpc2"]["rng"]["state"]["state"],
+        "rng": learner._rng.bit_generator.state["state"]["state"],
     }
 
 
@@ -81,7 +83,7 @@ def train_until_it_fails(algo: TDMPC2) -> None:
         algo.train()
 
 
-def test_in_turns(tiny_overrides: dict[str, Any]) -> None:
+def test_in_turns(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
     algo = config_of(tiny_overrides, asynchronous=False).build_algo()
     try:
         while algo.grad_updates < 200:
@@ -94,12 +96,24 @@ def test_in_turns(tiny_overrides: dict[str, Any]) -> None:
         )
         assert held == [algo.grad_updates] * 2
 
+        path = algo.save_to_path(tmp_path / "checkpoint")
+        saved = algo.link.call_each(contents, [{}, {}])
+        algo.train()
+        algo.restore_from_path(path)
+        assert same(algo.link.call_each(contents, [{}, {}]), saved)
+        manifest = Path(path) / "manifest.json"
+        saved_shards = read_manifest(Path(path))["replay"]["shards"]
+        manifest.unlink()
+        seal(Path(path), "replay", "", saved_shards[:1])
+        with pytest.raises(UserError, match="is that of 1 learners, this run has 2: set num_learners=1"):
+            algo.restore_from_path(path)
+
         # What one learner cannot take in must not leave the other one waiting for it in an update.
         obs, action = np.full((3, 3), np.nan, np.float32), np.zeros((2, 1), np.float32)
         broken = Fragment("broken", 0, obs, action, np.zeros(2, np.float32), terminated=False, done=True)
         for batches in ([[([broken], 2)], []], [[], [([broken], 2)]]):
-            same = {"num_updates": 3, "with_weights": True}
-            algo.link.start(TDMPC2Learner.work, [{"batches": own, **same} for own in batches])
+            shared = {"num_updates": 3, "with_weights": True}
+            algo.link.start(TDMPC2Learner.work, [{"batches": own, **shared} for own in batches])
             with pytest.raises(UserError, match="observation at step 0 of an episode is not finite"):
                 algo.link.ready(wait=True)
         check_shards(algo)
