@@ -26,8 +26,8 @@ from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.prioritized import PrioritizedReplay, make_replay
 from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.envs.pixels import FRAMES
-from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.chunk_store import ChunkStore
+from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.saved_replay import SavedReplay
 from tdmpc_ray.rllib.work import Work
@@ -70,6 +70,7 @@ class TDMPC2Learner(TorchLearner):
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
         self._skipped_in_a_row = 0
+        self._unsaved = ""
 
     def _seed(self) -> None:
         """Begin the random streams; all but that of the heads differ among learners."""
@@ -261,6 +262,15 @@ class TDMPC2Learner(TorchLearner):
         if own := state.get("tdmpc2"):
             self._updater.scale.copy_(own["scale"])
 
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        """RLlib's. Its failure waits for `save_replay`: RLlib would end this process for it."""
+        self._unsaved = ""
+        try:
+            return super().save_to_path(path, **kwargs)
+        except OSError as error:
+            self._unsaved = f"cannot write to {path}: {reason(error)}"
+            return str(path)
+
     def save_replay(self, store: ChunkStore) -> dict[str, Any]:
         """Write to `store` what has changed in the replay, and this learner's random streams.
 
@@ -268,8 +278,10 @@ class TDMPC2Learner(TorchLearner):
             The manifest that `load_replay` takes.
 
         Raises:
-            CannotWrite: says why.
+            CannotWrite: the replay, or before it the networks; says why.
         """
+        if self._unsaved:
+            raise CannotWrite(self._unsaved)
         streams = {
             "generator": self._generator.get_state().numpy(),
             "torch_rng": torch.get_rng_state().numpy(),
