@@ -78,11 +78,13 @@ class AsyncLoop:
 
     def _take(self) -> None:
         sampled = self._sampler.ready()
+        self._algorithm.lost_fragments += self._sampler.take_lost()
         if sampled:
             self._algorithm.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
-        for fragments, _, steps in sampled:
-            self._arrived.append((fragments, steps))
-            self._uncounted += steps
+        for part in sampled:
+            self._arrived.append((part.fragments, part.steps))
+            self._uncounted += part.steps
+            self._algorithm.count_faults(part.faults, part.steps)
 
     def _request(self) -> bool:
         """Keep the runners busy; returns whether the updates hold them back."""
