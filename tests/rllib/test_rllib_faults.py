@@ -1,6 +1,7 @@
 """Environments that fail under RLlib: rebuilt alone, counted, and no part of what is learned from."""
 
 import math
+import os
 import re
 import sys
 import time
@@ -183,19 +184,21 @@ def test_a_runner_that_cannot_be_built_says_why(
         config.build_algo()
 
 
-class Unreadable(FailingEnv):
-    """As an environment whose module the other processes do not have."""
+class Local:
+    """As something of a module that the other processes do not have."""
 
     def __reduce__(self) -> Any:
-        return _missing_module, ()
+        return _import, (os.getpid(),)
 
 
-def _missing_module() -> None:
-    raise ModuleNotFoundError("No module named 'my_robot'")
+def _import(pid: int) -> Local:
+    if os.getpid() != pid:
+        raise ModuleNotFoundError("No module named 'my_robot'")
+    return Local()
 
 
 def test_a_class_that_runners_do_not_know_says_so(tiny_overrides: dict[str, Any]) -> None:
-    config = config_of(tiny_overrides, 1, secret=Unreadable({}))
+    config = config_of(tiny_overrides, 1, arm=Local())
     with pytest.raises(UserError, match=r"^an env runner cannot be built: .*No module named 'my_robot'$"):
         config.build_algo()
 

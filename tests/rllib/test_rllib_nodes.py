@@ -47,12 +47,12 @@ def build(overrides: dict[str, Any], asynchronous: bool) -> TDMPC2:
 
 def homes(algo: TDMPC2) -> dict[int, str]:
     """Node of each runner in service."""
-    runners = algo.env_runner_group
-    ids = runners.healthy_env_runner_ids()
-    found = runners.foreach_env_runner(
-        lambda _: ray.get_runtime_context().get_node_id(), local_env_runner=False, remote_worker_ids=ids
+    return dict(
+        algo.env_runner_group.foreach_env_runner(
+            lambda runner: (runner.worker_index, ray.get_runtime_context().get_node_id()),
+            local_env_runner=False,
+        )
     )
-    return dict(zip(ids, found, strict=False)) if ids else {}
 
 
 def train_until(algo: TDMPC2, is_reached: Any, deadline_s: float) -> list[float]:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,9 +35,9 @@ def config_of(overrides: dict[str, Any], **settings: Any) -> TDMPC2Config:
 
 def pids(runners: Any) -> dict[int, int]:
     """Of the runners in service."""
-    ids = runners.healthy_env_runner_ids()
-    found = runners.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False, remote_worker_ids=ids)
-    return dict(zip(ids, found, strict=False)) if ids else {}
+    return dict(
+        runners.foreach_env_runner(lambda runner: (runner.worker_index, os.getpid()), local_env_runner=False)
+    )
 
 
 def added(algo: TDMPC2) -> int:
@@ -56,6 +57,7 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
         killed = pids(algo.env_runner_group)[1]
         os.kill(killed, signal.SIGKILL)
         before = algo.env_steps
+        result = algo.train()
         while pids(algo.env_runner_group).get(1, killed) == killed:
             assert time.monotonic() < deadline
             result = algo.train()
@@ -110,6 +112,31 @@ def test_a_killed_evaluation_runner_costs_no_evaluation(tiny_overrides: dict[str
     finally:
         algo.stop()
     assert evaluated[-1] == 300
+
+
+class Licensed(CountingEnv):
+    """Only one process can build it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        mark = Path(config["mark"])
+        if mark.exists() and mark.read_text() != str(os.getpid()):
+            raise OSError("the licence is in use")
+        mark.write_text(str(os.getpid()))
+        super().__init__({})
+
+
+def test_a_runner_that_cannot_be_built_again_ends_the_run(
+    tmp_path: Path, tiny_overrides: dict[str, Any]
+) -> None:
+    config = config_of(tiny_overrides).environment(Licensed, env_config={"mark": tmp_path / "mark"})
+    algo = config.env_runners(num_env_runners=1).build_algo()
+    algo.train()
+    os.kill(pids(algo.env_runner_group)[1], signal.SIGKILL)
+    with pytest.raises(
+        UserError, match=r"^task 'Licensed' cannot be built: OSError: the licence is in use"
+    ):
+        train(algo, 200)
+    algo.stop()
 
 
 class Crashing(CountingEnv):
