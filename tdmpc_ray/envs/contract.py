@@ -1,4 +1,9 @@
-"""What every environment must keep to; who does not is named, with its task and step."""
+"""What every environment must keep to; who does not is named, with its task and step.
+
+A *fault* may pass: a number that is not finite, a reward that is none, an episode that does not end. Who
+steps through `faults.GuardedEnv` has the environment rebuilt and goes on. What is declared wrongly never gets
+better: observations of another kind or shape than the space says are a `UserError` at once.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,10 @@ from typing import Any
 import numpy as np
 
 from tdmpc_ray.errors import UserError
+
+
+class EnvFaultError(UserError):
+    """An environment broke its contract in a way that may pass."""
 
 
 class Contract:
@@ -28,7 +37,7 @@ class Contract:
         """Check the first observation of an episode.
 
         Raises:
-            UserError: it breaks the contract.
+            UserError: it breaks the contract; an `EnvFaultError` where that may pass.
         """
         self._steps = 0
         self._check_observation(observation)
@@ -37,18 +46,18 @@ class Contract:
         """Check what one step gave.
 
         Raises:
-            UserError: it breaks the contract.
+            UserError: it breaks the contract; an `EnvFaultError` where that may pass.
         """
         self._steps += 1
         self._check_observation(observation)
         if isinstance(reward, np.ndarray) and reward.ndim == 0:
             reward = reward.item()
         if not isinstance(reward, (numbers.Real, np.bool_)):
-            raise self.broken(f"the reward is no number but {_kind(reward)}")
+            raise self._fault(f"the reward is no number but {_kind(reward)}")
         if not math.isfinite(reward):
-            raise self.broken(f"the reward is {reward}")
+            raise self._fault(f"the reward is {reward}")
         if self._limit is not None and self._steps >= self._limit and not ended:
-            raise self.broken(
+            raise self._fault(
                 f"the episode goes on after its {self._limit} steps: end it, register a longer "
                 "episode_length, or wrap the environment in gymnasium.wrappers.TimeLimit"
             )
@@ -57,17 +66,27 @@ class Contract:
         try:
             observation = np.asarray(observation, np.float32)
         except (TypeError, ValueError):
-            raise self.broken(f"the observation is no array of numbers but {_kind(observation)}") from None
+            raise UserError(
+                self._named(f"the observation is no array of numbers but {_kind(observation)}")
+            ) from None
         if observation.shape != self._shape:
-            raise self.broken(f"the observation has shape {observation.shape}, declared is {self._shape}")
+            raise UserError(
+                self._named(f"the observation has shape {observation.shape}, declared is {self._shape}")
+            )
         if not np.isfinite(observation).all():
             index = int(np.flatnonzero(~np.isfinite(observation))[0])
-            raise self.broken(f"number {index} of the observation is {observation.reshape(-1)[index]}")
+            raise self._fault(f"number {index} of the observation is {observation.reshape(-1)[index]}")
 
-    def broken(self, what: str) -> UserError:
-        """The error that names the task and the step."""
-        where = f"step {self._steps}" if self._steps else "reset"
-        return UserError(f"task '{self._task}', {where}: {what}")
+    def _fault(self, what: str) -> EnvFaultError:
+        return EnvFaultError(self._named(what))
+
+    def _named(self, what: str) -> str:
+        return named(self._task, self._steps, what)
+
+
+def named(task: str, step: int, what: str) -> str:
+    """What is wrong, with the task and the step; step 0 is the reset."""
+    return f"task '{task}', {f'step {step}' if step else 'reset'}: {what}"
 
 
 def _kind(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -25,13 +25,19 @@ class MultiTaskEnv(gymnasium.Env):
         obs_size: of the largest task in the set.
         action_size: of the largest task in the set.
         seed: of the tasks and of `action_space.sample()`.
+        make: builds a task by name and seed.
     """
 
     def __init__(
-        self, tasks: Sequence[tuple[int, str]], obs_size: int, action_size: int, seed: int | None = None
+        self,
+        tasks: Sequence[tuple[int, str]],
+        obs_size: int,
+        action_size: int,
+        seed: int | None = None,
+        make: Callable[..., gymnasium.Env] = make_env,
     ) -> None:
         self.observation_space, self.action_space = observation_box(obs_size), action_box(action_size, seed)
-        self._tasks, self._seeds = list(tasks), np.random.SeedSequence(seed)
+        self._tasks, self._seeds, self._make = list(tasks), np.random.SeedSequence(seed), make
         self._envs: dict[int, gymnasium.Env] = {}
         self._steps = [0] * len(self._tasks)
         self._playing = 0
@@ -67,7 +73,7 @@ class MultiTaskEnv(gymnasium.Env):
         index, name = self._tasks[self._playing]
         if index not in self._envs:
             own = np.random.SeedSequence(self._seeds.entropy, spawn_key=(index,))
-            self._envs[index] = make_env(name, seed=int(own.generate_state(1)[0]))
+            self._envs[index] = self._make(name, seed=int(own.generate_state(1)[0]))
         return self._envs[index]
 
     def _padded(self, obs: FloatArray) -> FloatArray:
@@ -85,7 +91,13 @@ def action_sizes(info: TaskInfo) -> list[int]:
     return [task_sizes(name)[1] for name in info.tasks]
 
 
-def make_set(info: TaskInfo, seed: int | None, slot: int = 0, num_slots: int = 1) -> MultiTaskEnv:
+def make_set(
+    info: TaskInfo,
+    seed: int | None,
+    slot: int = 0,
+    num_slots: int = 1,
+    make: Callable[..., gymnasium.Env] = make_env,
+) -> MultiTaskEnv:
     """The environment that plays a set of tasks, or the share of one of several such environments.
 
     Args:
@@ -93,8 +105,10 @@ def make_set(info: TaskInfo, seed: int | None, slot: int = 0, num_slots: int = 1
         seed: see `MultiTaskEnv`.
         slot: which of the environments this is.
         num_slots: how many there are; with as many as tasks, each plays one.
+        make: builds a task by name and seed.
     """
     sizes = [task_sizes(name) for name in info.tasks]
     tasks = list(enumerate(info.tasks))
     share = tasks[slot::num_slots] if num_slots < len(tasks) else [tasks[slot % len(tasks)]]
-    return MultiTaskEnv(share, max(obs for obs, _ in sizes), max(action for _, action in sizes), seed)
+    lengths = max(obs for obs, _ in sizes), max(action for _, action in sizes)
+    return MultiTaskEnv(share, *lengths, seed, make)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, LEARNER_RESULTS
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    EVALUATION_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
 
 from tdmpc_ray.core.threads import limit_threads
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
 from tdmpc_ray.rllib.evaluate import film_episode
+from tdmpc_ray.rllib.fault_window import FaultWindow
 from tdmpc_ray.rllib.fragments import Sampled
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
 from tdmpc_ray.rllib.pace import Pace
+from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import sample_together, shards
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
 
+logger = logging.getLogger(__name__)
+
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
+_LAST_EVALUATION_S = 120.0
 
 
 class TDMPC2(DurableAlgorithm):
@@ -42,12 +54,22 @@ class TDMPC2(DurableAlgorithm):
         limit_threads(int(config.num_cpus_for_main_process))
         for task in self._filmed(config)[:1]:
             require_film(task)
-        super().setup(config)
+        try:
+            super().setup(config)
+        except Exception as error:
+            explain(error)
+            raise
+        for runners in (self.env_runner_group, self.eval_env_runner_group):
+            if runners is not None:
+                require_built(runners)
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
         self.notes = []
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
         self.lost_fragments = 0
+        self._lost_in_a_row = 0  # fragments, since the last step
+        self.env_faults = 0
+        self._fault_window = FaultWindow(config.max_env_faults)
         self.skipped_updates = 0  # as loss or gradient were not finite
         self.evaluated_at = 0
         self.last_evaluation: dict[str, float] = {}
@@ -110,11 +132,14 @@ class TDMPC2(DurableAlgorithm):
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
         started = time.perf_counter()
         local, as_ref = config.num_env_runners == 0, config.num_learners > 0
-        sampled = sample_together(self.env_runner_group, limit, fragment, local=local, as_ref=as_ref)
+        sampled, dead = sample_together(self.env_runner_group, limit, fragment, local=local, as_ref=as_ref)
+        self.lost_fragments += dead
         self.reporter.add_time("sample", time.perf_counter() - started)
         if not sampled:
             return False
         self.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
+        for part in sampled:
+            self.count_faults(part.faults, part.steps)
         self._work(sampled, num_updates=0)
         return True
 
@@ -148,19 +173,42 @@ class TDMPC2(DurableAlgorithm):
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
 
+    def count_faults(self, faults: Sequence[str], steps: int) -> None:
+        """Count faults of environments within `steps` agent steps.
+
+        Raises:
+            UserError: there are more of them than `max_env_faults` allows.
+        """
+        self.env_faults += len(faults)
+        self._fault_window.add(faults, steps)
+
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
-        """RLlib's, which gives restarted runners the weights of one in this process: they may be old."""
-        restored = super().restore_env_runners(env_runner_group)
-        if restored and self._loop is not None and env_runner_group is self.env_runner_group:
-            self._sync_weights()
+        """Take restarted runners back, with the learner's weights; waits for none."""
+        restored = take_back(env_runner_group)
+        if restored:
+            learner = self.learner_group.get_state(
+                components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+            )[COMPONENT_LEARNER]
+            # The steps keep a runner from playing its first episodes again (`fresh_seed`).
+            state = {**learner, NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+            give_state(env_runner_group, restored, state)
         return restored
 
     def step(self) -> dict[str, Any]:
         """One `train()`: RLlib's iteration, then an evaluation where one is due by agent steps."""
         started, steps, updates = time.perf_counter(), self.env_steps, self.grad_updates
+        lost = self.lost_fragments
         result = super().step()
+        self._lost_in_a_row = (
+            self._lost_in_a_row + self.lost_fragments - lost if self.env_steps == steps else 0
+        )
+        if self._lost_in_a_row > self.config.num_consecutive_env_runner_failures_tolerance:
+            raise UserError(
+                f"env runners have died {self._lost_in_a_row} times without bringing a step: see their logs "
+                "(worker-*.err in Ray's session folder)"
+            )
         if self._evaluation_due():
-            result.update(self._run_one_evaluation(parallel_train_future=None))
+            result.update(self._evaluate_now())
         if self.last_evaluation:
             self.evaluated_at = self.env_steps
             evaluated = result.setdefault(EVALUATION_RESULTS, {}).setdefault(ENV_RUNNER_RESULTS, {})
@@ -171,6 +219,7 @@ class TDMPC2(DurableAlgorithm):
             "env_frames": self.env_steps * self.config.action_repeat,
             "grad_updates": self.grad_updates,
             "lost_fragments": self.lost_fragments,
+            "env_faults": self.env_faults,
             "skipped_updates": self.skipped_updates,
         }
         report = self.reporter.report(
@@ -179,6 +228,19 @@ class TDMPC2(DurableAlgorithm):
         self.last_evaluation, notes, self.notes = {}, self.notes, []
         owed = self.pace.updates_owed()
         return {**result, **counters, "updates_owed": owed, "report": report, "notes": notes}
+
+    def _evaluate_now(self) -> dict[str, Any]:
+        """Evaluate; at the run's end, wait for evaluation runners that have died: it is the last chance."""
+        deadline = time.monotonic() + _LAST_EVALUATION_S
+        total = self.config.total_steps
+        while True:
+            result = self._run_one_evaluation(parallel_train_future=None)
+            if self.last_evaluation or total is None or self.env_steps < total:
+                return result
+            if time.monotonic() > deadline:
+                logger.warning("no last evaluation: the evaluation runners have died and do not come back")
+                return result
+            time.sleep(_NO_RUNNER_S)
 
     def _evaluation_due(self) -> bool:
         every, total = self.config.eval_every, self.config.total_steps
@@ -201,6 +263,7 @@ class TDMPC2(DurableAlgorithm):
                 "grad_updates": self.pace.grad_updates,
                 "is_ready": self.pace.is_ready,
                 "lost_fragments": self.lost_fragments,
+                "env_faults": self.env_faults,
                 "skipped_updates": self.skipped_updates,
                 "evaluated_at": self.evaluated_at,
                 "wall_s": self.reporter.wall_s,

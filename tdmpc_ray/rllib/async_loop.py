@@ -80,8 +80,11 @@ class AsyncLoop:
 
     def _take(self) -> None:
         sampled = self._sampler.ready()
+        self._algorithm.lost_fragments += self._sampler.take_lost()
         if sampled:
             self._algorithm.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
+        for part in sampled:
+            self._algorithm.count_faults(part.faults, part.steps)
         self._arrived.extend(sampled)
         self._uncounted += sum(s.steps for s in sampled)
 

@@ -17,8 +17,9 @@ from tdmpc_ray.envs import TaskInfo, check_obs, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
-from tdmpc_ray.rllib.env_runner import TaskEnv, TDMPC2EnvRunner, read_task_config, task_config
+from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
 from tdmpc_ray.rllib.sampling import REQUESTS_IN_FLIGHT
+from tdmpc_ray.rllib.task_env import TaskEnv, read_task_config, task_config
 
 # Where the published implementation departs from its defaults for a whole suite.
 _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
@@ -53,6 +54,8 @@ class TDMPC2Config(AlgorithmConfig):
         self.asynchronous: bool | None = None
         self.sample_lead: int | None = None
         self.weights_every = 25
+        self.max_env_faults = 10
+        self.env_step_timeout_s: float | None = 60.0
 
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         self.env_runner_cls = TDMPC2EnvRunner
@@ -60,6 +63,8 @@ class TDMPC2Config(AlgorithmConfig):
         self.rollout_fragment_length = 25
         self.num_cpus_for_main_process = 1
         self.max_requests_in_flight_per_env_runner = REQUESTS_IN_FLIGHT
+        self.delay_between_env_runner_restarts_s = 1.0
+        self.num_consecutive_env_runner_failures_tolerance = 20
         self.evaluation_duration = 10
         self.evaluation_duration_unit = "episodes"
         self.evaluation_config = {"explore": False}
@@ -155,6 +160,27 @@ class TDMPC2Config(AlgorithmConfig):
             "videos": videos,
         }
         for name, value in given.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    def fault_tolerance(
+        self,
+        *,
+        max_env_faults: int = NotProvided,
+        env_step_timeout_s: float | None = NotProvided,
+        **kwargs: Any,
+    ) -> TDMPC2Config:
+        """Set what may go wrong.
+
+        Args:
+            max_env_faults: faults of environments (see `envs.faults`) within 1,000 agent steps that a run
+                survives; 0: none.
+            env_step_timeout_s: seconds that a step or a reset of an environment may take; building it and its
+                first reset, five times as long; None: any time.
+        """
+        super().fault_tolerance(**kwargs)
+        for name, value in (("max_env_faults", max_env_faults), ("env_step_timeout_s", env_step_timeout_s)):
             if value is not NotProvided:
                 setattr(self, name, value)
         return self

@@ -25,6 +25,12 @@ _UNREAD = {
     "minibatch_size": "update.batch_size",
     "num_epochs": "data.utd_ratio",
 }
+# Runners that return are taken back without waiting for them, and environments rebuilt one by one.
+_UNREAD_FAULT_TOLERANCE = (
+    "env_runner_health_probe_timeout_s",
+    "env_runner_restore_timeout_s",
+    "restart_failed_sub_environments",
+)
 
 
 def check_values(config: TDMPC2Config) -> None:
@@ -52,6 +58,11 @@ def check_values(config: TDMPC2Config) -> None:
             continue
         if not isinstance(value, int) or value <= 0:
             raise UserError(f"{name} must be a positive whole number, not {value!r}")
+    if not isinstance(config.max_env_faults, int) or config.max_env_faults < 0:
+        raise UserError(f"max_env_faults must be a whole number, 0 or more, not {config.max_env_faults!r}")
+    timeout_s = config.env_step_timeout_s
+    if timeout_s is not None and not 0 <= timeout_s < math.inf:
+        raise UserError(f"env_step_timeout_s must be a number of seconds, or None, not {timeout_s}")
     if config.start_from is not None:
         find_checkpoint(Path(config.start_from))
     if not 0 <= config.max_time_s_per_iteration < math.inf:
@@ -88,6 +99,9 @@ def refuse_unread(config: TDMPC2Config) -> None:
         if getattr(config, name) != defaults[name]:
             theirs = name.removeprefix("_")
             raise UserError(f"TD-MPC2 does not read '{theirs}': set overrides={{'{ours}': ...}} instead")
+    for name in _UNREAD_FAULT_TOLERANCE:
+        if getattr(config, name) != defaults[name]:
+            raise UserError(f"TD-MPC2 does not read '{name}': leave it out (docs/reliability.md)")
     unit, duration = config.evaluation_duration_unit, config.evaluation_duration
     if unit != "episodes" or not isinstance(duration, int) or duration <= 0:
         raise UserError(f"evaluation_duration must be a number of episodes, not {duration!r} {unit}")

@@ -1,88 +1,143 @@
-"""The catalog's tasks as RLlib builds them, and its env runner with initial states that never repeat."""
+"""RLlib's env runner, with environments that may fail one by one, and initial states that never repeat."""
 
 from __future__ import annotations
 
-import itertools
+import logging
 import os
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-import gymnasium
 import numpy as np
+import ray
+from gymnasium import VectorizeMode
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers.vector import DictInfoToList
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
-from tdmpc_ray.envs import TaskInfo, make_env, registered, task_info
-from tdmpc_ray.envs.multitask import make_set
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.envs.faults import FAULTS
+from tdmpc_ray.envs.watchdog import allow_exit
+from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.rllib.fragments import is_cut
+from tdmpc_ray.rllib.last_words import last_words_file, take_last_words
+from tdmpc_ray.rllib.task_env import TaskEnv, env_creator
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# The number of the next environment that a runner builds, and of all environments of all runners. RLlib
-# builds them one after the other from one and the same context, which does not say.
-_slots: ContextVar[tuple[Iterator[int], int]] = ContextVar("_slots")
-
-
-def task_config(name: str) -> dict[str, Any]:
-    """What `TaskEnv` needs to build a task in any process of a cluster."""
-    found = (registered.find(task) for task in task_info(name).tasks or (name,))
-    return {"task": name, "registered": [task for task in found if task is not None]}
-
-
-def read_task_config(config: dict[str, Any]) -> TaskInfo:
-    """The task of a `task_config`, made known to this process where another one registered it."""
-    for task in config.get("registered", ()):
-        registered.remember(task)
-    return task_info(config["task"])
-
-
-class TaskEnv(gymnasium.Wrapper):
-    """The catalog's task `config["task"]`; a class: names registered with RLlib end with the session."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        info = read_task_config(config)
-        if not info.tasks:
-            super().__init__(make_env(info.name, obs=config.get("obs", "state")))
-            return
-        slots, num_slots = _slots.get()
-        super().__init__(make_set(info, None, next(slots), num_slots))
 
 
 class TDMPC2EnvRunner(SingleAgentEnvRunner):
-    """Seeds its environments by run, runner and progress.
+    """Seeds its environments by run, runner and progress, and rebuilds those that fail.
 
     RLlib seeds by `seed + worker_index` whenever the environments are reset from outside: a resumed run, or a
     runner that was restarted, would begin the same episodes again, every evaluation would play the same ones,
-    and runs of neighbouring seeds would share theirs.
+    and runs of neighbouring seeds would share theirs. It rebuilds all environments of a runner where one
+    fails.
+
+    A remote runner that cannot be built lives on to say why: of one that dies, RLlib would not tell.
+
+    Attributes:
+        failure: why it could not be built.
     """
 
+    env: VectorEnv | None
+    failure: Exception | None = None
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        self._faults: list[str] = []
+        in_actor = ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+        is_remote = in_actor and bool(kwargs.get("worker_index"))
+        if isinstance(kwargs.get("spaces"), UserError):  # of the remote runner that RLlib asked for them
+            raise kwargs["spaces"]
+        # Also where it shares the process of a trial, which Tune starts again from its last checkpoint.
+        self._last_words = last_words_file() if in_actor else None
+        try:
+            if self._last_words is not None:
+                self._faults += take_last_words(self._last_words) if is_remote else []
+                allow_exit(self._last_words)
+            super().__init__(config=config, **kwargs)
+        except Exception as error:
+            if not is_remote:
+                raise
+            logger.exception("this env runner cannot be built")
+            if not isinstance(error, UserError):
+                error = UserError(f"an env runner cannot be built: {reason(error)}")
+            self.failure = error
+
+    def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """RLlib's way to call a runner; one that could not be built answers everything with the reason."""
+        return super().apply(func, *args, **kwargs) if self.failure is None else self.failure
+
     def make_env(self) -> None:
-        """Build the environments; together, those of all runners play all tasks of a set."""
-        each = self.config.num_envs_per_env_runner
-        first = max(self.worker_index - 1, 0) * each
-        token = _slots.set((itertools.count(first), max(self.num_workers or 0, 1) * each))
-        try:
+        """Build the environments, each guarded; together, those of all runners play all tasks of a set."""
+        mode = VectorizeMode(self.config.gym_env_vectorize_mode)
+        if mode == VectorizeMode.VECTOR_ENTRY_POINT:  # one object, which nobody can rebuild in part
             super().make_env()
-        finally:
-            _slots.reset(token)
+            return
+        if self.env is not None:
+            self.env.close()
+        self.num_envs = self.config.num_envs_per_env_runner
+        contexts = [self._context(index) for index in range(self.num_envs)]
+        create = env_creator(self.config.env, self.config.env_step_timeout_s)
+        vector = SyncVectorEnv if mode == VectorizeMode.SYNC else AsyncVectorEnv
+        self.env = DictInfoToList(vector([partial(create, context) for context in contexts]))
+        self._needs_initial_reset = True
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=self.config.callbacks_on_environment_created,
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": contexts[0],
+            },
+        )
 
-    def sample(self, **kwargs: Any) -> Any:
-        """Step the environments.
+    def _context(self, index: int) -> EnvContext:
+        where = {"worker_index": self.worker_index, "num_workers": self.num_workers, "vector_index": index}
+        context = EnvContext(self.config.env_config, **where)
+        if self.config.env is TaskEnv:
+            context["slot"] = max((self.worker_index or 0) - 1, 0) * self.num_envs + index
+            context["num_slots"] = max(self.num_workers or 0, 1) * self.num_envs
+            context["timeout_s"] = self.config.env_step_timeout_s
+        return context
 
-        Raises:
-            UserError: one breaks its contract; RLlib hides it behind an error without a message.
-        """
-        try:
-            return super().sample(**kwargs)
-        except RuntimeError as error:
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
+    def take_faults(self) -> tuple[str, ...]:
+        """What went wrong in the environments since the last call."""
+        faults, self._faults = tuple(self._faults), []
+        return faults
+
+    def get_metrics(self) -> Any:
+        """RLlib's; episodes that a fault has cut are no result."""
+        cut = [episode for episode in self._done_episodes_for_metrics if is_cut(episode)]
+        for episode in cut:
+            self._done_episodes_for_metrics.remove(episode)
+            self._ongoing_episodes_for_metrics.pop(episode.id_, None)
+        return super().get_metrics()
 
     def _try_env_reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, Any]:
-        if seed is not None:
-            seed = self.fresh_seed()
-        return super()._try_env_reset(seed=seed, options=options)
+        vector: Any = self.env
+        with self.metrics.log_time(ENV_RESET_TIMER):
+            obs, infos = vector.reset(seed=None if seed is None else self.fresh_seed(), options=options)
+        self._note_faults(infos)
+        return obs, infos
+
+    def _try_env_step(self, actions: Any) -> Any:
+        vector: Any = self.env
+        with self.metrics.log_time(ENV_STEP_TIMER):
+            results = vector.step(actions)
+        self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
+        self._note_faults(results[-1])
+        return results
+
+    def _note_faults(self, infos: list[dict[str, Any]]) -> None:
+        for info in infos:
+            self._faults += info.get(FAULTS, ())
 
     def fresh_seed(self) -> int:
         """Another one after every update, step and restart; room for one per environment above it."""
@@ -91,6 +146,11 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         seed = int.from_bytes(os.urandom(4)) if self.config.seed is None else self.config.seed
         parts = [seed, self.worker_index or 0, int(self.config.in_evaluation), *progress]
         return int(np.random.SeedSequence(parts).generate_state(1)[0]) >> 1
+
+    def stop(self) -> None:
+        super().stop()
+        if self._last_words is not None:
+            self._last_words.unlink(missing_ok=True)
 
 
 def on_runners(runners: Any, call: Callable[[Any], T], *, local: bool) -> list[T]:
@@ -102,7 +162,8 @@ def on_runners(runners: Any, call: Callable[[Any], T], *, local: bool) -> list[T
         local: also on the one in this process.
 
     Raises:
-        UserError: of a call; RLlib would replace the runner, which would meet it again.
+        UserError: of a call, or a runner that could not be built; RLlib would replace the runner, which would
+            meet it again.
     """
     results = runners.foreach_env_runner(partial(caught, call), local_env_runner=local)
     for result in results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,18 @@ import torch
 import torch.nn.functional as F
 
 from tdmpc_ray.core.demonstrations import EpisodeRecord
-from tdmpc_ray.envs import make_env, task_info
+from tdmpc_ray.envs import task_info
+from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.module import TDMPC2RLModule
+from tdmpc_ray.rllib.task_env import guarded_task
 from tdmpc_ray.rllib.video import Film
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 10  # episodes whose plans share one batch
+MAX_EMPTY_ROUNDS = 10  # in a row, in which faults cut all episodes
 
 
 class Agent:
@@ -109,7 +112,8 @@ def evaluate_checkpoint(
         record: write each episode into this folder, for `data.demonstrations`.
 
     Returns:
-        `task`, and per episode the lists `returns`, `lengths`, `successes` (empty where the task has none).
+        `task`, per episode the lists `returns`, `lengths`, `successes` (empty where the task has none), and
+        `faults`: what went wrong in episodes that were played again.
 
     Raises:
         UserError: no or damaged checkpoint, an unknown task or setting, no way to render or write a video.
@@ -150,24 +154,40 @@ def play(
     film: Film | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
     record: Path | None = None,
+    timeout_s: float | None = None,
 ) -> dict[str, Any]:
     """Play episodes of one task; the rest as `evaluate_checkpoint`.
 
+    An episode that a fault of the environment has cut is played again.
+
     Args:
         film: takes the frames of the first episode.
+        timeout_s: see `GuardedEnv`.
+
+    Raises:
+        UserError: faults cut every episode.
     """
     num_envs = min(episodes, _AT_ONCE)
     envs = [
-        make_env(task, seed=seed + i, render_mode="rgb_array" if film and i == 0 else None, obs=agent.obs)
+        guarded_task(
+            task,
+            seed + i,
+            timeout_s=timeout_s,
+            render_mode="rgb_array" if film and i == 0 else None,
+            obs=agent.obs,
+        )
         for i in range(num_envs)
     ]
-    outcome: dict[str, Any] = {"task": task, "returns": [], "lengths": [], "successes": []}
-    limit = task_info(task).episode_length
+    outcome: dict[str, Any] = {"task": task, "returns": [], "lengths": [], "successes": [], "faults": []}
+    limit, empty_rounds = task_info(task).episode_length, 0
     try:
         while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
+            if empty_rounds == MAX_EMPTY_ROUNDS:
+                raise too_many_cut(outcome["faults"][-1])
             playing = min(missing, num_envs)
             for step in _play(agent, task, envs[:playing], outcome, film, record, seed):
                 on_progress((ended + playing * min(step / limit, 1.0)) / episodes)
+            empty_rounds = empty_rounds + 1 if len(outcome["returns"]) == ended else 0
             film = None
     finally:
         for env in envs:
@@ -175,10 +195,15 @@ def play(
     return outcome
 
 
+def too_many_cut(fault: str) -> UserError:
+    """The error where no episode comes to its end, of the last `fault`."""
+    return UserError(f"faults of the environment cut every episode: mend it; the last one: {fault}")
+
+
 def _play(
     agent: Agent,
     task: str,
-    envs: list[gymnasium.Env],
+    envs: Sequence[gymnasium.Env],
     outcome: dict[str, Any],
     film: Film | None,
     record: Path | None,
@@ -188,10 +213,12 @@ def _play(
 
     Yields the number of steps so far.
     """
-    obs = np.stack([env.reset()[0] for env in envs])
+    starts = [env.reset() for env in envs]
+    obs = np.stack([first for first, _ in starts])
+    outcome["faults"] += [fault for _, info in starts for fault in info.get(FAULTS, ())]
     num_envs = len(envs)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
-    running, is_first = np.ones(num_envs, bool), np.ones(num_envs, bool)
+    running, is_first, is_cut = np.ones(num_envs, bool), np.ones(num_envs, bool), np.zeros(num_envs, bool)
     successes: dict[int, float] = {}
     records = [EpisodeRecord(first) for first in obs] if record is not None else []
     if film is not None:
@@ -202,6 +229,10 @@ def _play(
         is_first[:] = False
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, info = envs[i].step(actions[i])
+            if FAULTS in info:
+                outcome["faults"] += info[FAULTS]
+                running[i], is_cut[i] = False, True
+                continue
             returns[i] += float(reward)
             lengths[i] += 1
             running[i] = not (terminated or truncated)
@@ -213,12 +244,12 @@ def _play(
                     number = len(outcome["returns"]) + i
                     file = f"{_file_name(task)}-seed{seed}-{number:04d}.npz"
                     records[i].save(record / file, terminated=terminated, task=task)
-        if film is not None and is_filmed:
+        if film is not None and is_filmed and not is_cut[0]:
             film.append(envs[0].render())  # type: ignore[arg-type]
         yield int(lengths.max())
-    outcome["returns"] += returns.tolist()
-    outcome["lengths"] += lengths.tolist()
-    outcome["successes"] += [successes[i] for i in sorted(successes)]
+    outcome["returns"] += returns[~is_cut].tolist()
+    outcome["lengths"] += lengths[~is_cut].tolist()
+    outcome["successes"] += [successes[i] for i in sorted(successes) if not is_cut[i]]
 
 
 def _file_name(task: str) -> str:

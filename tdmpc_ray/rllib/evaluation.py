@@ -9,32 +9,49 @@ import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
 from tdmpc_ray.rllib.env_runner import on_runners
-from tdmpc_ray.rllib.evaluate import Agent, play
+from tdmpc_ray.rllib.evaluate import MAX_EMPTY_ROUNDS, Agent, play, too_many_cut
+from tdmpc_ray.rllib.fragments import is_cut
 
 _Outcome = tuple[float, int, float | None]  # return, length, success
 
 
-def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any]:
-    """Runs on a runner: the outcome of each episode, and RLlib's metrics."""
-    outcomes = []
-    for episode in runner.sample(num_episodes=num_episodes)[:num_episodes]:
-        success = episode.get_infos(-1).get("success")
-        outcomes.append(
-            (float(episode.get_return()), len(episode), None if success is None else float(success))
-        )
-    return outcomes, runner.get_metrics()
+def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any, list[str]]:
+    """Runs on a runner: the outcome of each episode, RLlib's metrics, and faults of environments.
+
+    Episodes that a fault has cut are played again.
+    """
+    outcomes: list[_Outcome] = []
+    faults: list[str] = []
+    empty_rounds = 0
+    while (missing := num_episodes - len(outcomes)) > 0:
+        if empty_rounds == MAX_EMPTY_ROUNDS:
+            raise too_many_cut(faults[-1])
+        played = [e for e in runner.sample(num_episodes=missing) if not is_cut(e)][:missing]
+        empty_rounds = 0 if played else empty_rounds + 1
+        faults += runner.take_faults()
+        for episode in played:
+            success = episode.get_infos(-1).get("success")
+            outcomes.append(
+                (float(episode.get_return()), len(episode), None if success is None else float(success))
+            )
+    return outcomes, runner.get_metrics(), faults
 
 
-def _play_tasks(runner: Any, num_episodes: int, num_runners: int) -> dict[str, list[_Outcome]]:
-    """Runs on a runner: the outcomes of each task in its share of a set."""
+def _play_tasks(
+    runner: Any, num_episodes: int, num_runners: int
+) -> tuple[dict[str, list[_Outcome]], list[str]]:
+    """Runs on a runner: the outcomes of each task in its share of a set, and faults of environments."""
     agent, first = Agent(runner.module.unwrapped()), max(runner.worker_index - 1, 0)
-    outcomes = {}
+    outcomes: dict[str, list[_Outcome]] = {}
+    faults: list[str] = []
     for index in range(first, len(agent.tasks), num_runners):
         seed = np.random.SeedSequence([runner.fresh_seed(), index]).generate_state(1)[0] >> 1
-        played = play(agent, agent.tasks[index], num_episodes, int(seed))
+        timeout_s = runner.config.env_step_timeout_s
+        played = play(agent, agent.tasks[index], num_episodes, int(seed), timeout_s=timeout_s)
         successes = played["successes"] or [None] * num_episodes
         outcomes[agent.tasks[index]] = list(zip(played["returns"], played["lengths"], successes, strict=True))
-    return outcomes
+        faults += played["faults"]
+    return outcomes, faults
 
 
 def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
@@ -46,7 +63,7 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
         Metrics under RLlib's names, environment steps, agent steps.
 
     Raises:
-        UserError: an environment breaks its contract.
+        UserError: an environment breaks its contract, or fails too often.
     """
     wanted = algorithm.config.evaluation_duration
     num_runners = max(runners.num_healthy_remote_workers(), 1)
@@ -55,7 +72,8 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
     if info is not None and info.tasks:
         call = partial(_play_tasks, num_episodes=wanted, num_runners=num_runners)
         shares = on_runners(runners, call, local=is_local)
-        by_task = {task: outcomes for share in shares for task, outcomes in share.items()}
+        by_task = {task: outcomes for share, _ in shares for task, outcomes in share.items()}
+        faults = [fault for _, faults in shares for fault in faults]
         if len(by_task) < len(info.tasks):  # a runner has died: RLlib restarts it
             return {}, 0, 0
         results = _mean([_summary(by_task[task]) for task in info.tasks])
@@ -65,11 +83,13 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
         played = on_runners(runners, partial(_play, num_episodes=-(-wanted // num_runners)), local=is_local)
         if not played:  # all runners are dead: RLlib restarts them, and the next iteration tries again
             return {}, 0, 0
-        algorithm.metrics.aggregate([m for _, m in played], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
-        outcomes = [o for outcomes, _ in played for o in outcomes][:wanted]
+        algorithm.metrics.aggregate([m for _, m, _ in played], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
+        outcomes = [o for outcomes, _, _ in played for o in outcomes][:wanted]
+        faults = [fault for _, _, faults in played for fault in faults]
         results = _summary(outcomes)
     algorithm.last_evaluation = results
     steps = sum(length for _, length, _ in outcomes)
+    algorithm.count_faults(faults, steps)
     return results, steps, steps
 
 

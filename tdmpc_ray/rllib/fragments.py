@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import ray
 
+from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.rllib.module import TASK
 
 
@@ -30,16 +31,23 @@ class Sampled(NamedTuple):
     metrics: Any  # RLlib's metrics of the runner
     steps: int  # transitions in the fragments
     runner: int  # its index, from 1; 0: the one in the main process
+    faults: tuple[str, ...] = ()  # of environments
+
+
+def is_cut(episode: Any) -> bool:
+    """Whether a fault ended the episode: its last transition never happened."""
+    return episode.is_done and FAULTS in episode.get_infos(-1)
 
 
 def to_fragment(episode: Any) -> Fragment:
-    """Take the transitions of an RLlib `SingleAgentEpisode` (numpy form)."""
+    """Take the transitions of an RLlib `SingleAgentEpisode` (numpy form) that really happened."""
+    steps = len(episode) - is_cut(episode)
     return Fragment(
         episode.id_,
         episode.t_started,
-        episode.get_observations(),
-        episode.get_actions(),
-        episode.get_rewards(),
+        episode.get_observations()[: steps + 1],
+        episode.get_actions()[:steps],
+        episode.get_rewards()[:steps],
         terminated=bool(episode.is_terminated),
         done=bool(episode.is_done),
         task=episode.get_infos(-1).get(TASK, 0),
@@ -49,6 +57,7 @@ def to_fragment(episode: Any) -> Fragment:
 def sample_fragments(runner: Any, num_timesteps: int, as_ref: bool) -> Sampled:
     """Runs on an env runner: step its environments and keep the result in this process's object store."""
     fragments = [to_fragment(episode) for episode in runner.sample(num_timesteps=num_timesteps)]
+    fragments = [fragment for fragment in fragments if len(fragment.action)]
     steps = sum(len(fragment.action) for fragment in fragments)
     held = ray.put(fragments) if as_ref else fragments
-    return Sampled(held, runner.get_metrics(), steps, runner.worker_index)
+    return Sampled(held, runner.get_metrics(), steps, runner.worker_index, runner.take_faults())

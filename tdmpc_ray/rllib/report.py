@@ -57,7 +57,7 @@ class Reporter:
         Args:
             result: RLlib's result of this iteration.
             evaluation: RLlib's names to values, empty where none ran.
-            counters: `env_steps`, `env_frames`, `grad_updates`, `lost_fragments` so far.
+            counters: `env_steps`, `env_frames`, `grad_updates`, `lost_fragments`, ... so far.
             new_steps: agent steps of this iteration.
             new_updates: gradient updates of this iteration.
         """

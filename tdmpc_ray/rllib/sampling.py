@@ -18,7 +18,9 @@ _TAG = "sample"
 REQUESTS_IN_FLIGHT = 2
 
 
-def sample_together(runners: Any, limit: int, fragment: int, *, local: bool, as_ref: bool) -> list[Sampled]:
+def sample_together(
+    runners: Any, limit: int, fragment: int, *, local: bool, as_ref: bool
+) -> tuple[list[Sampled], int]:
     """One fragment from every env runner that lives, about `limit` steps in all.
 
     Args:
@@ -28,12 +30,17 @@ def sample_together(runners: Any, limit: int, fragment: int, *, local: bool, as_
         local: whether the runner is the one in this process.
         as_ref: leave the fragments in the runner's object store.
 
+    Returns:
+        The fragments; the number of runners that died with theirs.
+
     Raises:
         UserError: an environment breaks its contract.
     """
-    share = -(-limit // max(runners.num_healthy_remote_workers(), 1))
+    num_runners = max(runners.num_healthy_remote_workers(), int(local))
+    share = -(-limit // max(num_runners, 1))
     call = partial(sample_fragments, num_timesteps=min(share, fragment), as_ref=as_ref)
-    return on_runners(runners, call, local=local)
+    sampled = on_runners(runners, call, local=local)
+    return sampled, num_runners - len(sampled)
 
 
 def shards(sampled: Iterable[Sampled], num: int) -> list[list[tuple[Any, int]]]:
@@ -61,11 +68,17 @@ class AsyncSampler:
         self._runners, self._fragment, self._as_ref = runners, fragment, as_ref
         self._asked: dict[int, deque[int]] = {}  # runner to the steps of each of its open requests
         self._total: Counter[int] = Counter()  # runner to the steps that it was ever asked for
+        self._num_lost = 0
 
     @property
     def steps_in_flight(self) -> int:
         """Steps that were asked for and have not come."""
         return sum(map(sum, self._asked.values()))
+
+    def take_lost(self) -> int:
+        """Fragments that have died with their runners since the last call."""
+        lost, self._num_lost = self._num_lost, 0
+        return lost
 
     def request(self, room: int, remaining: int) -> bool:
         """Ask the idlest runners for fragments.
@@ -124,6 +137,10 @@ class AsyncSampler:
         self._asked.clear()
 
     def _forget_the_dead(self) -> None:
-        """RLlib drops the requests of a runner that died."""
-        healthy = set(self._runners.healthy_env_runner_ids())
-        self._asked = {runner: steps for runner, steps in self._asked.items() if runner in healthy}
+        """RLlib drops the requests of a runner that died, which had begun with the oldest one alone."""
+        in_flight = self._runners._worker_manager._in_flight_req_to_actor_id
+        open_requests = Counter(runner for tag, runner in in_flight.values() if tag == _TAG)
+        for runner, steps in list(self._asked.items()):
+            if len(steps) > open_requests[runner]:
+                del self._asked[runner]
+                self._num_lost += 1

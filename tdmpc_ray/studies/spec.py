@@ -32,6 +32,7 @@ from tdmpc_ray.errors import UserError, unknown
 from tdmpc_ray.studies.draws import Draw
 from tdmpc_ray.studies.mlflow_client import absolute_uri
 from tdmpc_ray.studies.sections import (
+    Amount,
     Checkpoint,
     Count,
     CountOrNone,
@@ -70,6 +71,12 @@ class Study(Section):
     resources: Resources = Resources()
     checkpoint: Checkpoint = Checkpoint()
     max_failures: CountOrNone = Field(default=2, description="restarts of a trial from its latest checkpoint")
+    max_env_faults: CountOrNone = Field(
+        default=10, description="faults of environments within 1,000 agent steps that a trial survives"
+    )
+    env_step_timeout_s: Amount = Field(
+        default=60, description="seconds that a step of an environment may take; 0: any time"
+    )
     tracking: Tracking = Tracking()
 
     @field_validator("model_sizes", mode="before")
@@ -212,6 +219,7 @@ class Study(Section):
             num_cpus_per_env_runner=resources.cpus_per_env_runner,
             num_gpus_per_env_runner=resources.gpus_per_env_runner,
         )
+        config.fault_tolerance(max_env_faults=self.max_env_faults, env_step_timeout_s=self.env_step_timeout_s)
         config.learners(num_learners=resources.num_learners, num_gpus_per_learner=resources.gpus_per_learner)
         config.resources(num_cpus_for_main_process=resources.cpus_for_main_process)
         config.evaluation(evaluation_duration=self.evaluation.episodes)

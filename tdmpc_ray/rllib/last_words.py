@@ -1,0 +1,36 @@
+"""What the watchdog of an env runner tells the process that takes its place."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import ray
+
+from tdmpc_ray.errors import UserError
+
+
+def last_words_file() -> Path:
+    """The file of this actor; the same after a restart, unless that is on another host."""
+    return Path(tempfile.gettempdir()) / f"tdmpc_ray-{ray.get_runtime_context().get_actor_id()}.txt"
+
+
+def take_last_words(path: Path) -> list[str]:
+    """The fault that ended the process before this one, if one did.
+
+    Raises:
+        UserError: it did not get as far as to have environments.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    path.unlink(missing_ok=True)
+    if not text.strip():
+        return []
+    line = text.splitlines()[0]
+    if not line.startswith("task "):
+        # Of the main thread, which comes last, the innermost call.
+        main = text.rpartition("hread 0x")[2]
+        place = next((line.strip() for line in main.splitlines() if line.lstrip().startswith("File ")), line)
+        line = f"an environment hung in code that holds Python's interpreter: {place}"
+    if ", building it: " in line:
+        raise UserError(line)
+    return [f"{line}; its env runner was restarted"]

@@ -1,0 +1,87 @@
+"""Env runners that come back after their processes have died."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+from tdmpc_ray.errors import UserError
+
+_ASK, _STATE = "back?", "state after a restart"
+
+
+def take_back(runners: Any) -> list[int]:
+    """Runners that Ray has restarted since the last call, in service again.
+
+    RLlib's way asks the dead anew each time, and waits for an answer: 30 s per iteration where a node is gone
+    and no other has room. Here a question stays open until there is an answer, and nobody waits.
+
+    Args:
+        runners: RLlib's `EnvRunnerGroup`.
+
+    Raises:
+        UserError: a runner could not be built again.
+    """
+    manager = runners._worker_manager
+    manager.fetch_ready_async_reqs(tags=_STATE)
+    answers = manager.fetch_ready_async_reqs(tags=_ASK, mark_healthy=True)
+    for answer in answers:
+        _raise_failure(answer.get())
+    asked = {runner for tag, runner in manager._in_flight_req_to_actor_id.values() if tag == _ASK}
+    dead = set(manager.actor_ids()) - set(manager.healthy_actor_ids()) - asked
+    if dead:
+        manager.foreach_actor_async("ping", tag=_ASK, healthy_only=False, remote_actor_ids=sorted(dead))
+    return [answer.actor_id for answer in answers if answer.ok]
+
+
+def give_state(runners: Any, restored: list[int], state: dict[str, Any]) -> None:
+    """Let restarted runners take weights and counters, before whatever they are asked next.
+
+    Args:
+        runners: RLlib's `EnvRunnerGroup`.
+        restored: what `take_back` gave.
+        state: as an env runner's `set_state` takes it.
+    """
+    runners.foreach_env_runner_async(
+        "set_state", tag=_STATE, kwargs={"state": ray.put(state)}, remote_worker_ids=restored
+    )
+
+
+def require_built(runners: Any) -> None:
+    """Refuse to begin with env runners that could not be built; RLlib would go on without them.
+
+    Args:
+        runners: RLlib's `EnvRunnerGroup`.
+
+    Raises:
+        UserError: says why one could not.
+    """
+    for answer in runners._worker_manager.foreach_actor("ping", healthy_only=False):
+        _raise_failure(answer.get())
+
+
+def explain(error: Exception) -> None:
+    """Tell why an `Algorithm` could not be set up, where RLlib does not.
+
+    Raises:
+        UserError: a learner raised one, or an env runner could not be built, which RLlib ignores until it
+            meets an IndexError.
+    """
+    if isinstance(error, RayTaskError) and isinstance(error.cause, UserError):
+        raise error.cause from None  # the error of a learner's process has its traceback as its message
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        runners = frame.f_locals.get("self")
+        if isinstance(runners, EnvRunnerGroup):
+            require_built(runners)
+
+
+def _raise_failure(answer: Any) -> None:
+    if isinstance(answer, UserError):
+        raise answer
+    if isinstance(answer, RayActorError) and answer.actor_init_failed:  # before any code of ours ran
+        lines = [line for line in str(answer).splitlines() if line.strip()]
+        raise UserError(f"an env runner cannot be built: {lines[-1].strip()}")

@@ -1,0 +1,78 @@
+"""Environments as env runners build them: the catalog's tasks, or the user's own, each guarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium
+from ray.rllib.env.env_context import EnvContext
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from tdmpc_ray.envs import TaskInfo, make_env, registered, task_info
+from tdmpc_ray.envs.faults import GuardedEnv
+from tdmpc_ray.envs.multitask import make_set
+
+
+def task_config(name: str) -> dict[str, Any]:
+    """What `TaskEnv` needs to build a task in any process of a cluster."""
+    found = (registered.find(task) for task in task_info(name).tasks or (name,))
+    return {"task": name, "registered": [task for task in found if task is not None]}
+
+
+def read_task_config(config: dict[str, Any]) -> TaskInfo:
+    """The task of a `task_config`, made known to this process where another one registered it."""
+    for task in config.get("registered", ()):
+        registered.remember(task)
+    return task_info(config["task"])
+
+
+class TaskEnv(gymnasium.Wrapper):
+    """The catalog's task `config["task"]`; a class: names registered with RLlib end with the session.
+
+    Args:
+        config: a `task_config`; also `obs` (see `make_env`), `timeout_s` (see `GuardedEnv`), and of a set
+            `slot` and `num_slots` (see `make_set`).
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        info, timeout_s = read_task_config(config), config.get("timeout_s")
+        if info.tasks:
+            make = partial(guarded_task, timeout_s=timeout_s)
+            super().__init__(make_set(info, None, config["slot"], config["num_slots"], make))
+        else:
+            super().__init__(guarded_task(info.name, timeout_s=timeout_s, obs=config.get("obs", "state")))
+
+
+def guarded_task(
+    name: str, seed: int | None = None, *, timeout_s: float | None = None, **how: Any
+) -> GuardedEnv:
+    """A task of the catalog that survives its faults; `how` as in `make_env`."""
+    return GuardedEnv(partial(make_env, name, seed=seed, **how), name, timeout_s, seed=seed)
+
+
+def env_creator(env: Any, timeout_s: float | None) -> Callable[[EnvContext], gymnasium.Env]:
+    """What builds RLlib's `config.env`: a class or function, a registered name, or an id of Gymnasium.
+
+    Args:
+        env: RLlib's.
+        timeout_s: see `GuardedEnv`.
+    """
+    if env is TaskEnv:  # guards its tasks itself
+        return TaskEnv
+    create = env if callable(env) else partial(_from_gymnasium, env)
+    if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
+        create = _global_registry.get(ENV_CREATOR, env)
+    name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+    return partial(_guarded, name, create, timeout_s)
+
+
+def _from_gymnasium(name: str, context: EnvContext) -> gymnasium.Env:
+    return gymnasium.make(name, **context)
+
+
+def _guarded(
+    name: str, create: Callable[[EnvContext], gymnasium.Env], timeout_s: float | None, context: EnvContext
+) -> GuardedEnv:
+    return GuardedEnv(partial(create, context), name, timeout_s, check=True)
