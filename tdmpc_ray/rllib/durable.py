@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,7 +164,12 @@ def _place(path: Any, filesystem: FileSystem | None) -> tuple[FileSystem, str]:
     if filesystem is not None:
         return filesystem, str(path)
     if "://" in str(path):
-        found, folder = FileSystem.from_uri(str(path))
+        try:
+            found, folder = FileSystem.from_uri(str(path))
+            found.get_file_info(folder)
+        except (OSError, ValueError) as error:
+            public = re.sub("//[^/@]*@", "//", str(path))
+            raise UserError(f"cannot reach {public}: {reason(error)}") from None
         return found, folder
     return LocalFileSystem(), os.path.abspath(path)
 

@@ -275,9 +275,12 @@ class TestConfiguration:
         with pytest.raises(UserError, match="must be a number of episodes, not 1000 timesteps"):
             walker({}).evaluation(evaluation_duration=1000, evaluation_duration_unit="timesteps").validate()
 
-    def test_checkpoints_go_to_local_folders(self) -> None:
-        with pytest.raises(UserError, match=r"not to s3://bucket/x: let Tune upload"):
-            TDMPC2.save_to_path(object.__new__(TDMPC2), "s3://bucket/x")
+    def test_addresses_that_cannot_be_reached(self) -> None:
+        nowhere = "s3://key:secret@bucket/x?scheme=http&endpoint_override=127.0.0.1%3A9"
+        for address in ("nowhere://bucket/x", nowhere):
+            with pytest.raises(UserError, match="cannot reach (nowhere|s3)://bucket/x") as error:
+                TDMPC2.save_to_path(object.__new__(TDMPC2), address)
+            assert "secret" not in str(error.value)
 
     def test_fractions_of_cpus_are_kept(self) -> None:
         """So that two trials with a runner each share two cores."""
