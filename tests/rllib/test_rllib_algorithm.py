@@ -278,7 +278,7 @@ class TestConfiguration:
     def test_addresses_that_cannot_be_reached(self) -> None:
         nowhere = "s3://key:secret@bucket/x?scheme=http&endpoint_override=127.0.0.1%3A9"
         for address in ("nowhere://bucket/x", nowhere):
-            with pytest.raises(UserError, match="cannot reach (nowhere|s3)://bucket/x") as error:
+            with pytest.raises(UserError, match=r"cannot reach (nowhere|s3)://bucket/x") as error:
                 TDMPC2.save_to_path(object.__new__(TDMPC2), address)
             assert "secret" not in str(error.value)
 
