@@ -69,9 +69,9 @@ def test_the_ratio_holds_at_every_moment_and_the_run_ends_with_it(
             taken = pace.env_steps - pace.random_steps
             assert taken <= (pace.grad_updates - pace.random_steps) / 0.2 + 100 + 5
         waits.append(result["report"]["perf/learner_waits"] + result["report"]["perf/sampler_waits"])
-    # Vectors of four end on a multiple of their size.
-    assert total <= algo.env_steps < total + 8
-    assert 100 <= pace.random_steps < 108
+    # Each of the four requests in flight may end up to three steps late, as vectors have four environments.
+    assert total <= algo.env_steps <= total + 12
+    assert 100 <= pace.random_steps <= 112
     assert algo.grad_updates == int(pace.random_steps + 0.2 * (algo.env_steps - pace.random_steps))
     assert max(waits) > 0
     algo.stop()
