@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
-_LAST_EVALUATION_S = 120.0
+_LAST_EVALUATION_S = 300.0
 
 
 class TDMPC2(DurableAlgorithm):

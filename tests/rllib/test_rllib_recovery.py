@@ -44,7 +44,10 @@ def added(algo: TDMPC2) -> int:
     return algo.link.call(lambda learner: learner.replay.transitions_added)
 
 
-@pytest.mark.parametrize(("asynchronous", "num_learners"), [(False, 0), (True, 0), (True, 1)])
+@pytest.mark.parametrize(
+    ("asynchronous", "num_learners"),
+    [(False, 0), (True, 0), pytest.param(True, 1, marks=pytest.mark.slow)],
+)
 def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
     asynchronous: bool, num_learners: int, tiny_overrides: dict[str, Any]
 ) -> None:
