@@ -137,9 +137,7 @@ class TDMPC2(DurableAlgorithm):
         self.reporter.add_time("sample", time.perf_counter() - started)
         if not sampled:
             return False
-        self.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
-        for part in sampled:
-            self.count_faults(part.faults, part.steps)
+        self.observe(sampled)
         self._work(sampled, num_updates=0)
         return True
 
@@ -172,6 +170,18 @@ class TDMPC2(DurableAlgorithm):
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )
+
+    def observe(self, sampled: Sequence[Sampled]) -> None:
+        """Take what env runners tell beside their fragments into counters and metrics.
+
+        Raises:
+            UserError: there are more faults of environments than `max_env_faults` allows.
+        """
+        self.metrics.aggregate([part.metrics for part in sampled], key=ENV_RUNNER_RESULTS)
+        for part in sampled:
+            self.count_faults(part.faults, part.steps)
+            age = {"perf/weights_age": (float(self.grad_updates - part.updates), 1)} if part.updates else {}
+            self.reporter.add_means({**(part.means or {}), **age})
 
     def count_faults(self, faults: Sequence[str], steps: int) -> None:
         """Count faults of environments within `steps` agent steps.

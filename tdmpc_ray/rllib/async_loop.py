@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import ray
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
 from tdmpc_ray.rllib.fragments import Sampled
 from tdmpc_ray.rllib.learner import TDMPC2Learner
@@ -82,9 +81,7 @@ class AsyncLoop:
         sampled = self._sampler.ready()
         self._algorithm.lost_fragments += self._sampler.take_lost()
         if sampled:
-            self._algorithm.metrics.aggregate([s.metrics for s in sampled], key=ENV_RUNNER_RESULTS)
-        for part in sampled:
-            self._algorithm.count_faults(part.faults, part.steps)
+            self._algorithm.observe(sampled)
         self._arrived.extend(sampled)
         self._uncounted += sum(s.steps for s in sampled)
 

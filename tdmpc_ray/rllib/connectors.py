@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
-from tdmpc_ray.rllib.module import IS_FIRST, TASK
+from tdmpc_ray.rllib.module import BEGINNING, IS_FIRST, TASK
 
 
 class AddIsFirst(ConnectorV2):
@@ -21,6 +21,7 @@ class AddIsFirst(ConnectorV2):
         # A fragment that continues an episode is empty too, but did not start at 0.
         is_first = [len(episode) == 0 and episode.t_started == 0 for episode in episodes]
         batch[IS_FIRST] = torch.tensor(is_first, device=self.device)
+        batch[BEGINNING] = [e.id_ if first else None for e, first in zip(episodes, is_first, strict=True)]
         return batch
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ class Sampled(NamedTuple):
     steps: int  # transitions in the fragments
     runner: int  # its index, from 1; 0: the one in the main process
     faults: tuple[str, ...] = ()  # of environments
+    means: Mapping[str, tuple[float, int]] | None = None  # of its plans, see `diagnostics`
+    updates: int = 0  # that had made its weights
 
 
 def is_cut(episode: Any) -> bool:
@@ -56,8 +59,17 @@ def to_fragment(episode: Any) -> Fragment:
 
 def sample_fragments(runner: Any, num_timesteps: int, as_ref: bool) -> Sampled:
     """Runs on an env runner: step its environments and keep the result in this process's object store."""
-    fragments = [to_fragment(episode) for episode in runner.sample(num_timesteps=num_timesteps)]
-    fragments = [fragment for fragment in fragments if len(fragment.action)]
-    steps = sum(len(fragment.action) for fragment in fragments)
-    held = ray.put(fragments) if as_ref else fragments
-    return Sampled(held, runner.get_metrics(), steps, runner.worker_index, runner.take_faults())
+    module = runner.module.unwrapped()
+    updates = int(module.grad_updates)
+    episodes = runner.sample(num_timesteps=num_timesteps)
+    fragments = [fragment for fragment in map(to_fragment, episodes) if len(fragment.action)]
+    module.diagnostics.follow(fragments, [episode.id_ for episode in episodes if is_cut(episode)])
+    return Sampled(
+        ray.put(fragments) if as_ref else fragments,
+        runner.get_metrics(),
+        sum(len(fragment.action) for fragment in fragments),
+        runner.worker_index,
+        runner.take_faults(),
+        module.diagnostics.take(),
+        updates,
+    )

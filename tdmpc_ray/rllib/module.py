@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -17,8 +18,10 @@ from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.pixels import FRAMES, SIZE
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.diagnostics import PlanDiagnostics
 
 IS_FIRST = "is_first"
+BEGINNING = "beginning"
 TASK = "task"
 
 
@@ -52,6 +55,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
         self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
         self._trained = False
+        self.diagnostics = PlanDiagnostics(self.discount)
         self._prev_mean: Tensor | None = None
         self._generator: torch.Generator | None = None
 
@@ -66,7 +70,15 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         super().set_state(state)
         self._trained = bool(self.grad_updates > 0)
 
-    def act(self, obs: Tensor, is_first: Tensor, task_id: Tensor | None = None, *, explore: bool) -> Tensor:
+    def act(
+        self,
+        obs: Tensor,
+        is_first: Tensor,
+        task_id: Tensor | None = None,
+        *,
+        explore: bool,
+        beginning: Sequence[str | None] = (),
+    ) -> Tensor:
         """Choose actions, and remember each environment's plan for its next step.
 
         Args:
@@ -74,6 +86,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             is_first: the environments that have just been reset, (N,) bool.
             task_id: of each environment (N,), for a set of tasks.
             explore: act with the planner's noise.
+            beginning: names of the episodes that begin, None for the others; N or none, for the diagnostics.
 
         Returns:
             Actions in [-1, 1], (N, A).
@@ -100,6 +113,10 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
                 explore=explore,
                 task=task,
             )
+            if explore and self.diagnostics.is_due():
+                self.diagnostics.look(decided, self.world_model.pi(z, noise.explore, task).mean)
+        if any(beginning):
+            self.diagnostics.begin(decided, beginning)
         self._prev_mean = decided.mean
         return decided.action
 
@@ -129,7 +146,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             uniform = torch.rand(shape, generator=self._seeded_generator(obs.device), device=obs.device)
             mask = self.world_model.action_masks[batch[TASK]] if TASK in batch else 1.0
             return {Columns.ACTIONS: (uniform * 2 - 1) * mask}
-        return {Columns.ACTIONS: self.act(obs, _is_first(batch), batch.get(TASK), explore=True)}
+        beginning = batch.get(BEGINNING, ())
+        actions = self.act(obs, _is_first(batch), batch.get(TASK), explore=True, beginning=beginning)
+        return {Columns.ACTIONS: actions}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         raise NotImplementedError("TDMPC2Learner updates `world_model` through tdmpc_ray.core.update")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
+
+from tdmpc_ray.rllib.diagnostics import Means, merge
 
 _EVALUATION = {
     "episode_return_mean": "eval/return",
@@ -32,6 +35,7 @@ class Reporter:
         self._seconds: dict[str, float] = defaultdict(float)
         self._losses: dict[str, float] = defaultdict(float)
         self._num_losses = 0
+        self._means: Means = {}
         self.wall_s = 0.0  # of all iterations, restarts included
 
     def add_time(self, phase: str, seconds: float) -> None:
@@ -43,6 +47,10 @@ class Reporter:
         self._num_losses += num_updates
         for name, value in losses.items():
             self._losses[name] += value * num_updates
+
+    def add_means(self, means: Mapping[str, tuple[float, int]]) -> None:
+        """Count metrics that are given as a sum and the number of its terms."""
+        self._means = merge([self._means, dict(means)])
 
     def report(
         self,
@@ -74,6 +82,7 @@ class Reporter:
                 report[ours] = sampling[name]
         for name, total in self._losses.items():
             report[f"train/{name}"] = total / self._num_losses
+        report |= {name: total / count for name, (total, count) in self._means.items()}
         report["summary/params_total"] = self._num_params
         report["summary/log10_params"] = math.log10(self._num_params)
         report["time/train_flops"] = float(self._flops_per_update * counters["grad_updates"])
@@ -95,5 +104,6 @@ class Reporter:
             report["perf/plan_ms"] = 1e3 * seconds
         self._seconds.clear()
         self._losses.clear()
+        self._means = {}
         self._num_losses = 0
         return {name: float(value) for name, value in report.items()}

@@ -94,9 +94,11 @@ def test_is_first_marks_exactly_the_first_step_of_each_episode(
     module._trained = True
     act = module.act
 
-    def spy(obs: torch.Tensor, is_first: torch.Tensor, task_id: None, *, explore: bool) -> torch.Tensor:
+    def spy(
+        obs: torch.Tensor, is_first: torch.Tensor, task_id: None, *, explore: bool, **others: Any
+    ) -> torch.Tensor:
         seen.append((obs[:, :2].clone(), is_first.clone()))
-        return act(obs, is_first, task_id, explore=explore)
+        return act(obs, is_first, task_id, explore=explore, **others)
 
     module.act = spy
     fragments = [episode for _ in range(12) for episode in runner.sample(num_timesteps=20)]
