@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from tdmpc_ray.rllib.fragments import Sampled
+from tdmpc_ray.rllib.fragments import Sampled, Weights
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.sampling import AsyncSampler, shards
 from tdmpc_ray.rllib.work import merged
@@ -39,7 +39,8 @@ class AsyncLoop:
         self._arrived: list[Sampled] = []  # what the learners have not been given
         self._uncounted = 0  # steps of these, and of those that it has not answered for
         self._updates_started = 0  # that it has not answered for
-        self._pushed_at = 0  # updates in the weights that the runners were sent
+        self._weights: Weights | None = None  # the newest, which go along with every request
+        self._asked_at = 0  # updates in the weights that the learner was asked for last
         self._update_s = _CALL_S
 
     def run(self) -> None:
@@ -75,7 +76,8 @@ class AsyncLoop:
         self._finish(wait=True)
         self._sampler.discard()
         self._arrived.clear()
-        self._uncounted = self._pushed_at = 0
+        self._uncounted = self._asked_at = 0
+        self._weights = None
 
     def _take(self) -> None:
         sampled = self._sampler.ready()
@@ -93,7 +95,7 @@ class AsyncLoop:
         remaining = sys.maxsize if total is None else total - pace.env_steps - pending
         if pace.grad_updates == 0:  # the number of random steps counts; from the first update on, the ratio
             remaining = min(remaining, room)
-        return self._sampler.request(room, remaining)
+        return self._sampler.request(room, remaining, self._weights)
 
     def _start(self) -> bool:
         """Give the learner what has arrived, and the updates that are owed."""
@@ -105,7 +107,7 @@ class AsyncLoop:
             return False
         reached = pace.grad_updates + self._updates_started + num_updates
         self._send(
-            num_updates, with_weights=num_updates > 0 and reached - self._pushed_at >= config.weights_every
+            num_updates, with_weights=num_updates > 0 and reached - self._asked_at >= config.weights_every
         )
         return True
 
@@ -114,12 +116,12 @@ class AsyncLoop:
         self._arrived.clear()
         self._updates_started += num_updates
         if with_weights:
-            self._pushed_at = self._pace.grad_updates + self._updates_started
+            self._asked_at = self._pace.grad_updates + self._updates_started
         same = {"num_updates": num_updates, "with_weights": with_weights}
         self._link.start(TDMPC2Learner.work, [{"batches": own, **same} for own in batches])
 
     def _finish(self, *, wait: bool = False) -> bool:
-        """Count what the learners have done; send the weights on."""
+        """Count what the learners have done; keep their weights for the runners."""
         done = [merged(works) for works in self._link.ready(wait=wait)]
         for work in done:
             self._uncounted -= work.added + work.lost_steps
@@ -128,13 +130,8 @@ class AsyncLoop:
             if work.num_updates:
                 self._update_s = work.seconds / work.num_updates
             if work.weights is not None:
-                self._push(work.weights)
+                self._weights = Weights(work.weights, self._pace.grad_updates)
         return bool(done)
-
-    def _push(self, weights: ray.ObjectRef) -> None:
-        """To all runners, without waiting; one that has not taken the last two yet is left out."""
-        self._runners.fetch_ready_async_reqs(tags="set_state")
-        self._runners.foreach_env_runner_async("set_state", tag="set_state", kwargs={"state": weights})
 
     def _wait(self, is_held: bool) -> bool:
         """Until something happens; False where nothing can, as all runners are dead."""

@@ -37,6 +37,13 @@ class Sampled(NamedTuple):
     updates: int = 0  # that had made its weights
 
 
+class Weights(NamedTuple):
+    """What env runners act with."""
+
+    state: ray.ObjectRef  # as an env runner's `set_state` takes it
+    updates: int  # that have made it
+
+
 def is_cut(episode: Any) -> bool:
     """Whether a fault ended the episode: its last transition never happened."""
     return episode.is_done and FAULTS in episode.get_infos(-1)
@@ -57,9 +64,19 @@ def to_fragment(episode: Any) -> Fragment:
     )
 
 
-def sample_fragments(runner: Any, num_timesteps: int, as_ref: bool) -> Sampled:
-    """Runs on an env runner: step its environments and keep the result in this process's object store."""
+def sample_fragments(
+    runner: Any, num_timesteps: int, as_ref: bool, weights: Weights | None = None
+) -> Sampled:
+    """Runs on an env runner: step its environments and keep the result in this process's object store.
+
+    Args:
+        num_timesteps: of all its environments together.
+        as_ref: leave the fragments in the object store.
+        weights: to act with, where they are newer than what it has.
+    """
     module = runner.module.unwrapped()
+    if weights is not None and weights.updates > int(module.grad_updates):
+        runner.set_state(ray.get(weights.state))
     updates = int(module.grad_updates)
     episodes = runner.sample(num_timesteps=num_timesteps)
     fragments = [fragment for fragment in map(to_fragment, episodes) if len(fragment.action)]

@@ -11,7 +11,7 @@ import ray
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.env_runner import caught, on_runners
-from tdmpc_ray.rllib.fragments import Sampled, sample_fragments
+from tdmpc_ray.rllib.fragments import Sampled, Weights, sample_fragments
 
 _TAG = "sample"
 # The second one waits at the runner while the first is on its way here, so that no runner idles.
@@ -80,12 +80,14 @@ class AsyncSampler:
         lost, self._num_lost = self._num_lost, 0
         return lost
 
-    def request(self, room: int, remaining: int) -> bool:
+    def request(self, room: int, remaining: int, weights: Weights | None) -> bool:
         """Ask the idlest runners for fragments.
 
         Args:
             room: steps that may be asked for now.
             remaining: steps that the run still takes; a fragment is cut to them.
+            weights: to act with. They go along, so that no runner costs this process a message of its own for
+                them, and each fetches them from the learner's node, or from a neighbour, when it is its turn.
 
         Returns:
             Whether room was lacking while a runner had nothing to do.
@@ -102,7 +104,8 @@ class AsyncSampler:
                     return False
                 if steps > room:
                     return open_requests == 0
-                call = partial(caught, partial(sample_fragments, num_timesteps=steps, as_ref=self._as_ref))
+                sample = partial(sample_fragments, num_timesteps=steps, as_ref=self._as_ref, weights=weights)
+                call = partial(caught, sample)
                 if self._runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
                     self._asked.setdefault(runner, deque()).append(steps)
                     self._total[runner] += steps
