@@ -23,6 +23,7 @@ from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
 from tdmpc_ray.rllib.evaluate import film_episode
+from tdmpc_ray.rllib.evaluator import Evaluator
 from tdmpc_ray.rllib.fault_window import FaultWindow
 from tdmpc_ray.rllib.fragments import Sampled
 from tdmpc_ray.rllib.learner import TDMPC2Learner
@@ -38,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
-_LAST_EVALUATION_S = 300.0
 
 
 class TDMPC2(DurableAlgorithm):
@@ -71,11 +71,10 @@ class TDMPC2(DurableAlgorithm):
         self.env_faults = 0
         self._fault_window = FaultWindow(config.max_env_faults)
         self.skipped_updates = 0  # as loss or gradient were not finite
-        self.evaluated_at = 0
-        self.last_evaluation: dict[str, float] = {}
         self.link = LearnerLink(self.learner_group)
         self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost))
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
+        self.evaluator = Evaluator(self)
         if config.start_from is not None:
             state = load_module(Path(config.start_from)).get_state()
             self.link.call(TDMPC2Learner.load_networks, state=state)
@@ -217,12 +216,10 @@ class TDMPC2(DurableAlgorithm):
                 f"env runners have died {self._lost_in_a_row} times without bringing a step: see their logs "
                 "(worker-*.err in Ray's session folder)"
             )
-        if self._evaluation_due():
-            result.update(self._evaluate_now())
-        if self.last_evaluation:
-            self.evaluated_at = self.env_steps
+        result.update(self.evaluator.run())
+        if evaluation := self.evaluator.last:
             evaluated = result.setdefault(EVALUATION_RESULTS, {}).setdefault(ENV_RUNNER_RESULTS, {})
-            evaluated.update(self.last_evaluation)
+            evaluated.update(evaluation)
         self.reporter.wall_s += time.perf_counter() - started
         counters = {
             "env_steps": self.env_steps,
@@ -233,34 +230,12 @@ class TDMPC2(DurableAlgorithm):
             "skipped_updates": self.skipped_updates,
         }
         report = self.reporter.report(
-            result, self.last_evaluation, counters, self.env_steps - steps, self.grad_updates - updates
+            result, evaluation, counters, self.env_steps - steps, self.grad_updates - updates
         )
-        self.last_evaluation, notes, self.notes = {}, self.notes, []
-        owed = self.pace.updates_owed()
-        return {**result, **counters, "updates_owed": owed, "report": report, "notes": notes}
-
-    def _evaluate_now(self) -> dict[str, Any]:
-        """Evaluate; at the run's end, wait for evaluation runners that have died: it is the last chance."""
-        deadline = time.monotonic() + _LAST_EVALUATION_S
-        total = self.config.total_steps
-        while True:
-            result = self._run_one_evaluation(parallel_train_future=None)
-            if self.last_evaluation or total is None or self.env_steps < total:
-                return result
-            if time.monotonic() > deadline:
-                logger.warning("no last evaluation: the evaluation runners have died and do not come back")
-                return result
-            time.sleep(_NO_RUNNER_S)
-
-    def _evaluation_due(self) -> bool:
-        every, total = self.config.eval_every, self.config.total_steps
-        at_end = total is not None and self.env_steps >= total
-        if every is None or self.evaluated_at == self.env_steps:
-            return False
-        # In turns, the updates of the last steps come first; at once, some are always owed.
-        if self.pace.updates_owed() > 0 and (at_end or self._loop is None):
-            return False
-        return at_end or self.env_steps // every > self.evaluated_at // every
+        self.evaluator.last = {}
+        notes, self.notes = self.notes, []
+        told = {"updates_owed": self.pace.updates_owed(), "evaluated_at": self.evaluator.evaluated_at}
+        return {**result, **counters, **told, "report": report, "notes": notes}
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
@@ -275,7 +250,7 @@ class TDMPC2(DurableAlgorithm):
                 "lost_fragments": self.lost_fragments,
                 "env_faults": self.env_faults,
                 "skipped_updates": self.skipped_updates,
-                "evaluated_at": self.evaluated_at,
+                "evaluated_at": self.evaluator.evaluated_at,
                 "wall_s": self.reporter.wall_s,
             }
         return state
@@ -285,13 +260,15 @@ class TDMPC2(DurableAlgorithm):
         own = dict(state.get("tdmpc2", {}))
         self.reporter.wall_s = own.pop("wall_s", self.reporter.wall_s)
         for name, value in own.items():
-            setattr(self.pace if hasattr(self.pace, name) else self, name, value)
+            owner = next(o for o in (self.pace, self.evaluator, self) if hasattr(o, name))
+            setattr(owner, name, value)
 
     def settle(self) -> None:
         if self._loop is not None:
             self._loop.drain()
 
     def discard(self) -> None:
+        self.evaluator.discard()
         if self._loop is not None:
             self._loop.discard()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,10 +55,19 @@ def _play_tasks(
     return outcomes, faults
 
 
-def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
-    """Play `evaluation_duration` episodes, of each task where there are several, shared among the runners.
+def evaluation_call(algorithm: Any, num_runners: int) -> Callable[[Any], Any]:
+    """What each of the runners has to do, for `summarize`.
 
-    Leaves the same metrics in `algorithm.last_evaluation`: RLlib's own average over past evaluations too.
+    `evaluation_duration` episodes in all, of each task where there are several.
+    """
+    wanted, info = algorithm.config.evaluation_duration, algorithm.config.info
+    if info is not None and info.tasks:
+        return partial(_play_tasks, num_episodes=wanted, num_runners=num_runners)
+    return partial(_play, num_episodes=-(-wanted // num_runners))
+
+
+def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
+    """Evaluate now; RLlib's hook.
 
     Returns:
         Metrics under RLlib's names, environment steps, agent steps.
@@ -65,29 +75,40 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
     Raises:
         UserError: an environment breaks its contract, or fails too often.
     """
-    wanted = algorithm.config.evaluation_duration
-    num_runners = max(runners.num_healthy_remote_workers(), 1)
+    call = evaluation_call(algorithm, max(runners.num_healthy_remote_workers(), 1))
     is_local = algorithm.config.evaluation_num_env_runners == 0
-    info = algorithm.config.info
+    return summarize(algorithm, on_runners(runners, call, local=is_local))
+
+
+def summarize(algorithm: Any, shares: Sequence[Any]) -> tuple[dict[str, Any], int, int]:
+    """Put the runners' shares together.
+
+    Leaves the metrics in `algorithm.evaluator.last`: RLlib's own average over past evaluations too. Nothing,
+    where a runner has died: RLlib restarts it, and the next iteration tries again.
+
+    Returns:
+        Metrics under RLlib's names, environment steps, agent steps.
+
+    Raises:
+        UserError: environments have failed too often.
+    """
+    wanted, info = algorithm.config.evaluation_duration, algorithm.config.info
     if info is not None and info.tasks:
-        call = partial(_play_tasks, num_episodes=wanted, num_runners=num_runners)
-        shares = on_runners(runners, call, local=is_local)
         by_task = {task: outcomes for share, _ in shares for task, outcomes in share.items()}
         faults = [fault for _, faults in shares for fault in faults]
-        if len(by_task) < len(info.tasks):  # a runner has died: RLlib restarts it
+        if len(by_task) < len(info.tasks):
             return {}, 0, 0
         results = _mean([_summary(by_task[task]) for task in info.tasks])
         results |= {f"{task}/{k}": v for task in info.tasks for k, v in _summary(by_task[task]).items()}
         outcomes = [outcome for task in info.tasks for outcome in by_task[task]]
     else:
-        played = on_runners(runners, partial(_play, num_episodes=-(-wanted // num_runners)), local=is_local)
-        if not played:  # all runners are dead: RLlib restarts them, and the next iteration tries again
+        if not shares:
             return {}, 0, 0
-        algorithm.metrics.aggregate([m for _, m, _ in played], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
-        outcomes = [o for outcomes, _, _ in played for o in outcomes][:wanted]
-        faults = [fault for _, _, faults in played for fault in faults]
+        algorithm.metrics.aggregate([m for _, m, _ in shares], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
+        outcomes = [o for outcomes, _, _ in shares for o in outcomes][:wanted]
+        faults = [fault for _, _, faults in shares for fault in faults]
         results = _summary(outcomes)
-    algorithm.last_evaluation = results
+    algorithm.evaluator.last = results
     steps = sum(length for _, length, _ in outcomes)
     algorithm.count_faults(faults, steps)
     return results, steps, steps

@@ -40,6 +40,9 @@ class Evaluation(Section):
 
     every: Count = Field(default=50_000, description="agent steps between evaluations; one more at the end")
     episodes: Count = Field(default=10, description="episodes per evaluation")
+    runners: CountOrNone = Field(
+        default=0, description="processes that evaluate while training goes on; 0: training waits"
+    )
     videos: bool = Field(default=False, description="film an episode of each task at the end")
 
 

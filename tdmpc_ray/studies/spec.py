@@ -222,7 +222,9 @@ class Study(Section):
         config.fault_tolerance(max_env_faults=self.max_env_faults, env_step_timeout_s=self.env_step_timeout_s)
         config.learners(num_learners=resources.num_learners, num_gpus_per_learner=resources.gpus_per_learner)
         config.resources(num_cpus_for_main_process=resources.cpus_for_main_process)
-        config.evaluation(evaluation_duration=self.evaluation.episodes)
+        config.evaluation(
+            evaluation_duration=self.evaluation.episodes, evaluation_num_env_runners=self.evaluation.runners
+        )
         config.debugging(seed=self.seeds[0])
         return config
 

@@ -160,10 +160,13 @@ class MLflowTracker(tune.Callback):
             record.dropped += dropped
             kept[DROPPED] = float(record.dropped)
         record.final_return = kept.get("eval/return", record.final_return)
-        if kept:
-            self._put(
-                run_ops.metrics(self._key(trial), kept, step=record.env_steps, time=now_ms(), rising=True)
-            )
+        # An evaluation beside the training tells of networks that are some steps old.
+        evaluated_at = int(result.get("evaluated_at", record.env_steps))
+        evaluation = {name: value for name, value in kept.items() if name.startswith("eval/")}
+        rest = {name: value for name, value in kept.items() if name not in evaluation}
+        for step, values in ((evaluated_at, evaluation), (record.env_steps, rest)):
+            if values:
+                self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=True))
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any

@@ -1,0 +1,138 @@
+"""When to evaluate, and whether training waits for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.env_runner import caught
+from tdmpc_ray.rllib.evaluation import evaluation_call, summarize
+
+if TYPE_CHECKING:
+    from tdmpc_ray.rllib.algorithm import TDMPC2
+
+logger = logging.getLogger(__name__)
+
+_TAG = "evaluate"
+_NO_RUNNER_S = 1.0
+_LAST_EVALUATION_S = 300.0
+
+
+class Evaluator:
+    """Evaluates by agent steps.
+
+    Processes that are there to evaluate (`evaluation_num_env_runners`) do so while training goes on, with the
+    networks of the moment when the evaluation was due. At the run's end, and without such processes, training
+    waits.
+
+    Attributes:
+        evaluated_at: agent steps of the networks that were evaluated last.
+        last: what it gave, under RLlib's names, until a result has taken it along.
+    """
+
+    def __init__(self, algorithm: TDMPC2) -> None:
+        self._algorithm = algorithm
+        self._runners = algorithm.eval_env_runner_group
+        self._in_background = algorithm.config.evaluation_num_env_runners > 0
+        self.evaluated_at = 0
+        self.last: dict[str, float] = {}
+        self._asked: set[int] = set()  # runners with a part of the evaluation that is under way
+        self._answers: list[Any] = []
+        self._asked_at = 0  # agent steps
+
+    def run(self) -> dict[str, Any]:
+        """After an iteration: take what is done, and begin what is due; returns RLlib's result of it.
+
+        Raises:
+            UserError: an environment breaks its contract, or fails too often.
+        """
+        if self.last:  # by RLlib's own interval
+            self.evaluated_at = self._algorithm.env_steps
+        if self._asked:
+            self._take()
+        result: dict[str, Any] = {}
+        if self._is_due():
+            if self._in_background and not self._at_end:
+                if not self._asked:
+                    self._begin()
+            else:
+                self.discard()
+                result = self._wait()
+                if self.last:
+                    self.evaluated_at = self._algorithm.env_steps
+        return result
+
+    def discard(self) -> None:
+        """Forget what is under way."""
+        self._asked.clear()
+
+    @property
+    def _at_end(self) -> bool:
+        total = self._algorithm.config.total_steps
+        return total is not None and self._algorithm.env_steps >= total
+
+    def _is_due(self) -> bool:
+        algorithm, every = self._algorithm, self._algorithm.config.eval_every
+        if every is None or self.evaluated_at == algorithm.env_steps:
+            return False
+        # In turns, the updates of the last steps come first; at once, some are always owed.
+        if algorithm.pace.updates_owed() > 0 and (self._at_end or not algorithm.config.is_asynchronous):
+            return False
+        return self._at_end or algorithm.env_steps // every > self.evaluated_at // every
+
+    def _wait(self) -> dict[str, Any]:
+        """Evaluate now; at the run's end, wait for runners that have died: it is the last chance."""
+        deadline = time.monotonic() + _LAST_EVALUATION_S
+        while True:
+            result = self._algorithm._run_one_evaluation(parallel_train_future=None)
+            if self.last or not self._at_end:
+                return result
+            if time.monotonic() > deadline:
+                logger.warning("no last evaluation: the evaluation runners have died and do not come back")
+                return result
+            time.sleep(_NO_RUNNER_S)
+
+    def _begin(self) -> None:
+        runners, algorithm = self._runners, self._algorithm
+        algorithm.restore_env_runners(runners)
+        weights = algorithm.learner_group.get_state(
+            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
+        )[COMPONENT_LEARNER]
+        # The requests of an evaluation that was given up are still theirs to answer.
+        busy = {runner for tag, runner in runners._worker_manager._in_flight_req_to_actor_id.values()}
+        healthy = [runner for runner in runners.healthy_env_runner_ids() if runner not in busy]
+        play = evaluation_call(algorithm, max(len(healthy), 1))
+        call = partial(caught, partial(_with_weights, weights=ray.put(weights), play=play))
+        for runner in healthy:
+            if runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
+                self._asked.add(runner)
+        self._answers, self._asked_at = [], algorithm.env_steps
+
+    def _take(self) -> None:
+        manager = self._runners._worker_manager
+        for runner, answer in self._runners.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=0.0):
+            if isinstance(answer, UserError):
+                raise answer
+            if runner in self._asked:
+                self._answers.append(answer)
+        playing = {runner for tag, runner in manager._in_flight_req_to_actor_id.values() if tag == _TAG}
+        if len(self._answers) == len(self._asked):
+            self._asked.clear()
+            summarize(self._algorithm, self._answers)
+            if self.last:
+                self.evaluated_at = self._asked_at
+        elif len(self._answers) + len(playing & self._asked) < len(self._asked):
+            self._asked.clear()  # a runner has died: it begins anew
+
+
+def _with_weights(runner: Any, weights: ray.ObjectRef, play: Callable[[Any], Any]) -> Any:
+    """Runs on an evaluation runner."""
+    runner.set_state(ray.get(weights))
+    return play(runner)

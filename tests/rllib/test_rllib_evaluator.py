@@ -1,0 +1,63 @@
+"""Evaluation beside the training."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+
+EVERY = 100
+
+
+def build(overrides: dict[str, Any], steps: int) -> TDMPC2:
+    config = TDMPC2Config().environment("gym:Pendulum-v1")
+    config.training(
+        model_size="tiny",
+        overrides={**overrides, "data.seed_steps": 100},
+        steps_per_iteration=20,
+        eval_every=EVERY,
+        total_steps=steps,
+    )
+    config.evaluation(evaluation_num_env_runners=1, evaluation_duration=2)
+    return config.debugging(seed=0, log_level="ERROR").build_algo()
+
+
+@pytest.mark.usefixtures("local_ray")
+class TestBackground:
+    def test_training_goes_on_meanwhile(self, tiny_overrides: dict[str, Any]) -> None:
+        algo = build(tiny_overrides, steps=10**6)
+        evaluated: dict[int, int] = {}
+        deadline = time.monotonic() + 240
+        try:
+            while len(evaluated) < 2:
+                assert time.monotonic() < deadline
+                result = algo.train()
+                if "eval/return" in result["report"]:
+                    evaluated[result["evaluated_at"]] = result["env_steps"]
+                    assert result["report"]["eval/episode_length"] == 200
+        finally:
+            algo.stop()
+        assert min(evaluated) == EVERY  # of networks as they were when it was due
+        assert all(of < at for of, at in evaluated.items())
+
+    def test_a_killed_runner_costs_no_training(self, tiny_overrides: dict[str, Any]) -> None:
+        algo = build(tiny_overrides, steps=1000)
+        try:
+            (pid,) = algo.eval_env_runner_group.foreach_env_runner(
+                lambda _: os.getpid(), local_env_runner=False
+            )
+            while not algo.evaluator._asked:
+                algo.train()
+            os.kill(pid, signal.SIGKILL)
+            before, deadline = algo.env_steps, time.monotonic() + 240
+            while algo.env_steps < 1000 or algo.pace.updates_owed():
+                assert time.monotonic() < deadline
+                result = algo.train()
+            assert algo.env_steps > before
+            assert "eval/return" in result["report"]  # at the end it is waited for
+            assert result["evaluated_at"] == 1000
+        finally:
+            algo.stop()
