@@ -38,6 +38,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     ray.init(
+        address="local",  # not one that happens to run on this machine
         num_cpus=4,
         object_store_memory=100 * 2**20,
         include_dashboard=False,

@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     print(f"{'envs':>5} {'loop':6} " + " ".join(f"{part:>12}" for part in COLUMNS))
     for num_envs in (1, 16):
         loops = {"core": Bare(num_envs), "rllib": Rllib(num_envs)}

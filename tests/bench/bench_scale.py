@@ -112,7 +112,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     ray.init(
-        num_cpus=max(args.runners) + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        address="local",
+        num_cpus=max(args.runners) + 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     heads = ("main CPU", "run. CPU", "ms/step", "updates/s", "l. waits", "s. waits", "GiB")
     print(

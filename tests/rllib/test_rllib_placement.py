@@ -13,6 +13,7 @@ from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 @pytest.fixture(scope="module", autouse=True)
 def two_gpus() -> Iterator[None]:
     ray.init(
+        address="local",
         num_cpus=8,
         num_gpus=2,
         object_store_memory=100 * 2**20,

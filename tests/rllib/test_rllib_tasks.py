@@ -13,7 +13,7 @@ from counting_env import CountingEnv
 
 from tdmpc_ray.envs import register_task, registered
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -42,6 +42,11 @@ ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
+def train_until_it_fails(algo: TDMPC2) -> None:
+    while True:
+        algo.train()
+
+
 def test_a_registered_task_and_its_faults_reach_remote_runners(
     tiny_overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,8 +71,7 @@ def test_a_registered_task_and_its_faults_reach_remote_runners(
         try:
             if broken_at:
                 with pytest.raises(UserError, match=r"task 'lab-broken', step \d+: number 0 .* is nan"):
-                    while True:
-                        algo.train()
+                    train_until_it_fails(algo)
             else:
                 assert algo.train()["env_steps"] >= 60
         finally:
