@@ -241,7 +241,7 @@ def _play(
             if record is not None:
                 records[i].add(obs[i], actions[i], float(reward))
                 if not running[i]:
-                    number = len(outcome["returns"]) + i
+                    number = len(outcome["returns"]) + np.count_nonzero(~running & ~is_cut) - 1
                     file = f"{_file_name(task)}-seed{seed}-{number:04d}.npz"
                     records[i].save(record / file, terminated=terminated, task=task)
         if film is not None and is_filmed and not is_cut[0]:

@@ -90,6 +90,8 @@ def test_values_reach_the_algorithm() -> None:
                 "rollout_fragment_length": 100,
                 "asynchronous": False,
             },
+            "max_env_faults": 3,
+            "env_step_timeout_s": 7.5,
         }
     )
     config = study.config()
@@ -101,6 +103,7 @@ def test_values_reach_the_algorithm() -> None:
     assert (config.num_cpus_per_env_runner, config.rollout_fragment_length) == (0.5, 100)
     assert config.num_gpus_per_env_runner == 0.25
     assert not config.is_asynchronous
+    assert (config.max_env_faults, config.env_step_timeout_s) == (3, 7.5)
     [variant, _] = [spec for _, spec in generate_variants(study.param_space().to_dict())]
     assert variant["agent_overrides"]["planner.horizon"] in (2, 3)
     assert study.param_space().to_dict()["model_size"] == {"grid_search": ["tiny", "1"]}
