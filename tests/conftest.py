@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -34,16 +36,39 @@ def tiny_overrides() -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
+def local_ray() -> None:
+    """One Ray for all modules of a folder that ask for it: it takes 5 s to start."""
     import ray
 
-    ray.init(
-        address="local",  # not one that happens to run on this machine
-        num_cpus=4,
-        object_store_memory=100 * 2**20,
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
+    if not ray.is_initialized():
+        ray.init(
+            address="local",  # not one that happens to run on this machine
+            num_cpus=4,
+            object_store_memory=100 * 2**20,
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if "ray" in sys.modules and (nextitem is None or nextitem.path.parent != item.path.parent):
+        sys.modules["ray"].shutdown()
+
+
+def pytest_report_header() -> str:
+    """How fast this machine is: what is slow elsewhere can be told from what hangs."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    imported = time.perf_counter() - started
+    a = torch.rand(1024, 1024)
+    a @ a
+    started = time.perf_counter()
+    for _ in range(10):
+        a @ a
+    gflops = 20 * 1.024**3 / (time.perf_counter() - started)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    speeds = f"{gflops:.0f} GFLOP/s, torch imported in {imported:.1f} s"
+    return f"machine: {cores} cores, load {load:.1f}, {memory:.0f} GiB, {speeds}"

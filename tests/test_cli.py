@@ -46,7 +46,17 @@ def test_help_needs_none_of_the_heavy_parts(tmp_path: Path) -> None:
     assert "Example: tdmpc-ray train --task walker-walk" in done.stdout
 
 
-COMMANDS = ("train", "tune", "evaluate", "compare", "import-official", "export-official", "export")
+COMMANDS = (
+    "train",
+    "tune",
+    "resume",
+    "evaluate",
+    "compare",
+    "plan-cluster",
+    "import-official",
+    "export-official",
+    "export",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

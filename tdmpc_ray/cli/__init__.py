@@ -15,6 +15,7 @@ import typer
 
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
+from tdmpc_ray.cli.planning import plan_cluster
 from tdmpc_ray.cli.results import compare, evaluate
 from tdmpc_ray.cli.training import resume, train, tune
 from tdmpc_ray.errors import UserError
@@ -46,7 +47,18 @@ def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for command in (train, tune, resume, evaluate, compare, import_official, export_official, export, envs):
+for command in (
+    train,
+    tune,
+    resume,
+    evaluate,
+    compare,
+    plan_cluster,
+    import_official,
+    export_official,
+    export,
+    envs,
+):
     app.command()(_interruptible(command))
 
 

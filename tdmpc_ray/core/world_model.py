@@ -175,10 +175,13 @@ class WorldModel(nn.Module):
 
     def pi(self, z: Tensor, eps: Tensor, task: TaskContext | None = None) -> PolicySample:
         """Sample the policy prior with standard-normal noise `eps` (..., A)."""
+        return squashed_gaussian(*self.pi_gaussian(z, task), eps, None if task is None else task.action_mask)
+
+    def pi_gaussian(self, z: Tensor, task: TaskContext | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of the policy prior before squashing, (..., A) each."""
         cfg = self.cfg
         mean, log_std = self.policy(_join(z, task)).float().chunk(2, -1)
-        log_std = cfg.log_std_min + 0.5 * (cfg.log_std_max - cfg.log_std_min) * (torch.tanh(log_std) + 1)
-        return squashed_gaussian(mean, log_std, eps, None if task is None else task.action_mask)
+        return mean, cfg.log_std_min + 0.5 * (cfg.log_std_max - cfg.log_std_min) * (torch.tanh(log_std) + 1)
 
     def q_logits(
         self,

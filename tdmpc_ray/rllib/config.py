@@ -62,6 +62,9 @@ class TDMPC2Config(AlgorithmConfig):
         self.num_env_runners = 0
         self.rollout_fragment_length = 25
         self.num_cpus_for_main_process = 1
+        # Every iteration would wait until all runners have played what they were asked for, to gather states
+        # of connectors that have none. Whoever adds connectors with a state turns it on again.
+        self.merge_env_runner_states = False
         self.max_requests_in_flight_per_env_runner = REQUESTS_IN_FLIGHT
         self.delay_between_env_runner_restarts_s = 1.0
         self.num_consecutive_env_runner_failures_tolerance = 20
@@ -262,13 +265,18 @@ class TDMPC2Config(AlgorithmConfig):
         return self
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:
-        from tdmpc_ray.rllib.connectors import AddIsFirst, AddTask
+        from tdmpc_ray.rllib.connectors import AddIsFirst, AddTask, env_to_module
 
-        pipeline = super().build_env_to_module_connector(env, spaces, device)
+        pipeline = env_to_module(self, super().build_env_to_module_connector(env, spaces, device), device)
         pipeline.append(AddIsFirst(device=device))
         if self.info is not None and self.info.tasks:
             pipeline.append(AddTask(device=device))
         return pipeline
+
+    def build_module_to_env_connector(self, env: Any = None, spaces: Any = None) -> Any:
+        from tdmpc_ray.rllib.connectors import module_to_env
+
+        return module_to_env(self, super().build_module_to_env_connector(env, spaces))
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         from tdmpc_ray.rllib.module import TDMPC2RLModule

@@ -130,8 +130,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
     def _try_env_step(self, actions: Any) -> Any:
         vector: Any = self.env
         with self.metrics.log_time(ENV_STEP_TIMER):
-            results = vector.step(actions)
-        self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
+            results = vector.step(actions)  # Ray's counter of attempts costs more than it tells
         self._note_faults(results[-1])
         return results
 

@@ -51,7 +51,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             self.agent.model,
             action_dims=self.model_config.get("action_dims"),
             target=not self.inference_only,
-        )
+        ).train(not self.inference_only)
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
         self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
         self._trained = False
@@ -63,7 +63,10 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return ["world_model.target_q"]
 
     def train(self, mode: bool = True) -> TDMPC2RLModule:
-        # RLlib toggles at every environment step; walking all submodules would cost a third of a step.
+        # RLlib toggles at every environment step; walking all submodules would cost a third of a step. Where
+        # nothing is learned they are in evaluation mode for good.
+        if self.inference_only:
+            self.training = mode
         return self if self.training == mode else super().train(mode)
 
     def set_state(self, state: Any) -> None:
@@ -95,7 +98,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         generator = self._seeded_generator(device)
         with torch.no_grad():
             task = self.world_model.task(task_id)
-            discount = torch.as_tensor(self.discount, dtype=torch.float32, device=device)
+            discount: Any = self.discount
+            if task_id is not None:
+                discount = torch.as_tensor(discount, device=device)[task_id]
             z = self.world_model.encode(obs, task)
             shape = (num_envs, planner.horizon, self.world_model.action_dim)
             prev_mean = self._prev_mean
@@ -109,7 +114,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
                 prev_mean,
                 planner,
                 noise,
-                discount=discount if task_id is None else discount[task_id],
+                discount=discount,
                 explore=explore,
                 task=task,
             )

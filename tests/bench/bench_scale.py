@@ -51,17 +51,28 @@ class Slow(gym.Env):
         return self._obs, 0.0, False, self._step == EPISODE, {}
 
 
-def build(runners: int, args: argparse.Namespace) -> TDMPC2:
-    settings = {**TINY, "planner.method": "policy", "data.utd_ratio": args.ratio, "data.seed_steps": 500}
+def build(runners: int, args: argparse.Namespace, size: str = "tiny", num_learners: int = 0) -> TDMPC2:
+    settings = {"planner.method": "policy", "data.utd_ratio": args.ratio, "data.seed_steps": 500}
     config = TDMPC2Config().environment(Slow).env_runners(num_env_runners=runners)
+    config.learners(num_learners=num_learners)
     config.training(
-        model_size="tiny",
-        overrides=settings,
+        model_size=size,
+        overrides={**(TINY if size == "tiny" else {}), **settings},
         episode_length=EPISODE,
         steps_per_iteration=10**9,
         max_time_s_per_iteration=args.seconds,
     )
     return config.debugging(seed=0, log_level="ERROR").build_algo()
+
+
+def start_ray(num_cpus: int) -> None:
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
 
 
 def processes(algo: TDMPC2) -> list[Path]:
@@ -111,13 +122,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.05, help="updates per step")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    ray.init(
-        address="local",
-        num_cpus=max(args.runners) + 1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    start_ray(max(args.runners) + 1)
     heads = ("main CPU", "run. CPU", "ms/step", "updates/s", "l. waits", "s. waits", "GiB")
     print(
         f"{'runners':>7} {'steps/s':>9} {'linear':>7} " + " ".join(f"{h:>9}" for h in heads[:-1]) + "     GiB"

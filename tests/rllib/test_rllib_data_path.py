@@ -53,8 +53,18 @@ def check_replay(replay: SequenceReplay, played: list[tuple[int, int]]) -> None:
     assert sorted(starts) == sorted(expected)
 
 
-@pytest.mark.parametrize(("num_env_runners", "asynchronous"), [(0, False), (2, False), (2, True)])
-@pytest.mark.parametrize("fragment", [1, 25])
+@pytest.mark.parametrize(
+    ("fragment", "num_env_runners", "asynchronous"),
+    [
+        (1, 0, False),
+        (25, 0, False),
+        (25, 2, True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, 2, False), (25, 2, False), (1, 2, True))
+        ),
+    ],
+)
 def test_every_transition_is_stored_once_and_in_place(
     tmp_path: Path,
     tiny_overrides: dict[str, Any],

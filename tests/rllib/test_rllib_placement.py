@@ -12,6 +12,7 @@ from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 
 @pytest.fixture(scope="module", autouse=True)
 def two_gpus() -> Iterator[None]:
+    ray.shutdown()  # the one that other modules share
     ray.init(
         address="local",
         num_cpus=8,

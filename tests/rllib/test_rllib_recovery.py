@@ -46,7 +46,7 @@ def added(algo: TDMPC2) -> int:
 
 @pytest.mark.parametrize(
     ("asynchronous", "num_learners"),
-    [(False, 0), (True, 0), pytest.param(True, 1, marks=pytest.mark.slow)],
+    [(True, 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((False, 0), (True, 1)))],
 )
 def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
     asynchronous: bool, num_learners: int, tiny_overrides: dict[str, Any]

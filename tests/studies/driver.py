@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 class Driver:
@@ -50,11 +54,20 @@ class Driver:
         return [pid for pid, command in self._alive() if title in command]
 
     def left_behind(self, seconds: float = 120) -> list[str]:
-        """Command lines of processes that this one started and that are still there after `seconds`."""
+        """Command lines of processes that this one started and that are still there after `seconds`.
+
+        Ray's agents take a minute to miss a raylet that was killed; they are ended here.
+        """
         deadline = time.monotonic() + seconds
-        while (found := self._alive()) and time.monotonic() < deadline:
+        while True:
+            found = {pid: command for pid, command in self._alive() if command.strip() not in _AGENTS}
+            if not found or time.monotonic() > deadline:
+                break
             time.sleep(0.2)
-        return [command for _, command in found]
+        for pid, _ in self._alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return list(found.values())
 
     def _alive(self) -> list[tuple[int, str]]:
         found = []

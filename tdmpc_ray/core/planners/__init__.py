@@ -72,12 +72,14 @@ def _check(model: WorldModel, z: Tensor, prev_mean: Tensor, cfg: PlannerConfig, 
 @contextlib.contextmanager
 def _evaluating(model: WorldModel) -> Iterator[None]:
     """Without dropout, which belongs to updates."""
-    training = model.training
+    if not model.training:  # as of one that only acts: walking its modules takes longer than its policy
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train()
 
 
 @torch.no_grad()
@@ -92,11 +94,13 @@ def act_by_policy(
     task: TaskContext | None,
 ) -> Plan:
     """A sample of the policy prior, or its mode; `std` is that before squashing. Plans nothing ahead."""
-    sample = model.pi(z, noise.explore, task)
+    centre, log_std = model.pi_gaussian(z, task)
+    spread, mask = log_std.exp(), 1.0 if task is None else task.action_mask
     mean, std = torch.zeros_like(prev_mean), torch.zeros_like(prev_mean)
-    mean[:, 0] = sample.mean
-    std[:, 0] = sample.log_std.exp() * (1.0 if task is None else task.action_mask)
-    return Plan(sample.action if explore else sample.mean, mean, std, z.new_empty(len(z), 0))
+    mean[:, 0] = torch.tanh(centre) * mask
+    std[:, 0] = spread * mask
+    action = torch.tanh(centre + noise.explore * spread) * mask if explore else mean[:, 0]
+    return Plan(action, mean, std, z.new_empty(len(z), 0))
 
 
 _METHODS = {

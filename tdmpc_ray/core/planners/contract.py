@@ -63,12 +63,21 @@ class PlanNoise:
         num_sampled = num - num_pi
         if cfg.method == "gradient":  # the policy's trajectories and the last plan, improved together
             iterations, num, num_sampled = cfg.gradient_steps + 1, num_pi + 1, 0
-        elif cfg.method == "policy":
-            iterations, num_pi, num_sampled = 0, 0, 0
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, action_dim, generator=generator, device=device)
 
+        if cfg.method == "policy":  # a policy is small beside the drawing of what it has no use for
+            none = torch.zeros(0, cfg.horizon, num_envs, 0, action_dim, device=device)
+            elites, heads = none.new_zeros(num_envs, cfg.num_elites), none.new_zeros(0, 2, dtype=torch.int64)
+            return cls(
+                none.new_zeros(cfg.horizon, num_envs, 0, action_dim),
+                none,
+                none[:, 0],
+                heads,
+                elites,
+                normal(num_envs),
+            )
         uniform = torch.rand(num_envs, cfg.num_elites, generator=generator, device=device)
         return cls(
             pi=normal(cfg.horizon, num_envs, num_pi),

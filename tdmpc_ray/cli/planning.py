@@ -1,0 +1,121 @@
+"""Commands about what has not been started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tdmpc_ray.cli.common import count, make_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tdmpc_ray.studies.sizing import Forecast
+
+
+def plan_cluster(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")],
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of the cluster.")],
+    cpus: Annotated[float, typer.Option(min=0, help="CPU cores of the cluster.")],
+    env_ms: Annotated[
+        float | None, typer.Option(min=0, help="Milliseconds of an environment step. Default: measured here.")
+    ] = None,
+    core_gflops: Annotated[
+        float | None, typer.Option(min=0.1, help="GFLOP/s of a core. Default: measured here, by planning.")
+    ] = None,
+    gpu_tflops: Annotated[float | None, typer.Option(min=0.1, help="TFLOP/s that a GPU reaches.")] = None,
+    gpu_floor_ms: Annotated[
+        float | None, typer.Option(min=0, help="Least milliseconds of an update or a plan on a GPU.")
+    ] = None,
+) -> None:
+    """Estimate how long a study takes on a cluster.
+
+    And with how many env runners it would end first. Nothing is started; docs/scaling.md tells what the
+    estimate is made of.
+
+    Example: tdmpc-ray plan-cluster experiments/model_scaling.yaml --gpus 8 --cpus 128
+    """
+    from tdmpc_ray.studies.cluster import quiet
+
+    quiet()
+    from tdmpc_ray.studies.sizing import (
+        GPU_FLOOR_MS,
+        GPU_TFLOPS,
+        Speeds,
+        best,
+        forecast,
+        measure_core,
+        measure_env,
+    )
+    from tdmpc_ray.studies.spec import load_study
+
+    study = load_study(file)
+    env_s, sizes = measure_env(study.task, study.obs)
+    speeds = Speeds(
+        env_s=env_s if env_ms is None else env_ms / 1e3,
+        core_flops=measure_core() if core_gflops is None else core_gflops * 1e9,
+        gpu_flops=1e12 * (gpu_tflops or GPU_TFLOPS),
+        gpu_floor_s=1e-3 * (GPU_FLOOR_MS if gpu_floor_ms is None else gpu_floor_ms),
+    )
+    console = make_console()
+    console.print(
+        f"{study.name}: {count(study.trials(), 'trial')} of {study.steps:,} agent steps on {study.task}. "
+        f"An environment step takes {1e3 * speeds.env_s:.2f} ms, a core does {speeds.core_flops / 1e9:.0f} "
+        f"GFLOP/s; a GPU is taken to do {speeds.gpu_flops / 1e12:g} TFLOP/s with "
+        f"{1e3 * speeds.gpu_floor_s:g} ms at least.",
+        highlight=False,
+    )
+    as_written = forecast(study, speeds, sizes, cpus, gpus)
+    better = best(study, speeds, sizes, cpus, gpus)
+    console.print(_table(as_written))
+    console.print(f"as the file says, {_verdict(as_written, study.trials(), cpus, gpus)}", highlight=False)
+    if better.resources != as_written.resources:
+        console.print(_table(better))
+        console.print(
+            f"with resources.num_env_runners: {better.resources.num_env_runners}, "
+            f"{_verdict(better, study.trials(), cpus, gpus)}",
+            highlight=False,
+        )
+
+
+def _table(found: Forecast) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    heads = (
+        "size",
+        "parameters",
+        "plan ms",
+        "update ms",
+        "sampling/s",
+        "learning/s",
+        "steps/s",
+        "balance",
+        "hours",
+    )
+    for head in heads:
+        table.add_column(head, justify="right")
+    for trial in found.trials:
+        table.add_row(
+            trial.model_size,
+            f"{trial.num_params / 1e6:.1f}M",
+            f"{1e3 * trial.plan_s:.1f}",
+            f"{1e3 * trial.update_s:.1f}",
+            f"{trial.sampling:,.1f}",
+            f"{trial.learning:,.1f}",
+            f"{trial.rate:,.1f}",
+            str(trial.balance),
+            f"{trial.hours:,.1f}",
+        )
+    return table
+
+
+def _verdict(found: Forecast, trials: int, cpus: float, gpus: float) -> str:
+    if not found.at_once:
+        return f"a trial does not fit on {cpus:g} CPUs and {gpus:g} GPUs"
+    runners = count(found.resources.num_env_runners, "env runner")
+    return (
+        f"{runners} per trial: {found.at_once} of {count(trials, 'trial')} at once, {found.hours:,.1f} hours"
+    )

@@ -1,0 +1,124 @@
+"""Forecasts of studies, against the dataflow played out, measured rates, and RLlib's requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dataflow_simulation import simulate
+
+from tdmpc_ray import cli
+from tdmpc_ray.studies.sizing import Speeds, best, forecast, needs, predict
+from tdmpc_ray.studies.spec import Study, make_study
+
+SIZES = ((24,), 6)
+SPEEDS = Speeds(env_s=1e-3, core_flops=100e9, gpu_flops=20e12, gpu_floor_s=5e-3)
+
+# docs/scaling.md: rates on two cores with environments that sleep for 20 ms, 0.05 updates of 6.6 ms per step.
+MEASURED = {1: 43.8, 2: 88.5, 4: 181.0, 8: 352.4, 16: 610.1, 32: 749.9}
+
+
+def study(size: str = "1", **resources: Any) -> Study:
+    values = {"name": "s", "task": "walker-walk", "steps": 100_000, "model_sizes": [size], "seeds": [0, 1, 2]}
+    return make_study({**values, "resources": resources})
+
+
+@pytest.mark.parametrize("size", ["tiny", "1", "5"])
+@pytest.mark.parametrize(("runners", "envs"), [(1, 1), (4, 1), (24, 1), (4, 8)])
+@pytest.mark.parametrize("gpus", [0.0, 0.25])
+def test_the_slower_stream_sets_the_rate(size: str, runners: int, envs: int, gpus: float) -> None:
+    resources = {"num_env_runners": runners, "num_envs_per_env_runner": envs, "gpus_per_env_runner": gpus}
+    trial = predict(study(size, gpus_per_learner=0.5, **resources), size, SPEEDS, SIZES)
+    simulated, updates = simulate(
+        runners=runners,
+        envs=envs,
+        sleep_s=0.0,
+        busy_s=trial.step_s,
+        update_s=trial.update_s,
+        ratio=1.0,
+        cores=runners + 1,
+        seconds=4000 * trial.step_s + 6000 * trial.update_s,
+    )
+    assert simulated == pytest.approx(trial.rate, rel=0.1)
+    assert updates == pytest.approx(simulated, rel=0.1)
+    assert (trial.held_back_by == "learning") == (runners >= trial.balance)
+
+
+def test_the_simulation_gives_the_measured_rates() -> None:
+    for runners, measured in MEASURED.items():
+        # Beside the sleep, on cores that are woken for each step.
+        rate, updates = simulate(
+            runners=runners, sleep_s=0.0204, busy_s=2.2e-3, update_s=6.6e-3, ratio=0.05, cores=2
+        )
+        assert rate == pytest.approx(measured, rel=0.12), runners
+        assert updates == pytest.approx(0.05 * rate, rel=0.1)
+
+
+def test_in_turns_the_times_add_up() -> None:
+    alone = predict(study(), "1", SPEEDS, SIZES)
+    assert alone.rate == pytest.approx(1 / (alone.step_s + alone.update_s))
+    beside = predict(study(num_env_runners=1), "1", SPEEDS, SIZES)
+    assert beside.rate == pytest.approx(min(beside.sampling, beside.learning))
+
+
+def test_hours_and_trials_at_once() -> None:
+    one = forecast(study(num_env_runners=3), SPEEDS, SIZES, cpus=4, gpus=0)
+    two = forecast(study(num_env_runners=3), SPEEDS, SIZES, cpus=11, gpus=0)
+    three = forecast(study(num_env_runners=3), SPEEDS, SIZES, cpus=12, gpus=0)
+    (trial,) = one.trials
+    assert (one.at_once, two.at_once, three.at_once) == (1, 2, 3)
+    assert one.hours == pytest.approx(3 * trial.hours)
+    assert two.hours == pytest.approx(2 * trial.hours)
+    assert three.hours == pytest.approx(trial.hours)
+    seconds = trial.hours * 3600
+    learning = 99_000 / trial.rate + 1000 * trial.update_s
+    assert seconds > learning + trial.evaluation_s > 0.9 * seconds
+    nothing = forecast(study(num_env_runners=3, gpus_per_learner=1), SPEEDS, SIZES, cpus=4, gpus=0)
+    assert (nothing.at_once, nothing.hours) == (0, float("inf"))
+
+
+def test_as_many_runners_as_balance_the_learner() -> None:
+    written = study(num_env_runners=1, gpus_per_learner=1)
+    found = best(written, SPEEDS, SIZES, cpus=1000, gpus=3)
+    assert 0.9 < found.resources.num_env_runners / found.trials[0].balance <= 1
+    few = best(written, SPEEDS, SIZES, cpus=15, gpus=3)
+    assert few.resources.num_env_runners == 4  # three trials at once, with five CPUs each
+    assert found.hours < few.hours < forecast(written, SPEEDS, SIZES, cpus=15, gpus=3).hours
+
+
+@pytest.mark.parametrize(
+    ("resources", "runners"),
+    [
+        ({}, 0),
+        ({"num_env_runners": 3, "cpus_per_env_runner": 2}, 1),
+        ({"num_env_runners": 2, "gpus_per_env_runner": 0.25, "gpus_per_learner": 0.5}, 2),
+        ({"num_env_runners": 2, "num_learners": 2, "gpus_per_learner": 1, "cpus_per_env_runner": 0.5}, 0),
+        ({"num_env_runners": 2, "num_learners": 2, "cpus_for_main_process": 3}, 0),
+    ],
+)
+def test_a_trial_needs_what_ray_will_reserve(resources: dict[str, Any], runners: int) -> None:
+    from tdmpc_ray.rllib import TDMPC2
+
+    values = {"name": "s", "task": "walker-walk", "steps": 10, "evaluation": {"runners": runners}}
+    made = make_study({**values, "resources": resources})
+    config = made.config()
+    config.validate()
+    reserved = TDMPC2.default_resource_request(config.to_dict()).required_resources
+    assert needs(made.resources, runners) == (reserved.get("CPU", 0), reserved.get("GPU", 0))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("name: s\ntask: gym:Pendulum-v1\nmodel_sizes: [1, 5]\nsteps: 50000\n")
+    options = ["--env-ms", "2", "--core-gflops", "50", "--gpu-tflops", "20", "--gpu-floor-ms", "4"]
+    assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "s: 2 trials of 50,000 agent steps on gym:Pendulum-v1." in printed
+    assert "2.00 ms, a core does 50 GFLOP/s; a GPU is taken to do 20 TFLOP/s with 4 ms" in printed
+    assert "as the file says, 0 env runners per trial: 2 of 2 trials at once, " in printed
+    assert "with resources.num_env_runners: " in printed
+    file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 10\nresources: {gpus_per_learner: 1}\n")
+    assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
+    assert "as the file says, a trial does not fit on 16 CPUs and 0 GPUs" in capsys.readouterr().out
+    assert cli.main(["plan-cluster", str(tmp_path / "absent.yaml"), "--gpus", "0", "--cpus", "1"]) == 2
