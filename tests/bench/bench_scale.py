@@ -27,6 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import TINY
+from processes import cpu_s, memory_gib
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 
@@ -79,18 +80,6 @@ def processes(algo: TDMPC2) -> list[Path]:
     """The main one with its learner, and the runners."""
     pids = algo.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
     return [Path(f"/proc/{pid}") for pid in (os.getpid(), *pids)]
-
-
-def cpu_s(found: list[Path]) -> np.ndarray:
-    """Of each, user and system."""
-    ticks = [(path / "stat").read_text().rpartition(")")[2].split()[11:13] for path in found]
-    return np.array(ticks, float).sum(1) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_gib(found: list[Path]) -> float:
-    """Of all together; a page that several share counts once."""
-    rows = [line.split() for path in found for line in (path / "smaps_rollup").read_text().splitlines()]
-    return sum(int(row[1]) for row in rows if row[0] == "Pss:") / 2**20
 
 
 def measure(runners: int, args: argparse.Namespace) -> tuple[float, str]:
