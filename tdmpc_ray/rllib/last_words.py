@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import ray
+from ray._private import worker
 
 from tdmpc_ray.errors import UserError
 
 
 def last_words_file() -> Path:
-    """The file of this actor; the same after a restart, unless that is on another host."""
-    return Path(tempfile.gettempdir()) / f"tdmpc_ray-{ray.get_runtime_context().get_actor_id()}.txt"
+    """The file of this actor in Ray's folder; the same after a restart, unless that is on another host."""
+    folder = Path(worker._global_node.get_session_dir_path())
+    return folder / f"last_words-{ray.get_runtime_context().get_actor_id()}.txt"
 
 
 def take_last_words(path: Path) -> list[str]:

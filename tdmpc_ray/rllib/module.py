@@ -96,7 +96,8 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         """
         num_envs, planner, device = len(obs), self.agent.planner, obs.device
         generator = self._seeded_generator(device)
-        with torch.no_grad():
+        # On the CPU, where a small policy takes as long as autograd's bookkeeping; untried with CUDA graphs.
+        with torch.no_grad(), torch.inference_mode(device.type == "cpu"):
             task = self.world_model.task(task_id)
             discount: Any = self.discount
             if task_id is not None:
