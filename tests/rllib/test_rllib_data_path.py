@@ -105,10 +105,11 @@ class Recorded(TDMPC2):
         self.events: list[tuple[str, int, int]] = []
         super().setup(config)
 
-    def _collect(self, limit: int) -> None:
+    def _collect(self, limit: int) -> bool:
         before = self.env_steps
-        super()._collect(limit)
+        is_any = super()._collect(limit)
         self.events.append(("collect", before, self.env_steps - before))
+        return is_any
 
     def _learn(self, num_updates: int) -> None:
         super()._learn(num_updates)

@@ -43,6 +43,7 @@ class TestBackground:
         assert min(evaluated) == EVERY  # of networks as they were when it was due
         assert all(of < at for of, at in evaluated.items())
 
+    @pytest.mark.slow
     def test_a_killed_runner_costs_no_training(self, tiny_overrides: dict[str, Any]) -> None:
         algo = build(tiny_overrides, steps=1000)
         try:

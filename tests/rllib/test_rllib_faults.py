@@ -141,7 +141,7 @@ def test_an_evaluation_that_is_always_cut_ends_the_run(tiny_overrides: dict[str,
     algo.stop()
 
 
-@pytest.mark.parametrize("library", ["CDLL", "PyDLL"])
+@pytest.mark.parametrize("library", ["CDLL", pytest.param("PyDLL", marks=pytest.mark.slow)])
 def test_a_hang_in_c_costs_the_runner_and_is_named(
     library: str, tmp_path: Path, tiny_overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
         algo.stop()
 
 
+@pytest.mark.slow
 def test_all_runners_killed_is_a_pause(tiny_overrides: dict[str, Any]) -> None:
     algo = config_of(tiny_overrides).env_runners(num_env_runners=1).build_algo()
     deadline = time.monotonic() + 250

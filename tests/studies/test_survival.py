@@ -72,7 +72,7 @@ def test_a_killed_driver_is_resumed(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("role", ["trial", "learner"])
+@pytest.mark.parametrize("role", ["trial", pytest.param("learner", marks=pytest.mark.slow)])
 def test_a_killed_process_is_replaced(
     store: str, tmp_path: Path, mlflow_read: SimpleNamespace, tiny_overrides: dict[str, object], role: str
 ) -> None:
