@@ -46,13 +46,16 @@ def plan_cluster(
         Speeds,
         best,
         forecast,
+        known_sizes,
         measure_core,
         measure_env,
     )
     from tdmpc_ray.studies.spec import load_study
 
     study = load_study(file)
-    env_s, sizes = measure_env(study.task, study.obs)
+    sizes = known_sizes(study.task, study.obs)
+    if env_ms is None or sizes is None:
+        env_s, sizes = measure_env(study.task, study.obs)
     speeds = Speeds(
         env_s=env_s if env_ms is None else env_ms / 1e3,
         core_flops=measure_core() if core_gflops is None else core_gflops * 1e9,

@@ -39,7 +39,8 @@ class ObservationTensor(ConnectorV2):
 
     def __call__(self, *, batch: dict[str, Any], episodes: list[Any], **kwargs: Any) -> dict[str, Any]:
         newest = np.stack([episode.get_observations(-1) for episode in episodes])
-        batch[Columns.OBS] = torch.as_tensor(newest, device=self.device)
+        kind = torch.uint8 if newest.dtype == np.uint8 else torch.float32  # images keep their bytes
+        batch[Columns.OBS] = torch.as_tensor(newest, dtype=kind, device=self.device)
         return batch
 
 

@@ -154,6 +154,16 @@ def predict(study: Study, model_size: str, speeds: Speeds, sizes: Sizes) -> Tria
     )
 
 
+def known_sizes(task: str, obs: str) -> Sizes | None:
+    """Of tasks that the catalog has sizes of, installed or not."""
+    from tdmpc_ray.envs import task_info
+
+    info = task_info(task)
+    if obs != "state" or info.obs_size is None or info.action_size is None:
+        return None
+    return (info.obs_size,), info.action_size
+
+
 def measure_env(task: str, obs: str) -> tuple[float, Sizes]:
     """Seconds that a step of the task takes on one core of this machine, resets included; and its sizes.
 

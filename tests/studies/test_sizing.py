@@ -121,4 +121,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 10\nresources: {gpus_per_learner: 1}\n")
     assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
     assert "as the file says, a trial does not fit on 16 CPUs and 0 GPUs" in capsys.readouterr().out
+    file.write_text("name: s\ntask: pick-cube\nsteps: 10\n")  # ManiSkill, which need not be installed
+    assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
     assert cli.main(["plan-cluster", str(tmp_path / "absent.yaml"), "--gpus", "0", "--cpus", "1"]) == 2
