@@ -108,7 +108,8 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    ray.init(address="local", num_cpus=args.runners + 1, include_dashboard=False, logging_level="ERROR")
+    quiet = {"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}
+    ray.init(address="local", num_cpus=args.runners + 1, **quiet)
     print(" ".join(f"{name:>14}" for name in COLUMNS))
     algo = build(args.runners)
     rows = run(algo, args)
