@@ -156,9 +156,9 @@ class _Run:
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
         with ray_session(self.resources_per_trial(), self.say), graceful_stop() as request:
             self.tuner(callbacks, resume).fit()
-        if resume and not outcome.num_results and request.signum is None:
+            result = outcome.result(self.out, request, study.trials())  # Tune asks Ray where its files are
+        if resume and not outcome.num_results and not result.failed and request.signum is None:
             self.say("note: nothing was left to do; a new run with --start-from goes on from these networks")
-        result = outcome.result(self.out, request, study.trials())
         self.report(result, tracker)
         return result
 

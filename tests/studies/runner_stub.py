@@ -73,7 +73,7 @@ def main() -> int:
     from tdmpc_ray.studies.spec import make_study
 
     what, out, uri = sys.argv[1:4]
-    Stub.slow = Path("slow").absolute()
+    Stub.slow, Stub.fails = Path("slow").absolute(), Path("fails").absolute()
     console = Console(width=120)
     if what == "resume":
         return resume_study(Path(out), trainable=Stub, console=console).exit_status

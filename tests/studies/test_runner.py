@@ -183,6 +183,13 @@ def test_a_signal_to_the_whole_process_group_does_not_end_ray_first(
     assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {"KILLED"}
 
 
+def test_a_trial_fails_where_the_study_has_a_ray_of_its_own(store: str, tmp_path: Path) -> None:
+    (tmp_path / "fails").touch()
+    driver = Driver(tmp_path, runner_stub.__file__, "run", "out", store)
+    assert driver.end() == 1, driver.log.read_text()
+    assert "failed: size=tiny seed=1: ValueError: as the test wants (log: " in driver.log.read_text()
+
+
 def test_the_random_policy_is_logged_again_after_an_early_kill(tmp_path: Path) -> None:
     said: list[str] = []
     first = random_baseline("gym:Pendulum-v1", tmp_path, said.append)
