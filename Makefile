@@ -38,9 +38,10 @@ test-slow: $(STAMP) ## outages, soak runs, sweeps over every task (not in CI)
 bench: $(STAMP) ## plan and update in milliseconds, beside a straightforward implementation
 	$(BIN)/python tests/bench/bench_core.py $(BENCH_ARGS)
 
-bench-scale: $(STAMP) ## env steps per second with 1 to 32 runners, the loop beside a bare one
+bench-scale: $(STAMP) ## env steps per second with 1 to 32 runners, the loop beside a bare one, a learner beside runners
 	$(BIN)/python tests/bench/bench_scale.py $(BENCH_ARGS)
 	$(BIN)/python tests/bench/bench_loop.py
+	$(BIN)/python tests/bench/bench_learner.py
 
 bench-gpu: $(STAMP) ## the same on a GPU
 	$(BIN)/python tests/bench/bench_gpu.py $(BENCH_ARGS)

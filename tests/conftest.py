@@ -57,8 +57,10 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         sys.modules["ray"].shutdown()
 
 
-def pytest_report_header() -> str:
-    """How fast this machine is: what is slow elsewhere can be told from what hangs."""
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """How fast this machine is, in `make`'s runs: what is slow elsewhere can be told from what hangs."""
+    if not config.option.markexpr:
+        return None
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
     imported = time.perf_counter() - started

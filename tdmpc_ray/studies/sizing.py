@@ -117,8 +117,8 @@ class Trial:
         random = min(self.seed_steps, self.steps)
         learns = self.steps > self.seed_steps
         # What a plan takes is of no account while actions are random.
-        random_s = (self.step_s - self.plan_s * self.resources.num_envs_per_env_runner) / self.step_s
-        begin = random / self.sampling * max(random_s, 0.0) + learns * random * self.update_s
+        unplanned = 1 - self.plan_s * self.resources.num_envs_per_env_runner / self.step_s
+        begin = random / self.sampling * unplanned + learns * random * self.update_s
         return (begin + (self.steps - random) / self.rate + self.evaluation_s) / 3600
 
 

@@ -63,7 +63,7 @@ def run(algo: TDMPC2, args: argparse.Namespace) -> list[dict[str, float]]:
                 algo.save_to_path(folder)
             if now - minute < 60:
                 continue
-            row = dict.fromkeys(COLUMNS, 0.0) | {
+            row = {
                 "minute": (now - started) / 60,
                 "steps_per_s": (algo.env_steps - steps) / (now - minute),
                 "updates_per_s": (algo.grad_updates - updates) / (now - minute),

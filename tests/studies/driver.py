@@ -53,21 +53,20 @@ class Driver:
         """Of those that this one started, the ones with this command line; Ray's actors have titles."""
         return [pid for pid, command in self._alive() if title in command]
 
-    def left_behind(self, seconds: float = 120) -> list[str]:
-        """Command lines of processes that this one started and that are still there after `seconds`.
-
-        Ray's agents take a minute to miss a raylet that was killed; they are ended here.
-        """
-        deadline = time.monotonic() + seconds
-        while True:
-            found = {pid: command for pid, command in self._alive() if command.strip() not in _AGENTS}
-            if not found or time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-        for pid, _ in self._alive():
+    def kill(self) -> None:
+        """As the kernel would; Ray's agents, which take a minute to miss their raylet, are ended as well."""
+        self.process.kill()
+        self.end()
+        for pid in (pid for agent in _AGENTS for pid in self.processes(agent)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return list(found.values())
+
+    def left_behind(self, seconds: float = 120) -> list[str]:
+        """Command lines of processes that this one started and that are still there after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (found := self._alive()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return [command for _, command in found]
 
     def _alive(self) -> list[tuple[int, str]]:
         found = []

@@ -136,8 +136,7 @@ def test_stop_kill_and_continue(store: str, tmp_path: Path, mlflow_read: SimpleN
     driver = Driver(tmp_path, runner_stub.__file__, "resume", "out", store)
     driver.wait_for(lambda: all(checkpointed(out)[seed] > saved[seed] + 400 for seed in saved))
     time.sleep(2.5)  # Tune notes its trials' checkpoints every second
-    driver.process.kill()
-    driver.end()
+    driver.kill()
     assert driver.left_behind() == []
     killed = mlflow_read.runs(store, "exp")
     assert {run.info.status for run in killed.values()} == {"RUNNING"}  # nobody was left to say otherwise

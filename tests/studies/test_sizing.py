@@ -9,7 +9,7 @@ import pytest
 from dataflow_simulation import simulate
 
 from tdmpc_ray import cli
-from tdmpc_ray.studies.sizing import Speeds, best, forecast, needs, predict
+from tdmpc_ray.studies.sizing import Speeds, best, forecast, is_asynchronous, needs, predict
 from tdmpc_ray.studies.spec import Study, make_study
 
 SIZES = ((24,), 6)
@@ -105,6 +105,7 @@ def test_a_trial_needs_what_ray_will_reserve(resources: dict[str, Any], runners:
     config = made.config()
     config.validate()
     reserved = TDMPC2.default_resource_request(config.to_dict()).required_resources
+    assert is_asynchronous(made.resources) == config.is_asynchronous
     assert needs(made.resources, runners) == (reserved.get("CPU", 0), reserved.get("GPU", 0))
 
 

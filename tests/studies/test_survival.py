@@ -55,8 +55,7 @@ def test_a_killed_driver_is_resumed(
 ) -> None:
     driver = train(tmp_path, store, tiny_overrides)
     driver.wait_for(lambda: steps_saved(tmp_path) >= 3 * EVERY, 240)
-    driver.process.kill()
-    driver.end()
+    driver.kill()
     assert driver.left_behind() == []
     before = steps_saved(tmp_path)
     assert before < STEPS

@@ -71,12 +71,12 @@ class PlanNoise:
             none = torch.zeros(0, cfg.horizon, num_envs, 0, action_dim, device=device)
             elites, heads = none.new_zeros(num_envs, cfg.num_elites), none.new_zeros(0, 2, dtype=torch.int64)
             return cls(
-                none.new_zeros(cfg.horizon, num_envs, 0, action_dim),
-                none,
-                none[:, 0],
-                heads,
-                elites,
-                normal(num_envs),
+                pi=none.new_zeros(cfg.horizon, num_envs, 0, action_dim),
+                candidates=none,
+                value_pi=none[:, 0],
+                heads=heads,
+                gumbel=elites,
+                explore=normal(num_envs),
             )
         uniform = torch.rand(num_envs, cfg.num_elites, generator=generator, device=device)
         return cls(
