@@ -18,11 +18,6 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).lstrip("-.")
 
 
-def count(number: int, thing: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number:,} {thing}" + "s" * (number != 1)
-
-
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
     """Settings of `--set KEY=VALUE`.
 

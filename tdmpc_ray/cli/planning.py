@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import count, make_console
+from tdmpc_ray.cli.common import make_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,6 +40,7 @@ def plan_cluster(
     from tdmpc_ray.studies.cluster import quiet
 
     quiet()
+    from tdmpc_ray.studies.outcome import count
     from tdmpc_ray.studies.sizing import (
         GPU_FLOOR_MS,
         GPU_TFLOPS,
@@ -116,6 +117,8 @@ def _table(found: Forecast) -> Table:
 
 
 def _verdict(found: Forecast, trials: int, cpus: float, gpus: float) -> str:
+    from tdmpc_ray.studies.outcome import count
+
     if not found.at_once:
         return f"a trial does not fit on {cpus:g} CPUs and {gpus:g} GPUs"
     runners = count(found.resources.num_env_runners, "env runner")

@@ -111,6 +111,11 @@ def trial_params(config: Mapping[str, Any], *, hide: Collection[str] = ()) -> di
     }
 
 
+def count(number: int, thing: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {thing}" + "s" * (number != 1)
+
+
 def shown(path: Path) -> Path:
     """The path as a user would type it here."""
     path = Path(os.path.abspath(path))

@@ -22,6 +22,7 @@ from tdmpc_ray.studies.interrupt import SaveTrials, Scheduler, graceful_stop
 from tdmpc_ray.studies.outcome import (
     Outcome,
     StudyResult,
+    count,
     mlflow_command,
     program,
     shown,
@@ -118,7 +119,7 @@ class _Run:
 
     def __call__(self, *, resume: bool, artifacts: Sequence[Path] = ()) -> StudyResult:
         study = self.study
-        trials = "1 trial" if study.trials() == 1 else f"{study.trials()} trials"
+        trials = count(study.trials(), "trial")
         what = "resuming" if resume else "starting"
         self.say(
             f"{what} {study.name}: {trials} of {study.steps:,} steps on {study.task}, in {shown(self.out)}"
