@@ -46,7 +46,7 @@ def import_official(
     quiet()
     from tdmpc_ray.envs import task_info
     from tdmpc_ray.rllib.exchange import import_official as convert
-    from tdmpc_ray.studies.spec import make_study
+    from tdmpc_ray.studies.load import make_study
     from tdmpc_ray.studies.study_folder import begin
 
     if out.exists() and not out.is_dir():

@@ -40,6 +40,7 @@ def plan_cluster(
     from tdmpc_ray.studies.cluster import quiet
 
     quiet()
+    from tdmpc_ray.studies.load import load_study
     from tdmpc_ray.studies.outcome import count
     from tdmpc_ray.studies.sizing import (
         GPU_FLOOR_MS,
@@ -51,7 +52,6 @@ def plan_cluster(
         measure_core,
         measure_env,
     )
-    from tdmpc_ray.studies.spec import load_study
 
     study = load_study(file)
     sizes = known_sizes(study.task, study.obs)

@@ -103,7 +103,7 @@ def train(
         "checkpoint": {"every": checkpoint_every},
         "tracking": {"uri": mlflow_uri, "experiment": experiment},
     }
-    from tdmpc_ray.studies.spec import make_study
+    from tdmpc_ray.studies.load import make_study
 
     study = make_study(values, _OPTIONS)
     from tdmpc_ray.studies.runner import run_study
@@ -123,7 +123,7 @@ def tune(
     """
     if file is None:
         raise UserError("tune needs a study file, such as experiments/quickstart.yaml")
-    from tdmpc_ray.studies.spec import load_study
+    from tdmpc_ray.studies.load import load_study
 
     study = load_study(file)
     from tdmpc_ray.studies.runner import run_study

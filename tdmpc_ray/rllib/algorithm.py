@@ -71,6 +71,7 @@ class TDMPC2(DurableAlgorithm):
         self.env_faults = 0
         self._fault_window = FaultWindow(config.max_env_faults)
         self.skipped_updates = 0  # as loss or gradient were not finite
+        self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group)
         self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost))
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
@@ -233,9 +234,16 @@ class TDMPC2(DurableAlgorithm):
             result, evaluation, counters, self.env_steps - steps, self.grad_updates - updates
         )
         self.evaluator.last = {}
+        self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
         notes, self.notes = self.notes, []
-        told = {"updates_owed": self.pace.updates_owed(), "evaluated_at": self.evaluator.evaluated_at}
-        return {**result, **counters, **told, "report": report, "notes": notes}
+        told = {
+            "updates_owed": self.pace.updates_owed(),
+            "evaluated_at": self.evaluator.evaluated_at,
+            "latest": dict(self.latest),
+            "report": report,
+            "notes": notes,
+        }
+        return {**result, **counters, **told}
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
@@ -252,6 +260,7 @@ class TDMPC2(DurableAlgorithm):
                 "skipped_updates": self.skipped_updates,
                 "evaluated_at": self.evaluator.evaluated_at,
                 "wall_s": self.reporter.wall_s,
+                "latest": self.latest,
             }
         return state
 

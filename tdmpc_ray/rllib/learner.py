@@ -262,6 +262,19 @@ class TDMPC2Learner(TorchLearner):
         if own := state.get("tdmpc2"):
             self._updater.scale.copy_(own["scale"])
 
+    def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        """RLlib's, but the rates stay this run's: PBT goes on from a trial with other ones."""
+        own = {
+            name: [
+                {key: value for key, value in group.items() if key != "params"} for group in o.param_groups
+            ]
+            for name, o in self._named_optimizers.items()
+        }
+        super()._set_optimizer_state(state)
+        for name, groups in own.items():
+            for group, values in zip(self._named_optimizers[name].param_groups, groups, strict=True):
+                group.update(values)
+
     def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
         """RLlib's. Its failure waits for `save_replay`: RLlib would end this process for it."""
         self._unsaved = ""

@@ -61,12 +61,16 @@ class Outcome(tune.Callback):
     def __init__(self, params: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         self._params = params
         self._trials: list[Trial] = []
+        self._ended: set[str] = set()
         self.num_results = 0
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         self.num_results += 1
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended.add(trial.trial_id)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
@@ -75,7 +79,7 @@ class Outcome(tune.Callback):
         """How the study of `expected` trials ended; Tune has not created those that never began."""
         failed = [trial for trial in self._trials if trial.status == Trial.ERROR]
         # Not by status: Tune marks the trials that it stops with itself as TERMINATED.
-        finished = [t for t in self._trials if t not in failed and t.last_result.get("done")]
+        finished = [t for t in self._trials if t not in failed and t.trial_id in self._ended]
         unfinished = expected - len(failed) - len(finished)
         return StudyResult(
             out=out,
@@ -88,6 +92,12 @@ class Outcome(tune.Callback):
 
     def _label(self, trial: Trial) -> str:
         return trial_label(self._params(trial.config))
+
+    def get_state(self) -> dict[str, Any]:
+        return {"ended": sorted(self._ended)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._ended = set(state["ended"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_trials": []}

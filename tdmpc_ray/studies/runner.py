@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
@@ -18,7 +17,9 @@ from rich.text import Text
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.baseline import LogBaseline, random_baseline
 from tdmpc_ray.studies.cluster import check_resources, quiet, ray_session
-from tdmpc_ray.studies.interrupt import SaveTrials, Scheduler, graceful_stop
+from tdmpc_ray.studies.configure import algorithm_config, param_space
+from tdmpc_ray.studies.interrupt import SaveTrials, graceful_stop
+from tdmpc_ray.studies.load import load_study
 from tdmpc_ray.studies.outcome import (
     Outcome,
     StudyResult,
@@ -31,7 +32,9 @@ from tdmpc_ray.studies.outcome import (
 )
 from tdmpc_ray.studies.progress import ProgressTable
 from tdmpc_ray.studies.report import load_study_runs, render_table, scaling_figure, scaling_points
-from tdmpc_ray.studies.spec import Study, load_study
+from tdmpc_ray.studies.scheduling import KeepRungs, make_scheduler
+from tdmpc_ray.studies.searching import make_search
+from tdmpc_ray.studies.spec import Study
 from tdmpc_ray.studies.study_folder import (
     FIGURE_FILE,
     STUDY_FILE,
@@ -109,6 +112,7 @@ class _Run:
         # Everything that can be wrong shows here, before anything is written or started.
         quiet()
         self.trainable, self.space = _trainable_and_space(study, trainable)
+        self.search, self.scheduler = make_search(study), make_scheduler(study)
         check_resources(self.resources_per_trial())
         try:
             check_tracking(study.tracking.uri, study.tracking.experiment)
@@ -141,6 +145,7 @@ class _Run:
             label_params=label,
             artifacts=artifacts,
             expected_trials=study.trials(),
+            total_steps=study.steps,
         )
         outcome = Outcome(label)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
@@ -150,10 +155,14 @@ class _Run:
             LogBaseline(tracker, random_baseline(study.task, self.out, self.say)),
             SaveTrials(study.checkpoint.every, say=self.say),
             CollectReplays(),
+            KeepRungs(self.scheduler),
             ProgressTable(study.steps, trial_params=label, console=self.console),
             outcome,
         ]
         # What Tune has not noted when it is killed is run again; noting takes long where trials are many.
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = (
+            "1"  # there is no score before the first evaluation
+        )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
         with ray_session(self.resources_per_trial(), self.say), graceful_stop() as request:
             self.tuner(callbacks, resume).fit()
@@ -176,14 +185,10 @@ class _Run:
             self.trainable,
             param_space=self.space,
             tune_config=tune.TuneConfig(
-                num_samples=study.num_samples,
-                # The same draws for every size and seed, and in every run of the study.
-                search_alg=BasicVariantGenerator(
-                    max_concurrent=study.resources.max_concurrent_trials or 0,
-                    constant_grid_search=True,
-                    random_state=0,
-                ),
-                scheduler=Scheduler(),
+                # A model-based search multiplies by sizes and seeds itself.
+                num_samples=study.trials() if study.search.is_model_based else study.num_samples,
+                search_alg=self.search,
+                scheduler=self.scheduler,
                 trial_name_creator=trial_name,
                 trial_dirname_creator=trial_name,
             ),
@@ -194,7 +199,9 @@ class _Run:
                 stop={"env_steps": study.steps},
                 failure_config=tune.FailureConfig(max_failures=study.max_failures),
                 checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=study.checkpoint.keep, checkpoint_at_end=True
+                    # A population needs the one that another trial is about to go on from.
+                    num_to_keep=max(study.checkpoint.keep, 4 * study.scheduler.is_population),
+                    checkpoint_at_end=True,
                 ),
                 verbose=0,
             ),
@@ -203,7 +210,7 @@ class _Run:
 
     def resources_per_trial(self) -> dict[str, float]:
         """What Ray reserves for one trial, of the study's first size."""
-        config = self.study.config().to_dict() if hasattr(self.space, "to_dict") else self.space
+        config = algorithm_config(self.study).to_dict() if hasattr(self.space, "to_dict") else self.space
         request = self.trainable.default_resource_request(config)
         return dict(request.required_resources) if request else {"CPU": 1.0}
 
@@ -253,7 +260,7 @@ def _trainable_and_space(
     from tdmpc_ray.rllib import TDMPC2
 
     try:
-        study.config().validate()
+        algorithm_config(study).validate()
     except ValueError as error:
         raise UserError(f"RLlib refuses this study: {reason(error)}") from None
-    return TDMPC2, study.param_space()
+    return TDMPC2, param_space(study)

@@ -5,9 +5,29 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
+
+# Searchers of Tune that learn from the scores of earlier trials: the package that each needs, and where from.
+SEARCHERS = {
+    "optuna": ("optuna", "'tdmpc-ray[optuna]'"),
+    "hyperopt": ("hyperopt", "hyperopt"),
+    "bayesopt": ("bayes_opt", "'bayesian-optimization<2'"),
+    "ax": ("ax", "ax-platform"),
+    "hebo": ("hebo", "HEBO"),
+}
+SEARCHES = {"random": "every point of the grids, the rest at random", "grid": "grids alone", **SEARCHERS}
+
+# Schedulers, and the keys that each knows.
+SCHEDULERS = {
+    "none": set[str](),
+    "asha": {"grace_steps", "reduction"},
+    "hyperband": {"grace_steps", "reduction"},
+    "pbt": {"every", "quantile", "resample"},
+    "pb2": {"every", "quantile"},
+}
 
 
 def _number(value: Any) -> Any:
@@ -33,6 +53,91 @@ class Section(BaseModel):
     """A part of a study file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _by_name(value: Any) -> Any:
+    """`search: optuna` is short for `search: {method: optuna}`."""
+    return {"method": value} if isinstance(value, str) else value
+
+
+class Search(Section):
+    """What is tried next."""
+
+    method: str = Field(default="random", description=f"one of: {', '.join(SEARCHES)}")
+    options: dict[str, Any] = Field(
+        default={}, description="for the searcher, as the class in ray.tune.search names them"
+    )
+
+    _short = model_validator(mode="before")(_by_name)
+
+    @property
+    def is_model_based(self) -> bool:
+        """Whether it learns from the scores of earlier trials."""
+        return self.method in SEARCHERS
+
+    @field_validator("method")
+    @classmethod
+    def _exists(cls, method: str) -> str:
+        if method not in SEARCHES:
+            raise ValueError(str(unknown("search", method, SEARCHES)))
+        return method
+
+    @model_validator(mode="after")
+    def _options_are_read(self) -> Search:
+        if self.options and not self.is_model_based:
+            raise ValueError(f"{self.method} has no options")
+        return self
+
+
+class Scheduling(Section):
+    """Which trials go on: all, or those with the best evaluations so far."""
+
+    method: str = Field(default="none", description=f"one of: {', '.join(SCHEDULERS)}")
+    grace_steps: Count | None = Field(
+        default=None, description="asha, hyperband: agent steps that every trial gets; none: a ninth of all"
+    )
+    reduction: Amount = Field(
+        default=3, gt=1, description="asha, hyperband: one trial of so many goes on at each rung"
+    )
+    every: Count | None = Field(
+        default=None,
+        description="pbt, pb2: agent steps between two looks at a trial; none: a twentieth of all",
+    )
+    quantile: Amount = Field(
+        default=0.25, gt=0, le=0.5, description="pbt, pb2: share of the worst, which take over from the best"
+    )
+    resample: Amount = Field(
+        default=0.25, le=1, description="pbt: how often a setting is drawn anew instead of moved by a fifth"
+    )
+
+    _short = model_validator(mode="before")(_by_name)
+
+    @property
+    def stops_trials(self) -> bool:
+        """Whether it ends trials before their last step."""
+        return self.method in ("asha", "hyperband")
+
+    @property
+    def is_population(self) -> bool:
+        """Whether trials go on from each other's checkpoints."""
+        return self.method in ("pbt", "pb2")
+
+    @field_validator("method")
+    @classmethod
+    def _exists(cls, method: str) -> str:
+        if method not in SCHEDULERS:
+            raise ValueError(str(unknown("scheduler", method, SCHEDULERS)))
+        return method
+
+    @model_validator(mode="after")
+    def _keys_belong(self) -> Scheduling:
+        defaults = {key: info.default for key, info in type(self).model_fields.items() if key != "method"}
+        for key in sorted(defaults.keys() - SCHEDULERS[self.method]):
+            if getattr(self, key) == defaults[key]:
+                continue
+            owners = [name for name, keys in SCHEDULERS.items() if key in keys]
+            raise ValueError(f"{key} is a key of {' and '.join(owners)}, not of {self.method}")
+        return self
 
 
 class Evaluation(Section):

@@ -17,20 +17,16 @@ import os
 from collections.abc import Mapping
 from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-from pydantic import (
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from tdmpc_ray.core.config import PRESETS, agent_config, split_key
 from tdmpc_ray.errors import UserError, unknown
 from tdmpc_ray.studies.draws import Draw
 from tdmpc_ray.studies.mlflow_client import absolute_uri
+from tdmpc_ray.studies.search_checks import check_search
 from tdmpc_ray.studies.sections import (
     Amount,
     Checkpoint,
@@ -38,13 +34,11 @@ from tdmpc_ray.studies.sections import (
     CountOrNone,
     Evaluation,
     Resources,
+    Scheduling,
+    Search,
     Section,
     Tracking,
 )
-from tdmpc_ray.studies.study_file import problems, read_mapping
-
-if TYPE_CHECKING:
-    from tdmpc_ray.rllib import TDMPC2Config
 
 _MAX_CHECKED = 1000  # combinations of the space that are checked one by one
 
@@ -67,6 +61,14 @@ class Study(Section):
         default=None, description="checkpoint whose networks every trial begins with"
     )
     num_samples: Count = Field(default=1, description="draws of what is not a grid")
+    search: Search = Search()
+    scheduler: Scheduling = Scheduling()
+    metric: str | None = Field(
+        default=None,
+        pattern=r"^eval/.+",
+        description="what search and scheduler go by; none: eval/success where tasks are judged by it, or "
+        "eval/return",
+    )
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
     checkpoint: Checkpoint = Checkpoint()
@@ -144,6 +146,11 @@ class Study(Section):
                 _as_value_error(agent_config, size, self.preset, {**self.overrides, **point})
         return self
 
+    @model_validator(mode="after")
+    def _search_and_scheduler_fit(self) -> Study:
+        check_search(self)
+        return self
+
     def _points(self) -> list[dict[str, Any]]:
         """Values of the space to check: every combination, as long as these are few."""
         probes = {key: draw.probes() for key, draw in self.space.items()}
@@ -161,25 +168,67 @@ class Study(Section):
         """The fixed settings as numbers: `1e-3` is a string in YAML."""
         return self._resolve(self.overrides)
 
+    @property
+    def score(self) -> str:
+        """The metric that trials are judged by: larger is better."""
+        from tdmpc_ray.envs import task_info
+
+        judged_by_success = task_info(self.task).metric == "success"
+        return self.metric or ("eval/success" if judged_by_success else "eval/return")
+
+    @property
+    def score_key(self) -> str:
+        """Where a trial's results have the newest value of it (see `TDMPC2.step`)."""
+        return f"latest/{self.score}"
+
+    @property
+    def grace_steps(self) -> int:
+        """Agent steps that no scheduler cuts short."""
+        return self.scheduler.grace_steps or max(-(-self.steps // 9), self.evaluation.every)
+
+    @property
+    def perturbation_steps(self) -> int:
+        """Agent steps between two exploits of a population."""
+        return self.scheduler.every or max(self.steps // 20, self.evaluation.every)
+
+    def values(self, key: str) -> list[Any]:
+        """What `space` lists for a setting, or points of its range, in the setting's type."""
+        return [self._resolve({key: value})[key] for value in self.space[key].probes()]
+
+    def draws(self) -> dict[str, Any]:
+        """What is drawn or suggested, in Tune's terms: setting to distribution."""
+        return {key: value for key, value in self._distributions().items() if self.space[key].grid is None}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What is tried in any case: each size with each point of the grids, as `search_space` names it."""
+        grids = {key: draw for key, draw in self.space.items() if draw.grid is not None}
+        points = product(*map(self.values, grids))
+        fixed = [{**self.settings(), **dict(zip(grids, point, strict=True))} for point in points]
+        return [
+            {"model_size": size, "agent_overrides": settings}
+            for size in self.model_sizes
+            for settings in fixed
+        ]
+
     def search_space(self) -> dict[str, Any]:
         """What differs between trials, and the fixed settings, in Tune's terms.
 
         Returns:
-            `model_size`, `seed` and `agent_overrides` (dotted keys), as attributes of `TDMPC2Config`.
+            `model_size`, `seed` and `agent_overrides` (dotted keys), as attributes of `TDMPC2Config`. With a
+            model-based search, which chooses them itself, the first of each.
         """
         from ray import tune
+
+        if self.search.is_model_based:
+            return {**self.groups()[0], "seed": self.seeds[0]}
 
         def over(values: list[Any]) -> Any:
             return tune.grid_search(values) if len(values) > 1 else values[0]
 
-        drawn = {
-            key: draw.to_tune([self._resolve({key: value})[key] for value in draw.probes()])
-            for key, draw in self.space.items()
-        }
         return {
             "model_size": over(self.model_sizes),
             "seed": over(self.seeds),
-            "agent_overrides": {**self.settings(), **drawn},
+            "agent_overrides": {**self.settings(), **self._distributions()},
         }
 
     def random_steps(self) -> int:
@@ -195,45 +244,6 @@ class Study(Section):
 
         said = "model.episodic" in {**self.overrides, **self.space}
         return not said and task_info(self.task).can_terminate
-
-    def config(self) -> TDMPC2Config:
-        """The algorithm's config with the first size and seed and the fixed settings."""
-        from tdmpc_ray.rllib import TDMPC2Config
-
-        resources = self.resources
-        config = TDMPC2Config().environment(self.task, obs=self.obs)
-        config.training(
-            model_size=self.model_sizes[0],
-            preset=self.preset,
-            overrides=self.settings(),
-            eval_every=self.evaluation.every,
-            total_steps=self.steps,
-            start_from=self.start_from,
-            videos=self.evaluation.videos,
-            asynchronous=resources.asynchronous,
-        )
-        config.env_runners(
-            num_env_runners=resources.num_env_runners,
-            num_envs_per_env_runner=resources.num_envs_per_env_runner,
-            rollout_fragment_length=resources.rollout_fragment_length,
-            num_cpus_per_env_runner=resources.cpus_per_env_runner,
-            num_gpus_per_env_runner=resources.gpus_per_env_runner,
-        )
-        config.fault_tolerance(max_env_faults=self.max_env_faults, env_step_timeout_s=self.env_step_timeout_s)
-        config.learners(num_learners=resources.num_learners, num_gpus_per_learner=resources.gpus_per_learner)
-        config.resources(num_cpus_for_main_process=resources.cpus_for_main_process)
-        config.evaluation(
-            evaluation_duration=self.evaluation.episodes, evaluation_num_env_runners=self.evaluation.runners
-        )
-        config.debugging(seed=self.seeds[0])
-        return config
-
-    def param_space(self) -> TDMPC2Config:
-        """The algorithm's config with Tune's search values in it."""
-        config, space = self.config(), self.search_space()
-        config.training(model_size=space["model_size"], overrides=space["agent_overrides"])
-        config.debugging(seed=space["seed"])
-        return config
 
     def to_yaml(self, folder: Path | None = None) -> str:
         """This study with every default written out; nothing depends on the working directory.
@@ -255,50 +265,14 @@ class Study(Section):
         """As `to_yaml` wrote it for its folder, wherever that lies now."""
         return self.model_copy(update={"start_from": self.start_from and str(folder / self.start_from)})
 
+    def _distributions(self) -> dict[str, Any]:
+        return {key: draw.to_tune(self.values(key)) for key, draw in self.space.items()}
+
     def _resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings in their types; beside the space's first point, because alone they may not fit."""
         settings = {**self.overrides, **self._points()[0], **values}
         sections = agent_config(self.model_sizes[0], self.preset, settings).to_dict()
         return {key: sections[split_key(key)[0]][split_key(key)[1]] for key in values}
-
-
-def load_study(path: Path | str) -> Study:
-    """Read and check a study file.
-
-    Raises:
-        UserError: the file or something in it is wrong; names the file, the key and what would be right.
-    """
-    path = Path(path)
-    try:
-        return Study.model_validate(read_mapping(path))
-    except ValidationError as error:
-        raise UserError(_joined(f"{path}", problems(error, Study))) from None
-
-
-def make_study(values: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Study:
-    """Build a study from the values that a study file would hold.
-
-    Args:
-        values: as in a study file.
-        names: what the user calls a key, such as `{"steps": "--steps"}`.
-
-    Raises:
-        UserError: something in them is wrong.
-    """
-    try:
-        return Study.model_validate(dict(values))
-    except ValidationError as error:
-        lines = []
-        for line in problems(error, Study):
-            key, colon, rest = line.partition(": ")
-            lines.append(f"{(names or {}).get(key, key)}{colon}{rest}")
-        raise UserError("; ".join(lines)) from None
-
-
-def _joined(name: str, lines: list[str]) -> str:
-    if len(lines) == 1:
-        return f"{name}: {lines[0]}"
-    return "\n  ".join([f"{name} has {len(lines)} problems:", *lines])
 
 
 def _as_value_error(check: Any, *args: Any) -> Any:

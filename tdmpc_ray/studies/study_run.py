@@ -22,6 +22,7 @@ logger = logging.getLogger("tdmpc_ray.tracking")
 
 STUDY_FILE = "tracking.json"
 SCALING_RETURN = "scaling/final_return"
+STOPPED_EARLY = "stopped_early"  # tag of a trial that a scheduler has ended
 RANDOM_RETURN = "baseline/random_return"
 
 

@@ -14,7 +14,7 @@ from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.mlflow_find import all_runs, find_experiment, find_study
-from tdmpc_ray.studies.study_run import RANDOM_RETURN
+from tdmpc_ray.studies.study_run import RANDOM_RETURN, STOPPED_EARLY
 
 PARAM_COUNT = "summary/params_total"
 WALL_S = "time/wall_s"
@@ -28,8 +28,9 @@ class StudyRuns:
     Attributes:
         study: its name, or theirs.
         trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, env_steps,
-            hours, steps_per_s, final, best (both of `metric`), and every parameter as `param.<name>`. The
-            setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.
+            stopped_early (when a scheduler did so; else empty), hours, steps_per_s, final, best (both of
+            `metric`), and every parameter as `param.<name>`. The setting is what the study varies beside size
+            and seed, such as `horizon=3`; empty where nothing.
         curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, env_frames, value.
         random_returns: task to the random policy's return, as far as known.
         frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
@@ -104,7 +105,7 @@ def load_study_runs(
 def counted(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that a result counts: the finished ones, or all that have an evaluation if none is."""
     evaluated = trials[trials["final"].notna()]
-    finished = evaluated[evaluated["status"] == "FINISHED"]
+    finished = evaluated[(evaluated["status"] == "FINISHED") & (evaluated["stopped_early"] == "")]
     return finished if len(finished) else evaluated
 
 
@@ -155,6 +156,7 @@ def _read(
                 **who,
                 "name": run.info.run_name,
                 "status": run.info.status,
+                "stopped_early": run.data.tags.get(STOPPED_EARLY, ""),
                 "params": metrics.get(PARAM_COUNT, float("nan")),
                 "env_steps": env_steps,
                 "hours": seconds / 3600,

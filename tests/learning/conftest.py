@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc_ray.studies.load import load_study
 from tdmpc_ray.studies.runner import run_study
-from tdmpc_ray.studies.spec import load_study
 from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

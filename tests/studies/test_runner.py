@@ -23,10 +23,10 @@ from runner_stub import Stub
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies import runner
 from tdmpc_ray.studies.baseline import random_baseline
+from tdmpc_ray.studies.load import make_study
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.outcome import mlflow_command, program
 from tdmpc_ray.studies.runner import resume_study, run_study
-from tdmpc_ray.studies.spec import make_study
 from tdmpc_ray.studies.study_folder import begin
 
 # Ray's workers cannot import test modules.

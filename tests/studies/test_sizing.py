@@ -9,8 +9,10 @@ import pytest
 from dataflow_simulation import simulate
 
 from tdmpc_ray import cli
+from tdmpc_ray.studies.configure import algorithm_config
+from tdmpc_ray.studies.load import make_study
 from tdmpc_ray.studies.sizing import Speeds, best, forecast, is_asynchronous, needs, predict
-from tdmpc_ray.studies.spec import Study, make_study
+from tdmpc_ray.studies.spec import Study
 
 SIZES = ((24,), 6)
 SPEEDS = Speeds(env_s=1e-3, core_flops=100e9, gpu_flops=20e12, gpu_floor_s=5e-3)
@@ -102,7 +104,7 @@ def test_a_trial_needs_what_ray_will_reserve(resources: dict[str, Any], runners:
 
     values = {"name": "s", "task": "walker-walk", "steps": 10, "evaluation": {"runners": runners}}
     made = make_study({**values, "resources": resources})
-    config = made.config()
+    config = algorithm_config(made)
     config.validate()
     reserved = TDMPC2.default_resource_request(config.to_dict()).required_resources
     assert is_asynchronous(made.resources) == config.is_asynchronous

@@ -10,7 +10,9 @@ import yaml
 from ray.tune.search.variant_generator import generate_variants
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.spec import Study, load_study, make_study
+from tdmpc_ray.studies.configure import algorithm_config, param_space
+from tdmpc_ray.studies.load import load_study, make_study
+from tdmpc_ray.studies.spec import Study
 
 STUDY = """
 name: quick
@@ -67,7 +69,7 @@ def test_the_written_study_is_the_same_study(tmp_path: Path, monkeypatch: pytest
 def test_a_list_of_tasks_is_one_set() -> None:
     study = make_study({"name": "q", "task": ["walker-walk", "ball_in_cup-catch"], "steps": 10})
     assert study.task == "walker-walk+cup-catch"
-    assert study.config().info.tasks == ("walker-walk", "cup-catch")
+    assert algorithm_config(study).info.tasks == ("walker-walk", "cup-catch")
 
 
 def test_values_reach_the_algorithm() -> None:
@@ -94,7 +96,7 @@ def test_values_reach_the_algorithm() -> None:
             "env_step_timeout_s": 7.5,
         }
     )
-    config = study.config()
+    config = algorithm_config(study)
     config.validate()
     assert config.agent().update.lr == 1e-3
     assert (config.task, config.model_size, config.seed) == ("cartpole-balance", "tiny", 3)
@@ -104,9 +106,9 @@ def test_values_reach_the_algorithm() -> None:
     assert config.num_gpus_per_env_runner == 0.25
     assert not config.is_asynchronous
     assert (config.max_env_faults, config.env_step_timeout_s) == (3, 7.5)
-    [variant, _] = [spec for _, spec in generate_variants(study.param_space().to_dict())]
+    [variant, _] = [spec for _, spec in generate_variants(param_space(study).to_dict())]
     assert variant["agent_overrides"]["planner.horizon"] in (2, 3)
-    assert study.param_space().to_dict()["model_size"] == {"grid_search": ["tiny", "1"]}
+    assert param_space(study).to_dict()["model_size"] == {"grid_search": ["tiny", "1"]}
 
 
 @pytest.mark.parametrize(
