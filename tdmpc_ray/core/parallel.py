@@ -38,6 +38,12 @@ class Replicas:
         dist.all_reduce(votes, dist.ReduceOp.MIN)
         return bool(votes)
 
+    def mean(self, value: float, device: torch.device) -> float:
+        """The mean of a number over the replicas; waits for them, and for a GPU."""
+        total = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        return float(total) / self.size
+
     def average(self, params: Sequence[torch.nn.Parameter], loss: Tensor) -> Tensor:
         """Replace the gradients by their mean over the replicas, in one message with the loss.
 

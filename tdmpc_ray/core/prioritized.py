@@ -14,6 +14,7 @@ from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.sum_tree import SumTree
 
 _SMALLEST = 1e-6  # a sequence that is predicted without error can still be drawn
+_LARGEST = 1e6  # and others beside one that is predicted absurdly
 
 
 class PrioritizedReplay(SequenceReplay):
@@ -24,12 +25,17 @@ class PrioritizedReplay(SequenceReplay):
         beta: importance weights are (starts * probability) ** -beta, over the largest in the batch.
         new: priority of sequences that no update has seen: "max", the largest priority so far, or "one".
         args: as for `SequenceReplay`, and `kwargs`.
+
+    Attributes:
+        share_of: starts per replica, where this replay is one of several that give equal parts of each batch;
+            None: its own.
     """
 
     def __init__(self, *args: Any, alpha: float, beta: float, new: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.alpha, self.beta, self.new = alpha, beta, new
         self.largest = 1.0
+        self.share_of: float | None = None
         self._tree = SumTree(self.capacity)
 
     def _enlist(self, ring: np.ndarray) -> None:
@@ -48,7 +54,7 @@ class PrioritizedReplay(SequenceReplay):
         batch = super().sample(batch_size, rng)
         assert batch.start is not None
         probability = self._tree[batch.start.numpy()] / self._tree.total
-        weight = (self.num_valid * probability) ** -self.beta
+        weight = ((self.share_of or self.num_valid) * probability) ** -self.beta
         largest = weight.max()
         return batch._replace(
             weight=torch.from_numpy((weight / largest).astype(np.float32)),
@@ -60,11 +66,13 @@ class PrioritizedReplay(SequenceReplay):
 
         Args:
             start: `Batch.start`, (B,); nothing may have been added since it was drawn.
-            priority: absolute TD errors, (B,).
+            priority: absolute TD errors, (B,); those that are not finite change nothing.
         """
-        values = np.maximum(priority.double().cpu().numpy(), _SMALLEST)
-        self.largest = max(self.largest, float(values.max()))
-        self._tree.set(start.numpy(), values**self.alpha)
+        values, rows = priority.double().cpu().numpy(), start.numpy()
+        finite = np.isfinite(values)
+        values, rows = np.clip(values[finite], _SMALLEST, _LARGEST), rows[finite]
+        self.largest = max(self.largest, float(values.max(initial=0.0)))
+        self._tree.set(rows, values**self.alpha)
 
     @property
     def priorities(self) -> np.ndarray:

@@ -130,7 +130,11 @@ class SequenceReplay:
         num_steps = len(action)
         if len(obs) != num_steps + 1 or len(reward) != num_steps:
             raise ValueError(f"a fragment of {num_steps} actions needs {num_steps + 1} observations")
-        for name, values in (("observation", obs), ("action", action), ("reward", reward)):
+        for name, given in (("observation", obs), ("action", action), ("reward", reward)):
+            if given.dtype == np.uint8:
+                continue
+            with np.errstate(over="ignore"):
+                values = np.asarray(given, np.float32)  # as they are kept: 1e39 would be infinite
             finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
             if not finite.all():
                 step = start + int(np.argmin(finite))

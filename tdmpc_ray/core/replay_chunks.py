@@ -70,6 +70,31 @@ def _kind(array: np.ndarray) -> str:
     return f"{array.dtype} {array.shape[1:]}"
 
 
+def forget_rows(replay: SequenceReplay, first: int, num: int) -> None:
+    """Give up rows whose content is gone: no sequence that reaches into them is drawn any more."""
+    lost = np.zeros(replay.capacity, np.bool_)
+    lost[first : first + num] = True
+    replay.next_row[lost] = -1
+    ahead = back = np.arange(len(replay))
+    reaches = lost[: len(replay)].copy()
+    for _ in range(replay.horizon):
+        ahead = np.where(ahead >= 0, replay.next_row[ahead], -1)
+        reaches |= (ahead >= 0) & lost[ahead]
+    if replay.num_frames > 1:
+        replay.prev_row[lost] = np.flatnonzero(lost)
+        for _ in range(replay.num_frames - 1):
+            back = replay.prev_row[back]
+            replay.torn[: len(replay)] |= lost[back]
+        reaches |= replay.torn[: len(replay)]
+    replay._retire(np.flatnonzero(reaches & replay.valid[: len(replay)]))
+    replay.changed[first // replay.chunk_rows] = True
+    replay.lanes = {
+        key: lane
+        for key, lane in replay.lanes.items()
+        if not lost[[row % replay.capacity for row in lane.tail]].any()
+    }
+
+
 def pack_state(replay: SequenceReplay, extra: Mapping[str, np.ndarray]) -> bytes:
     """All that is not in the chunks: counters, open episodes, flags and priorities.
 

@@ -131,8 +131,8 @@ class TDMPC2(DurableAlgorithm):
         config = self.config
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
         started = time.perf_counter()
-        local, as_ref = config.num_env_runners == 0, config.num_learners > 0
-        sampled, dead = sample_together(self.env_runner_group, limit, fragment, local=local, as_ref=as_ref)
+        local = config.num_env_runners == 0
+        sampled, dead = sample_together(self.env_runner_group, limit, fragment, local=local)
         self.lost_fragments += dead
         self.reporter.add_time("sample", time.perf_counter() - started)
         if not sampled:
@@ -251,10 +251,7 @@ class TDMPC2(DurableAlgorithm):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
             state["tdmpc2"] = {
-                "env_steps": self.pace.env_steps,
-                "random_steps": self.pace.random_steps,
-                "grad_updates": self.pace.grad_updates,
-                "is_ready": self.pace.is_ready,
+                "pace": self.pace.state(),
                 "lost_fragments": self.lost_fragments,
                 "env_faults": self.env_faults,
                 "skipped_updates": self.skipped_updates,
@@ -268,9 +265,9 @@ class TDMPC2(DurableAlgorithm):
         super().set_state(state)
         own = dict(state.get("tdmpc2", {}))
         self.reporter.wall_s = own.pop("wall_s", self.reporter.wall_s)
+        self.pace.restore(own.pop("pace", {}))
         for name, value in own.items():
-            owner = next(o for o in (self.pace, self.evaluator, self) if hasattr(o, name))
-            setattr(owner, name, value)
+            setattr(self.evaluator if hasattr(self.evaluator, name) else self, name, value)
 
     def settle(self) -> None:
         if self._loop is not None:

@@ -35,7 +35,7 @@ class AsyncLoop:
         self._runners = algorithm.env_runner_group
         self._is_remote = config.num_learners > 0
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
-        self._sampler = AsyncSampler(self._runners, fragment, as_ref=self._is_remote)
+        self._sampler = AsyncSampler(self._runners, fragment)
         self._arrived: list[Sampled] = []  # what the learners have not been given
         self._uncounted = 0  # steps of these, and of those that it has not answered for
         self._updates_started = 0  # that it has not answered for

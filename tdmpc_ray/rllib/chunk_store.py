@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 from tdmpc_ray.errors import UserError, reason
 
 _PART = ".part"
+_ATTEMPTS = 4  # at reading from another machine; 7 s in all
+_PARALLEL = 32  # questions to another machine at once
 _PART_S = 3600.0  # an older one belongs to a process that has died
 
 
@@ -88,7 +91,11 @@ class ChunkStore:
         return f"{self.folder}/{name}"
 
     def _info(self, names: Sequence[str]) -> list[FileInfo]:
-        return list(self.filesystem.get_file_info([self._path(name) for name in names]))
+        paths = [self._path(name) for name in names]
+        if isinstance(self.filesystem, LocalFileSystem) or len(paths) < 2:
+            return list(self.filesystem.get_file_info(paths))
+        with ThreadPoolExecutor(_PARALLEL) as pool:  # each takes a way there and back
+            return list(pool.map(self.filesystem.get_file_info, paths))
 
 
 def write_whole(filesystem: FileSystem, path: str, data: bytes) -> None:
@@ -98,8 +105,12 @@ def write_whole(filesystem: FileSystem, path: str, data: bytes) -> None:
         OSError: it cannot be written; nothing is left of it.
     """
     if not isinstance(filesystem, LocalFileSystem):  # object stores show a file when it is complete
-        filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        with filesystem.open_output_stream(path) as stream:
+        try:
+            stream = filesystem.open_output_stream(path)
+        except FileNotFoundError:  # it has folders, like disks
+            filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+            stream = filesystem.open_output_stream(path)
+        with stream:
             stream.write(data)
         return
     file, part = Path(path), f"{path}.{uuid.uuid4().hex}{_PART}"
@@ -121,13 +132,21 @@ def read_checked(filesystem: FileSystem, path: str, sha256: str) -> bytes:
 
     Raises:
         DamagedCheckpoint: it is missing, or has another hash.
+        UserError: another machine does not give it, though it may be there.
     """
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            data: bytes = stream.read()
-    except OSError as error:
-        problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise DamagedCheckpoint(f"{path} {problem}") from None
+    for attempt in range(_ATTEMPTS):
+        try:
+            with filesystem.open_input_stream(path) as stream:
+                data: bytes = stream.read()
+            break
+        except FileNotFoundError:
+            raise DamagedCheckpoint(f"{path} is missing") from None
+        except OSError as error:
+            if isinstance(filesystem, LocalFileSystem):  # the disk itself
+                raise DamagedCheckpoint(f"{path} cannot be read ({reason(error)})") from None
+            if attempt == _ATTEMPTS - 1:
+                raise UserError(f"{path} cannot be read now ({reason(error)}): try again later") from None
+            time.sleep(2.0**attempt)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DamagedCheckpoint(f"{path} is damaged: it is not what was written")
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -228,9 +229,10 @@ class TDMPC2Config(AlgorithmConfig):
     def lead(self) -> int:
         """Agent steps that asynchronous sampling may be ahead of the updates."""
         fragment = self.get_rollout_fragment_length() * self.num_envs_per_env_runner
-        if self.sample_lead is not None:
-            return max(self.sample_lead, fragment)
-        return REQUESTS_IN_FLIGHT * fragment * max(self.num_env_runners, 1)
+        lead = REQUESTS_IN_FLIGHT * fragment * max(self.num_env_runners, 1)
+        # Steps that are too few for a whole update cannot be paid for: with less, both sides could wait.
+        least = fragment + math.ceil(1 / self.agent().data.utd_ratio)
+        return max(lead if self.sample_lead is None else self.sample_lead, least)
 
     @property
     def equal_episodes(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import posixpath
 import re
@@ -11,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from fsspec.core import url_to_fs
+from pyarrow.fs import (
+    FileSelector,
+    FileSystem,
+    FileType,
+    FSSpecHandler,
+    LocalFileSystem,
+    PyFileSystem,
+    copy_files,
+)
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
@@ -20,7 +30,7 @@ from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
-from tdmpc_ray.rllib.manifest import REPLAY_FOLDER, find_store, seal, verify
+from tdmpc_ray.rllib.manifest import REPLAY_FOLDER, chunk_names, find_store, read_manifest, seal, verify
 
 # From a trial's checkpoint to the chunks that all trials of an experiment share.
 _SHARED_STORE = f"../../{REPLAY_FOLDER}"
@@ -41,6 +51,7 @@ class DurableAlgorithm(Algorithm):
     link: LearnerLink
     notes: list[str]
     _tune_saves = False
+    _salvages = False
 
     def settle(self) -> None:
         """Before saving: bring everything that is under way to its end."""
@@ -56,7 +67,7 @@ class DurableAlgorithm(Algorithm):
         storage = self._storage
         if storage is None:
             return super().save(checkpoint_dir)
-        before, self._tune_saves = storage.checkpoint_fs_path, True
+        before, index, self._tune_saves = storage.checkpoint_fs_path, storage.current_checkpoint_index, True
         try:
             with tempfile.TemporaryDirectory() as folder:
                 return super().save(checkpoint_dir or folder)
@@ -68,6 +79,8 @@ class DurableAlgorithm(Algorithm):
             if storage.checkpoint_fs_path != before:
                 with contextlib.suppress(OSError):
                     storage.storage_filesystem.delete_dir(storage.checkpoint_fs_path)
+                # As Tune's own: with more, a restarted trial would write over checkpoints that Tune keeps.
+                storage.current_checkpoint_index = index
             return tune.trainable.trainable._TrainingResult(checkpoint=None, metrics={})
         finally:
             self._tune_saves = False
@@ -105,25 +118,36 @@ class DurableAlgorithm(Algorithm):
             self.saved(Path(local))
             if local != folder:
                 copy_files(local, folder, destination_filesystem=filesystem)
+            if not self._tune_saves:  # what an earlier save to the same folder has left
+                store.collect(chunk_names(read_manifest(Path(local))))
         return str(path)
 
     def restore(self, checkpoint_path: Any) -> None:
-        """Tune's: from the checkpoint given, or, where that is damaged, the newest whole one before it."""
+        """Tune's: from the checkpoint given, or, where that is damaged, the newest whole one before it.
+
+        Where none is whole, from the newest whose networks are, without the damaged part of the replay.
+        """
         result = checkpoint_path
         if isinstance(result, (str, os.PathLike)):
             result = Checkpoint.from_directory(result)
         if isinstance(result, Checkpoint):
             result = tune.trainable.trainable._TrainingResult(checkpoint=result, metrics={})
         damaged: list[DamagedCheckpoint] = []
-        for checkpoint in (result.checkpoint, *_earlier(result.checkpoint)):
+        candidates = (result.checkpoint, *_earlier(result.checkpoint))
+        # Checkpoints share chunks, so one may be damaged in all of them: then without it.
+        for self._salvages, checkpoint in itertools.product((False, True), candidates):
             try:
+                _require_folder(checkpoint)
                 super().restore(type(result)(checkpoint=checkpoint, metrics=result.metrics))
-                break
             except DamagedCheckpoint as error:
                 damaged.append(error)
-        else:
-            raise damaged[0]
-        self.notes += [f"{error}; the checkpoint before it is used" for error in damaged]
+                continue
+            if not self._salvages:
+                self.notes += [f"{error}; the checkpoint before it is used" for error in damaged]
+            self._salvages = False
+            return
+        self._salvages = False
+        raise damaged[0]
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Load a checkpoint that `save_to_path` wrote, with its replay.
@@ -147,8 +171,8 @@ class DurableAlgorithm(Algorithm):
             store = find_store(manifest, self._stores(filesystem, folder, manifest["replay"]))
             self.discard()
             super().restore_from_path(local, *args, **kwargs)
-        each = [{"store": store, "manifest": shard} for shard in shards]
-        self.link.call_each(TDMPC2Learner.load_replay, each)
+        each = [{"store": store, "manifest": shard, "salvage": self._salvages} for shard in shards]
+        self.notes += itertools.chain(*self.link.call_each(TDMPC2Learner.load_replay, each))
 
     def _stores(self, filesystem: FileSystem, folder: str, replay: dict[str, Any]) -> list[ChunkStore]:
         """Where a checkpoint's chunks may be: relative to it, in this experiment, or where they once were."""
@@ -165,9 +189,13 @@ def _place(path: Any, filesystem: FileSystem | None) -> tuple[FileSystem, str]:
         return filesystem, str(path)
     if "://" in str(path):
         try:
-            found, folder = FileSystem.from_uri(str(path))
+            try:
+                found, folder = FileSystem.from_uri(str(path))
+            except ValueError:  # one that pyarrow does not know by itself
+                fsspec_system, folder = url_to_fs(str(path))
+                found = PyFileSystem(FSSpecHandler(fsspec_system))
             found.get_file_info(folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             public = re.sub("//[^/@]*@", "//", str(path))
             raise UserError(f"cannot reach {public}: {reason(error)}") from None
         return found, folder
@@ -188,6 +216,11 @@ def _local(filesystem: FileSystem, folder: str, *, download: bool = False) -> It
                     os.makedirs(os.path.dirname(f"{local}/{name}"), exist_ok=True)
                     copy_files(info.path, f"{local}/{name}", filesystem, LocalFileSystem())
         yield local
+
+
+def _require_folder(checkpoint: Checkpoint) -> None:
+    if checkpoint.filesystem.get_file_info(str(checkpoint.path)).type == FileType.NotFound:
+        raise DamagedCheckpoint(f"{checkpoint.path} is missing")
 
 
 def _earlier(checkpoint: Checkpoint) -> list[Checkpoint]:

@@ -42,10 +42,12 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
 
     Attributes:
         failure: why it could not be built.
+        told: beside its fragments, of the last call to sample; see `fragments.sample_apart`.
     """
 
     env: VectorEnv | None
     failure: Exception | None = None
+    told: Any = None
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._faults: list[str] = []

@@ -39,13 +39,13 @@ def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any, list[str
 
 
 def _play_tasks(
-    runner: Any, num_episodes: int, num_runners: int
+    runner: Any, num_episodes: int, runners: Sequence[int]
 ) -> tuple[dict[str, list[_Outcome]], list[str]]:
-    """Runs on a runner: the outcomes of each task in its share of a set, and faults of environments."""
-    agent, first = Agent(runner.module.unwrapped()), max(runner.worker_index - 1, 0)
+    """Runs on each of `runners`: the outcomes of each task in its share of a set, and faults."""
+    agent, first = Agent(runner.module.unwrapped()), runners.index(runner.worker_index)
     outcomes: dict[str, list[_Outcome]] = {}
     faults: list[str] = []
-    for index in range(first, len(agent.tasks), num_runners):
+    for index in range(first, len(agent.tasks), len(runners)):
         seed = np.random.SeedSequence([runner.fresh_seed(), index]).generate_state(1)[0] >> 1
         timeout_s = runner.config.env_step_timeout_s
         played = play(agent, agent.tasks[index], num_episodes, int(seed), timeout_s=timeout_s)
@@ -55,15 +55,15 @@ def _play_tasks(
     return outcomes, faults
 
 
-def evaluation_call(algorithm: Any, num_runners: int) -> Callable[[Any], Any]:
-    """What each of the runners has to do, for `summarize`.
+def evaluation_call(algorithm: Any, runners: Sequence[int]) -> Callable[[Any], Any]:
+    """What each of the runners, given by their indices, has to do for `summarize`.
 
     `evaluation_duration` episodes in all, of each task where there are several.
     """
     wanted, info = algorithm.config.evaluation_duration, algorithm.config.info
     if info is not None and info.tasks:
-        return partial(_play_tasks, num_episodes=wanted, num_runners=num_runners)
-    return partial(_play, num_episodes=-(-wanted // num_runners))
+        return partial(_play_tasks, num_episodes=wanted, runners=runners)
+    return partial(_play, num_episodes=-(-wanted // len(runners)))
 
 
 def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
@@ -75,8 +75,11 @@ def evaluate(algorithm: Any, runners: Any) -> tuple[dict[str, Any], int, int]:
     Raises:
         UserError: an environment breaks its contract, or fails too often.
     """
-    call = evaluation_call(algorithm, max(runners.num_healthy_remote_workers(), 1))
     is_local = algorithm.config.evaluation_num_env_runners == 0
+    asked = [0] if is_local else sorted(runners.healthy_env_runner_ids())
+    if not asked:
+        return {}, 0, 0
+    call = evaluation_call(algorithm, asked)
     return summarize(algorithm, on_runners(runners, call, local=is_local))
 
 
@@ -102,7 +105,7 @@ def summarize(algorithm: Any, shares: Sequence[Any]) -> tuple[dict[str, Any], in
         results |= {f"{task}/{k}": v for task in info.tasks for k, v in _summary(by_task[task]).items()}
         outcomes = [outcome for task in info.tasks for outcome in by_task[task]]
     else:
-        if not shares:
+        if sum(len(outcomes) for outcomes, _, _ in shares) < wanted:
             return {}, 0, 0
         algorithm.metrics.aggregate([m for _, m, _ in shares], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
         outcomes = [o for outcomes, _, _ in shares for o in outcomes][:wanted]

@@ -108,7 +108,9 @@ class Evaluator:
         # The requests of an evaluation that was given up are still theirs to answer.
         busy = {runner for tag, runner in runners._worker_manager._in_flight_req_to_actor_id.values()}
         healthy = [runner for runner in runners.healthy_env_runner_ids() if runner not in busy]
-        play = evaluation_call(algorithm, max(len(healthy), 1))
+        if not healthy:
+            return
+        play = evaluation_call(algorithm, healthy)
         call = partial(caught, partial(_with_weights, weights=ray.put(weights), play=play))
         for runner in healthy:
             if runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):

@@ -9,6 +9,7 @@ import numpy as np
 import ray
 
 from tdmpc_ray.envs.faults import FAULTS
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.module import TASK
 
 
@@ -64,14 +65,11 @@ def to_fragment(episode: Any) -> Fragment:
     )
 
 
-def sample_fragments(
-    runner: Any, num_timesteps: int, as_ref: bool, weights: Weights | None = None
-) -> Sampled:
-    """Runs on an env runner: step its environments and keep the result in this process's object store.
+def sample_fragments(runner: Any, num_timesteps: int, weights: Weights | None = None) -> Sampled:
+    """Runs on an env runner: step its environments.
 
     Args:
         num_timesteps: of all its environments together.
-        as_ref: leave the fragments in the object store.
         weights: to act with, where they are newer than what it has.
     """
     module = runner.module.unwrapped()
@@ -82,7 +80,7 @@ def sample_fragments(
     fragments = [fragment for fragment in map(to_fragment, episodes) if len(fragment.action)]
     module.diagnostics.follow(fragments, [episode.id_ for episode in episodes if is_cut(episode)])
     return Sampled(
-        ray.put(fragments) if as_ref else fragments,
+        fragments,
         runner.get_metrics(),
         sum(len(fragment.action) for fragment in fragments),
         runner.worker_index,
@@ -90,3 +88,30 @@ def sample_fragments(
         module.diagnostics.take(),
         updates,
     )
+
+
+def sample_apart(runner: Any, num_timesteps: int, weights: Weights | None = None) -> list[Fragment]:
+    """`sample_fragments`, but of its result the fragments alone; `take_told` fetches the rest.
+
+    The result of a call belongs to the caller, who can hand the reference on without fetching it, and it
+    outlives the runner, as nothing would that the runner had put into the object store.
+    """
+    try:
+        sampled = sample_fragments(runner, num_timesteps, weights)
+    except UserError as error:
+        runner.told = error
+        return []
+    runner.told = sampled._replace(fragments=None)
+    return sampled.fragments
+
+
+def take_told(runner: Any) -> Sampled | None:
+    """Runs on an env runner: what `sample_apart` has kept, without fragments; None in a restarted process.
+
+    Raises:
+        UserError: what it raised.
+    """
+    told, runner.told = runner.told, None
+    if isinstance(told, UserError):
+        raise told
+    return told

@@ -177,6 +177,8 @@ class TDMPC2Learner(TorchLearner):
         Raises:
             UserError: there is nothing to learn from yet, or nearly all updates are skipped.
         """
+        if self._replicas is not None and isinstance(self.replay, PrioritizedReplay):
+            self.replay.share_of = self._replicas.mean(self.replay.num_valid, self._device)
         module, batch_size, heads = self._rl_module, self._batch_size, self._heads_generator
         updates = int(module.grad_updates) if heads is not None else 0
         history: dict[str, list[torch.Tensor]] = {}
@@ -238,6 +240,7 @@ class TDMPC2Learner(TorchLearner):
             self._rl_module.set_state(state)
         except RuntimeError as error:
             raise UserError(f"the networks of start_from do not fit this model: {error}") from None
+        self._rl_module.grad_updates.zero_()  # this run's, by which runners tell new weights from old ones
 
     def model_cost(self) -> tuple[int, int]:
         """Trainable parameters, and floating-point operations per update."""
@@ -298,21 +301,37 @@ class TDMPC2Learner(TorchLearner):
         streams = {
             "generator": self._generator.get_state().numpy(),
             "torch_rng": torch.get_rng_state().numpy(),
+            **(
+                {"cuda_rng": torch.cuda.get_rng_state(self._device).numpy()}
+                if self._device.type == "cuda"
+                else {}
+            ),
             "numpy_rng": np.frombuffer(json.dumps(self._rng.bit_generator.state).encode(), np.uint8),
         }
         return self._saved_replay.save(store, streams)
 
-    def load_replay(self, store: ChunkStore, manifest: dict[str, Any]) -> None:
+    def load_replay(self, store: ChunkStore, manifest: dict[str, Any], salvage: bool = False) -> list[str]:
         """Restore what `save_replay` wrote.
+
+        Args:
+            store: where it wrote it.
+            manifest: what it returned.
+            salvage: leave out the rows of chunks that are missing or damaged.
+
+        Returns:
+            What was left out, a line for each chunk.
 
         Raises:
             DamagedCheckpoint: a chunk is missing or damaged.
             UserError: it is of a run with other settings.
         """
-        streams = self._saved_replay.load(store, manifest)
+        streams, left_out = self._saved_replay.load(store, manifest, salvage)
         self._generator.set_state(torch.from_numpy(streams["generator"]))
         torch.set_rng_state(torch.from_numpy(streams["torch_rng"]))
+        if self._device.type == "cuda" and "cuda_rng" in streams:  # dropout draws from it
+            torch.cuda.set_rng_state(torch.from_numpy(streams["cuda_rng"]), self._device)
         self._rng.bit_generator.state = json.loads(streams["numpy_rng"].tobytes())
+        return left_out
 
     @classmethod
     def rl_module_required_apis(cls) -> list[type]:

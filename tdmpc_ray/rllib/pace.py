@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
@@ -20,6 +22,8 @@ class Pace:
         random_steps: of these, the ones taken before the first update.
         grad_updates: updates taken.
         is_ready: every learner has something to learn from; until then random steps go on.
+        base_steps: agent steps from which on the ratio holds: the random ones, or more where it was changed.
+        base_updates: updates that these allow.
     """
 
     ratio: float
@@ -29,19 +33,45 @@ class Pace:
     random_steps: int = 0
     grad_updates: int = 0
     is_ready: bool = True
+    base_steps: int = 0
+    base_updates: int = 0
 
     def add_steps(self, num: int) -> None:
         """Count steps whose transitions have reached the replay."""
         self.env_steps += num
         if self.grad_updates == 0:
-            self.random_steps = self.env_steps
+            self.random_steps = self.base_steps = self.base_updates = self.env_steps
 
     def updates_owed(self) -> int:
         """Gradient updates that the environment steps so far allow and that have not been taken."""
         if self.env_steps < self.seed_steps or not self.is_ready:
             return 0
-        allowed = self.random_steps + (self.env_steps - self.random_steps) * self.ratio
-        return max(math.floor(allowed) - self.grad_updates, 0)
+        return max(self._allowed() - self.grad_updates, 0)
+
+    def _allowed(self) -> int:
+        return math.floor(self.base_updates + (self.env_steps - self.base_steps) * self.ratio)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        names = (
+            "ratio",
+            "env_steps",
+            "random_steps",
+            "grad_updates",
+            "is_ready",
+            "base_steps",
+            "base_updates",
+        )
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave. Another ratio than that run's holds from here on."""
+        ratio = self.ratio
+        for name, value in state.items():
+            setattr(self, name, value)
+        if self.ratio != ratio:
+            self.base_steps, self.base_updates = self.env_steps, self._allowed()
+            self.ratio = ratio
 
     def room(self, pending: int) -> int:
         """Agent steps that may be begun now.
@@ -53,5 +83,5 @@ class Pace:
         if self.grad_updates == 0:
             is_lagging = begun >= self.seed_steps and not self.is_ready
             return self.lead - pending if is_lagging else self.seed_steps - begun
-        paid = self.random_steps + (self.grad_updates - self.random_steps) / self.ratio
+        paid = self.base_steps + (self.grad_updates - self.base_updates) / self.ratio
         return math.floor(paid) + self.lead - begun

@@ -11,16 +11,14 @@ import ray
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.env_runner import caught, on_runners
-from tdmpc_ray.rllib.fragments import Sampled, Weights, sample_fragments
+from tdmpc_ray.rllib.fragments import Sampled, Weights, sample_apart, sample_fragments, take_told
 
 _TAG = "sample"
 # The second one waits at the runner while the first is on its way here, so that no runner idles.
 REQUESTS_IN_FLIGHT = 2
 
 
-def sample_together(
-    runners: Any, limit: int, fragment: int, *, local: bool, as_ref: bool
-) -> tuple[list[Sampled], int]:
+def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> tuple[list[Sampled], int]:
     """One fragment from every env runner that lives, about `limit` steps in all.
 
     Args:
@@ -28,7 +26,6 @@ def sample_together(
         limit: agent steps; each runner takes its share of them.
         fragment: the most that one runner takes.
         local: whether the runner is the one in this process.
-        as_ref: leave the fragments in the runner's object store.
 
     Returns:
         The fragments; the number of runners that died with theirs.
@@ -38,9 +35,20 @@ def sample_together(
     """
     num_runners = max(runners.num_healthy_remote_workers(), int(local))
     share = -(-limit // max(num_runners, 1))
-    call = partial(sample_fragments, num_timesteps=min(share, fragment), as_ref=as_ref)
-    sampled = on_runners(runners, call, local=local)
+    steps = min(share, fragment)
+    if local:
+        sampled = on_runners(runners, partial(sample_fragments, num_timesteps=steps), local=True)
+    else:
+        refs = {runner: _ask(runners, runner, steps) for runner in runners.healthy_env_runner_ids()}
+        told = on_runners(runners, take_told, local=False)
+        sampled = [one._replace(fragments=refs[one.runner]) for one in told if one is not None]
     return sampled, num_runners - len(sampled)
+
+
+def _ask(runners: Any, runner: int, steps: int, weights: Weights | None = None) -> ray.ObjectRef:
+    """Have a runner sample; returns the reference to its fragments. `take_told` has to be its next call."""
+    call = partial(sample_apart, num_timesteps=steps, weights=weights)
+    return runners._worker_manager.actors()[runner].apply.remote(call)
 
 
 def shards(sampled: Iterable[Sampled], num: int) -> list[list[tuple[Any, int]]]:
@@ -61,19 +69,18 @@ class AsyncSampler:
     Args:
         runners: RLlib's `EnvRunnerGroup`.
         fragment: agent steps of one request.
-        as_ref: leave the fragments in the runners' object stores.
     """
 
-    def __init__(self, runners: Any, fragment: int, as_ref: bool) -> None:
-        self._runners, self._fragment, self._as_ref = runners, fragment, as_ref
-        self._asked: dict[int, deque[int]] = {}  # runner to the steps of each of its open requests
+    def __init__(self, runners: Any, fragment: int) -> None:
+        self._runners, self._fragment = runners, fragment
+        self._asked: dict[int, deque[tuple[int, ray.ObjectRef]]] = {}  # runner to steps and fragments
         self._total: Counter[int] = Counter()  # runner to the steps that it was ever asked for
         self._num_lost = 0
 
     @property
     def steps_in_flight(self) -> int:
         """Steps that were asked for and have not come."""
-        return sum(map(sum, self._asked.values()))
+        return sum(steps for requests in self._asked.values() for steps, _ in requests)
 
     def take_lost(self) -> int:
         """Fragments that have died with their runners since the last call."""
@@ -104,10 +111,10 @@ class AsyncSampler:
                     return False
                 if steps > room:
                     return open_requests == 0
-                sample = partial(sample_fragments, num_timesteps=steps, as_ref=self._as_ref, weights=weights)
-                call = partial(caught, sample)
+                ref = _ask(self._runners, runner, steps, weights)
+                call = partial(caught, take_told)
                 if self._runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
-                    self._asked.setdefault(runner, deque()).append(steps)
+                    self._asked.setdefault(runner, deque()).append((steps, ref))
                     self._total[runner] += steps
                     room, remaining = room - steps, remaining - steps
         return False
@@ -119,13 +126,14 @@ class AsyncSampler:
             UserError: an environment breaks its contract.
         """
         results = self._runners.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=0.0)
-        for runner, _ in results:
-            self._asked[runner].popleft()
+        refs = [self._asked[runner].popleft()[1] for runner, _ in results]
         self._forget_the_dead()
         for _, result in results:
             if isinstance(result, UserError):
                 raise result
-        return [result for _, result in results]
+        told = [(one, ref) for (_, one), ref in zip(results, refs, strict=True) if one is not None]
+        self._num_lost += len(results) - len(told)
+        return [one._replace(fragments=ref) for one, ref in told]
 
     def refs(self) -> list[ray.ObjectRef]:
         """Of all open requests, to wait for."""

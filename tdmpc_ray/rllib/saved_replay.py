@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.replay_chunks import pack_chunk, pack_state, unpack_chunk, unpack_state
-from tdmpc_ray.rllib.chunk_store import ChunkStore
+from tdmpc_ray.core.replay_chunks import forget_rows, pack_chunk, pack_state, unpack_chunk, unpack_state
+from tdmpc_ray.rllib.chunk_store import ChunkStore, DamagedCheckpoint
 
 
 class SavedReplay:
@@ -48,8 +48,18 @@ class SavedReplay:
         state = store.put(pack_state(replay, extra))
         return {"chunks": list(self._names), "state": state, "transitions": replay.transitions_added}
 
-    def load(self, store: ChunkStore, manifest: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Restore what `save` wrote; returns the arrays of `extra`, among others.
+    def load(
+        self, store: ChunkStore, manifest: Mapping[str, Any], salvage: bool = False
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Restore what `save` wrote.
+
+        Args:
+            store: where it wrote it.
+            manifest: what it returned.
+            salvage: leave out the rows of chunks that are missing or damaged.
+
+        Returns:
+            The arrays of `extra`, among others; what was left out, a line for each chunk.
 
         Raises:
             DamagedCheckpoint: a chunk is missing or damaged; the replay is empty then.
@@ -58,10 +68,26 @@ class SavedReplay:
         replay, names = self._replay, list(manifest["chunks"])
         replay.clear()
         first, whole = 0, True
+        lost: list[tuple[int, DamagedCheckpoint]] = []
         for name in names:
             whole = whole and first % replay.chunk_rows == 0
-            first += unpack_chunk(replay, first, store.get(name))
+            try:
+                first += unpack_chunk(replay, first, store.get(name))
+            except DamagedCheckpoint as error:
+                if not (salvage and whole):
+                    raise
+                lost.append((first, error))
+                first += replay.chunk_rows
         state = unpack_state(replay, store.get(manifest["state"]))
-        self._names = names if whole and len(names) == -(-first // replay.chunk_rows) else []
+        fits = whole and len(names) == -(-len(replay) // replay.chunk_rows)
+        if lost and not fits:  # chunks of another length: where the lost rows were cannot be told
+            replay.clear()
+            raise lost[0][1]
+        self._names = names if fits else []
         replay.changed[:] = False
-        return state
+        said = []
+        for start, damage in lost:
+            rows = min(replay.chunk_rows, len(replay) - start)
+            forget_rows(replay, start, rows)
+            said.append(f"{damage}; its {rows:,} rows of the replay are left out")
+        return state, said

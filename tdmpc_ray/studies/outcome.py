@@ -79,7 +79,9 @@ class Outcome(tune.Callback):
         """How the study of `expected` trials ended; Tune has not created those that never began."""
         failed = [trial for trial in self._trials if trial.status == Trial.ERROR]
         # Not by status: Tune marks the trials that it stops with itself as TERMINATED.
-        finished = [t for t in self._trials if t not in failed and t.trial_id in self._ended]
+        # A scheduler can end a trial between two of its results.
+        ended = {t.trial_id for t in self._trials if t.last_result.get("done")} | self._ended
+        finished = [t for t in self._trials if t not in failed and t.trial_id in ended]
         unfinished = expected - len(failed) - len(finished)
         return StudyResult(
             out=out,

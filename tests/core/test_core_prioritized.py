@@ -106,6 +106,27 @@ def test_new_sequences_have_the_largest_priority_or_one(new: str, priority: floa
     assert replay.priorities[7] == priority
 
 
+def test_errors_that_are_not_finite_change_nothing() -> None:
+    replay = prioritized(40)
+    add_episode(replay, "a", 6)
+    replay.set_priorities(torch.arange(4), torch.tensor([2.0, torch.nan, torch.inf, 1e30]))
+    assert replay.priorities[:4].tolist() == [2.0, 1.0, 1.0, 1e6]
+    replay.set_priorities(torch.arange(4), torch.full((4,), torch.nan))
+    assert np.isfinite(replay.sample(8, np.random.default_rng(0)).weight).all()
+
+
+def test_weights_count_the_starts_of_all_replicas() -> None:
+    """Of 3 and 1 starts in two replays that give half of each batch: the one is drawn 3 times as often."""
+    large, small = prioritized(40), prioritized(40)
+    add_episode(large, "a", HORIZON + 2)
+    add_episode(small, "a", HORIZON)
+    large.share_of = small.share_of = 2.0
+    rng = np.random.default_rng(0)
+    weights = [(batch := replay.sample(8, rng)).weight * batch.largest_weight for replay in (large, small)]
+    assert weights[0].tolist() == pytest.approx([1.5] * 8)
+    assert weights[1].tolist() == pytest.approx([0.5] * 8)
+
+
 def test_what_is_asked_for_is_what_is_made() -> None:
     assert type(make_replay(agent_config("tiny").data, (2,), 1, HORIZON)) is SequenceReplay
     overrides = {"data.priority_alpha": 0.6, "data.priority_new": "one", "data.capacity": 100}

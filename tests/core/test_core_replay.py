@@ -204,11 +204,12 @@ def test_chunks_that_are_not_marked_have_not_changed(frames: int) -> None:
     assert marked < 3 * 120
 
 
+@pytest.mark.parametrize("bad", [np.nan, 1e39])  # the latter as it is kept, in float32
 @pytest.mark.parametrize("part", ["observation", "action", "reward"])
-def test_numbers_that_are_not_finite_are_named(part: str) -> None:
+def test_numbers_that_are_not_finite_are_named(part: str, bad: float) -> None:
     replay = SequenceReplay(50, (2,), 1, HORIZON)
     arrays = {"observation": np.zeros((6, 2)), "action": np.zeros((5, 1)), "reward": np.zeros(5)}
-    arrays[part][2] = np.nan
+    arrays[part][2] = bad
     with pytest.raises(UserError, match=f"the {part} at step 12 of an episode is not finite"):
         replay.add("e", 10, *arrays.values(), terminated=False, done=False)
     assert len(replay) == 0

@@ -89,8 +89,54 @@ class TestDamage:
             (note,) = algo.train()["notes"]
             assert note.endswith("; the checkpoint before it is used")
             shutil.rmtree(first)
+            if damage == "chunk":  # as where checkpoints share it
+                algo.restore(str(newest))
+                (note,) = algo.train()["notes"]
+                assert note.endswith(" rows of the replay are left out")
+                return
             with pytest.raises(DamagedCheckpoint, match=named):
                 algo.restore(str(newest))
+        finally:
+            algo.stop()
+
+    def test_saves_to_one_folder_leave_one_checkpoint(
+        self, tmp_path: Path, tiny_overrides: dict[str, Any]
+    ) -> None:
+        algo = counting(tiny_overrides).build_algo()
+        try:
+            for _ in range(3):
+                algo.train()
+                algo.save_to_path(tmp_path / "checkpoint")
+            assert set(os.listdir(tmp_path / "checkpoint" / "replay")) == chunk_names(
+                read_manifest(tmp_path / "checkpoint")
+            )
+        finally:
+            algo.stop()
+
+    def test_rates_stay_those_of_the_run(self, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+        """PBT changes them between a trial and the one that goes on from its checkpoint."""
+        algo = counting({**tiny_overrides, "update.lr": 1e-3}).build_algo()
+        algo.train()
+        algo.train()
+        path = algo.save_to_path(tmp_path / "checkpoint")
+        algo.stop()
+        other = counting({**tiny_overrides, "update.lr": 1e-4}).build_algo()
+        try:
+            other.restore_from_path(path)
+            world = learner(other).get_optimizer(optimizer_name="world")
+            assert sorted({group["lr"] for group in world.param_groups}) == pytest.approx([3e-5, 1e-4])
+            assert all(state["step"] > 0 for state in world.state.values())
+        finally:
+            other.stop()
+
+    def test_any_file_system_of_fsspec_will_do(self, tiny_overrides: dict[str, Any]) -> None:
+        algo = counting(tiny_overrides).build_algo()
+        try:
+            algo.train()
+            algo.restore_from_path(algo.save_to_path("memory://folder/checkpoint"))
+            assert algo.env_steps == 40
+            with pytest.raises(UserError, match="cannot reach nowhere://x"):
+                algo.save_to_path("nowhere://x")
         finally:
             algo.stop()
 
@@ -247,6 +293,41 @@ class TestTune:
         algo.stop()
         assert not list(temporary.iterdir())
 
+    def test_a_failed_upload_costs_no_checkpoint(
+        self, tmp_path: Path, tiny_overrides: dict[str, Any]
+    ) -> None:
+        """Not even after a restart, when Tune numbers its checkpoints anew."""
+        restarted = tmp_path / "restarted"
+
+        class LateFailure(TDMPC2):
+            def save(self, checkpoint_dir: str | None = None) -> Any:
+                storage = self._storage
+                if self.iteration == 2:
+                    storage.persist_current_checkpoint = self.fail
+                try:
+                    return super().save(checkpoint_dir)
+                finally:
+                    storage.__dict__.pop("persist_current_checkpoint", None)
+
+            def fail(self, *args: Any) -> None:
+                raise OSError("no space left")
+
+            def step(self) -> dict[str, Any]:
+                if self.iteration == 3 and not restarted.exists():
+                    restarted.touch()
+                    raise RuntimeError("as the test wants")
+                return super().step()
+
+        failures = tune.FailureConfig(max_failures=1)
+        grid = tuner(counting(tiny_overrides), LateFailure, str(tmp_path), 4, failure_config=failures).fit()
+        assert not grid.errors
+        assert restarted.exists()
+        (found,) = checkpoints(tmp_path / "experiment").values()
+        assert [str(path) for path in found] == [grid[0].checkpoint.path]
+        algo = TDMPC2.from_checkpoint(grid[0].checkpoint.path)
+        assert algo.env_steps == 160
+        algo.stop()
+
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
@@ -277,6 +358,21 @@ def bucket() -> Iterator[str]:
         server.wait()
 
 
+class FailsOnce(TDMPC2):
+    """In its third iteration, unless it has been restored."""
+
+    restored_at = 0
+
+    def restore(self, checkpoint_path: Any) -> None:
+        super().restore(checkpoint_path)
+        self.restored_at = self.env_steps
+
+    def step(self) -> dict[str, Any]:
+        if self.iteration == 2 and not self.restored_at:
+            raise RuntimeError("as the test wants")
+        return {**super().step(), "restored_at": self.restored_at}
+
+
 @pytest.mark.usefixtures("local_ray")
 class TestObjectStore:
     def test_saved_and_restored_by_address(self, bucket: str, tiny_overrides: dict[str, Any]) -> None:
@@ -300,10 +396,22 @@ class TestObjectStore:
         assert not first.errors
         listed = filesystem.get_file_info(FileSelector(f"{folder}/experiment/replay"))
         assert len(listed) == 2  # one chunk, one state: those of the first checkpoint are collected
-        restored = tune.Tuner.restore(
-            f"{folder}/experiment", TDMPC2, param_space=config, storage_filesystem=filesystem
-        )
-        assert restored.get_results()[0].metrics["env_steps"] == 80
+        again = tune.Tuner(
+            FailsOnce,
+            param_space=config,
+            run_config=tune.RunConfig(
+                name="again",
+                storage_path=folder,
+                storage_filesystem=filesystem,
+                stop={"training_iteration": 3},
+                failure_config=tune.FailureConfig(max_failures=1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+                verbose=0,
+            ),
+        ).fit()
+        assert not again.errors
+        assert again[0].metrics["env_steps"] == 120
+        assert again[0].metrics["restored_at"] == 80
         algo = counting(tiny_overrides).build_algo()
         try:
             checkpoint = first[0].checkpoint

@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from pyarrow.fs import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.replay_chunks import forget_rows
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.chunk_store import ChunkStore, DamagedCheckpoint, write_whole
 from tdmpc_ray.rllib.collect import collect_replays
 from tdmpc_ray.rllib.manifest import chunk_names, is_complete, read_manifest, seal, verify
@@ -68,7 +72,7 @@ def test_a_restored_replay_goes_on_where_it_was(store: ChunkStore) -> None:
     manifest = SavedReplay(replay).save(store, {"extra": np.arange(3)})
     again = small_replay()
     saved = SavedReplay(again)
-    assert saved.load(store, manifest)["extra"].tolist() == [0, 1, 2]
+    assert saved.load(store, manifest)[0]["extra"].tolist() == [0, 1, 2]
     before = files(store)
     add_steps(again, 4, seed=1)
     saved.save(store, {})
@@ -125,6 +129,73 @@ def test_a_damaged_chunk_is_named_and_leaves_nothing_half_loaded(store: ChunkSto
         SavedReplay(replay).load(store, manifest)
     assert ("missing" if damage == "gone" else "damaged") in str(error.value)
     assert len(replay) == replay.num_valid == 0
+
+
+@pytest.mark.parametrize("lost", [0, 5, 10])
+def test_the_rest_of_a_damaged_replay_is_salvaged(store: ChunkStore, lost: int) -> None:
+    replay = small_replay()
+    saved = SavedReplay(replay)
+    for number in range(10):
+        add_steps(replay, ROWS, seed=number)
+    replay.add("open", 0, np.ones((3, 2)), np.ones((2, 1)), np.zeros(2), terminated=False, done=False)
+    manifest = saved.save(store, {})
+    assert len(manifest["chunks"]) == 11
+    os.unlink(f"{store.folder}/{manifest['chunks'][lost]}")
+    again = small_replay()
+    salvaged = SavedReplay(again)
+    _, (line,) = salvaged.load(store, manifest, salvage=True)
+    assert line.startswith(f"{store.folder}/{manifest['chunks'][lost]} is missing; its ")
+    gone = set(range(lost * ROWS, min((lost + 1) * ROWS, len(replay))))
+    assert again.num_valid == again.valid.sum() < replay.num_valid
+    rows = again.sample_rows(2000, np.random.default_rng(0))
+    assert not gone & set(rows.ravel().tolist())
+    whole = replay.sample_rows(5000, np.random.default_rng(0))
+    kept = {tuple(column) for column in whole.T.tolist() if not gone & set(column)}
+    assert {tuple(column) for column in rows.T.tolist()} == kept
+    assert np.array_equal(again.obs[rows], replay.obs[rows])
+    assert ("open" in again.lanes) == (lost != 10)
+    third = small_replay()
+    assert SavedReplay(third).load(store, salvaged.save(store, {}))[1] == []
+    assert third.num_valid == again.num_valid
+
+
+def test_stacks_of_frames_that_reach_into_lost_rows_are_given_up() -> None:
+    replay = SequenceReplay(100, (6, 4, 4), 1, horizon=2, num_frames=3)
+    obs = np.arange(21, dtype=np.uint8)[:, None, None, None] * np.ones((1, 6, 4, 4), np.uint8)
+    replay.add("a", 0, obs, np.zeros((20, 1)), np.zeros(20), terminated=False, done=True)
+    forget_rows(replay, 8, 2)
+    starts = set(replay.sample_rows(500, np.random.default_rng(0))[0].tolist())
+    # Sequences 6 and 7 end in the lost rows; the stacks of 10 and 11 begin there.
+    assert starts == set(range(19)) - {6, 7, 8, 9, 10, 11}
+
+
+class Unsteady(MemoryFileSystem):
+    """Fails at the first attempts, like an object store over a bad line."""
+
+    cachable = False
+    failures = 0
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if mode == "rb" and self.failures:
+            self.failures -= 1
+            raise OSError("timed out")
+        return super()._open(path, mode, **kwargs)
+
+
+def test_a_bad_line_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    remote = Unsteady()
+    store = ChunkStore(PyFileSystem(FSSpecHandler(remote)), "unsteady/replay")
+    name = store.put(b"data")
+    assert store.missing([name, "other"]) == {"other"}
+    remote.failures = 3
+    assert store.get(name) == b"data"
+    remote.failures = 4
+    with pytest.raises(UserError, match=r"cannot be read now \(timed out\): try again later") as error:
+        store.get(name)
+    assert not isinstance(error.value, DamagedCheckpoint)
+    with pytest.raises(DamagedCheckpoint, match="is missing"):
+        store.get("other")
 
 
 def test_a_write_is_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config, evaluation
 
 EVERY = 100
 
@@ -62,3 +63,38 @@ class TestBackground:
             assert result["evaluated_at"] == 1000
         finally:
             algo.stop()
+
+
+@pytest.mark.parametrize("runners", [[0], [2], [1, 3], [3, 5, 6]])
+def test_whoever_lives_plays_all_tasks(runners: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = tuple("abcdefg")
+    played: list[str] = []
+
+    def play(agent: Any, task: str, num_episodes: int, seed: int, timeout_s: float) -> dict[str, Any]:
+        played.append(task)
+        return {
+            "returns": [1.0] * num_episodes,
+            "lengths": [5] * num_episodes,
+            "successes": None,
+            "faults": [],
+        }
+
+    monkeypatch.setattr(evaluation, "play", play)
+    monkeypatch.setattr(evaluation, "Agent", lambda module: SimpleNamespace(tasks=tasks))
+    config = SimpleNamespace(evaluation_duration=2, info=SimpleNamespace(tasks=tasks))
+    call = evaluation.evaluation_call(SimpleNamespace(config=config), runners)
+    for index in runners:
+        runner = SimpleNamespace(
+            worker_index=index,
+            module=SimpleNamespace(unwrapped=lambda: None),
+            fresh_seed=lambda: 1,
+            config=SimpleNamespace(env_step_timeout_s=0.0),
+        )
+        call(runner)
+    assert sorted(played) == list(tasks)
+
+
+def test_half_an_evaluation_is_none() -> None:
+    config = SimpleNamespace(evaluation_duration=4, info=None)
+    shares = [([(1.0, 5, None)] * 2, {}, [])]
+    assert evaluation.summarize(SimpleNamespace(config=config), shares) == ({}, 0, 0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.pace import Pace
 
 
@@ -32,6 +33,40 @@ def test_neither_side_leaves_the_other_behind(ratio: float, learner_speed: float
     learned = (pace.grad_updates - pace.random_steps) / (pace.env_steps - pace.random_steps)
     assert learned == pytest.approx(ratio, rel=0.05)
     assert pace.random_steps == 200
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.03, 0.1, 1.0])
+def test_a_small_ratio_never_stops_both_sides(ratio: float) -> None:
+    """Steps that are too few for an update cannot be paid for: the lead has to be longer than these."""
+    config = TDMPC2Config().environment("walker-walk").env_runners(num_env_runners=1)
+    config.training(overrides={"data.utd_ratio": ratio}, sample_lead=25)
+    fragment = config.get_rollout_fragment_length()
+    pace = Pace(ratio, seed_steps=50, lead=config.lead)
+    while pace.env_steps < 2000:
+        owed, room = pace.updates_owed(), pace.room(0)
+        assert owed > 0 or room >= min(fragment, 50)
+        pace.grad_updates += owed
+        if pace.room(0) >= fragment or pace.grad_updates == 0:
+            pace.add_steps(fragment)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2.0])
+def test_another_ratio_holds_from_a_restore_on(ratio: float) -> None:
+    before = Pace(1.0, seed_steps=1000, lead=50)
+    before.add_steps(1000)
+    before.grad_updates = 1000
+    before.add_steps(99_000)
+    before.grad_updates = 99_990
+    after = Pace(ratio, seed_steps=1000, lead=50)
+    after.restore(before.state())
+    assert after.updates_owed() == 10  # as before
+    assert 0 <= after.room(0) <= 50  # neither does it learn for hours, nor sample
+    after.grad_updates += 10
+    after.add_steps(100)
+    assert after.updates_owed() == 100 * ratio
+    again = Pace(ratio, seed_steps=1000, lead=50)
+    again.restore(after.state())
+    assert again == after
 
 
 def test_steps_wait_for_the_updates_of_the_random_ones() -> None:

@@ -13,6 +13,7 @@ from counting_env import CountingEnv
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+from tdmpc_ray.rllib.sampling import AsyncSampler
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 for name in ("counting_env", __name__):
@@ -77,6 +78,26 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
         assert min(weights) > algo.grad_updates - 200  # not those that it was built with
         assert algo.lost_fragments <= 1
         assert added(algo) >= algo.env_steps
+    finally:
+        algo.stop()
+
+
+def test_fragments_that_wait_for_the_learner_outlive_their_runner(tiny_overrides: dict[str, Any]) -> None:
+    config = config_of(tiny_overrides, asynchronous=True)
+    algo = config.env_runners(num_env_runners=1, rollout_fragment_length=5).build_algo()
+    sampler = AsyncSampler(algo.env_runner_group, fragment=5)
+    deadline, sampled = time.monotonic() + 60, []
+    try:
+        while len(sampled) < 4:
+            assert time.monotonic() < deadline
+            sampler.request(room=1000, remaining=1000, weights=None)
+            ray.wait(sampler.refs(), timeout=1.0)
+            sampled += sampler.ready()
+        os.kill(pids(algo.env_runner_group)[1], signal.SIGKILL)
+        time.sleep(1.0)
+        fragments = [fragment for one in sampled for fragment in ray.get(one.fragments, timeout=30)]
+        assert sum(len(fragment.action) for fragment in fragments) == 5 * len(sampled)
+        assert all(isinstance(one.fragments, ray.ObjectRef) for one in sampled)
     finally:
         algo.stop()
 

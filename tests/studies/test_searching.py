@@ -220,9 +220,13 @@ def test_a_population_stays_within_its_ranges() -> None:
             {"scheduler": "pbt", "space": {"model.dropout": {"uniform": [0, 0.1]}}},
             "model.dropout: scheduler: pbt",
         ),
+        ({"scheduler": "pbt", "space": {"planner.horizon": {"choice": [3, 5]}}}, "planner.horizon: sched"),
         ({"scheduler": "pbt", "num_samples": 1}, "scheduler: pbt needs several trials"),
         ({"scheduler": {"method": "pbt", "every": 500}}, "judged twice by one evaluation"),
-        ({"scheduler": "pb2", "space": {"planner.horizon": {"choice": [3, 5]}}}, "pb2 changes ranges alone"),
+        (
+            {"scheduler": "pb2", "space": {"planner.iterations": {"choice": [3, 5]}}},
+            "pb2 changes ranges alone",
+        ),
         ({"metric": "return"}, "metric"),
     ],
 )

@@ -46,6 +46,9 @@ def is_whole(folder: Path, store: str, mlflow_read: SimpleNamespace) -> Any:
         assert len(set(steps)) == len(steps), f"{metric} is there twice at a step"
         if metric in ("time/env_steps", "time/grad_updates"):
             assert [value for _, value in points] == sorted(value for _, value in points)
+    # Networks, optimizers and replay go on: begun anew, the loss would be what it was.
+    losses = [value for _, value in mlflow_read.points(store, run, "train/loss/total")]
+    assert losses[-1] < 0.7 * losses[0]
     return run
 
 
