@@ -15,7 +15,7 @@ import typer
 
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
-from tdmpc_ray.cli.planning import plan_cluster
+from tdmpc_ray.cli.planning import plan_cluster, schema
 from tdmpc_ray.cli.results import compare, evaluate
 from tdmpc_ray.cli.training import resume, train, tune
 from tdmpc_ray.errors import UserError
@@ -54,6 +54,7 @@ for command in (
     evaluate,
     compare,
     plan_cluster,
+    schema,
     import_official,
     export_official,
     export,

@@ -42,26 +42,11 @@ def plan_cluster(
     quiet()
     from tdmpc_ray.studies.load import load_study
     from tdmpc_ray.studies.outcome import count
-    from tdmpc_ray.studies.sizing import (
-        GPU_FLOOR_MS,
-        GPU_TFLOPS,
-        Speeds,
-        best,
-        forecast,
-        known_sizes,
-        measure_core,
-        measure_env,
-    )
+    from tdmpc_ray.studies.sizing import best, forecast, measure_speeds
 
     study = load_study(file)
-    sizes = known_sizes(study.task, study.obs)
-    if env_ms is None or sizes is None:
-        env_s, sizes = measure_env(study.task, study.obs)
-    speeds = Speeds(
-        env_s=env_s if env_ms is None else env_ms / 1e3,
-        core_flops=measure_core() if core_gflops is None else core_gflops * 1e9,
-        gpu_flops=1e12 * (gpu_tflops or GPU_TFLOPS),
-        gpu_floor_s=1e-3 * (GPU_FLOOR_MS if gpu_floor_ms is None else gpu_floor_ms),
+    speeds, sizes = measure_speeds(
+        study, env_ms=env_ms, core_gflops=core_gflops, gpu_tflops=gpu_tflops, gpu_floor_ms=gpu_floor_ms
     )
     console = make_console()
     console.print(
@@ -125,3 +110,27 @@ def _verdict(found: Forecast, trials: int, cpus: float, gpus: float) -> str:
     return (
         f"{runners} per trial: {found.at_once} of {count(trials, 'trial')} at once, {found.hours:,.1f} hours"
     )
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File for it. Default: standard output.")] = None,
+) -> None:
+    """Print the JSON schema of study files, for editors.
+
+    A first line `# yaml-language-server: $schema=study.schema.json` in a study file has them check it.
+
+    Example: tdmpc-ray schema --out study.schema.json
+    """
+    import json
+
+    from tdmpc_ray.errors import UserError
+    from tdmpc_ray.studies.schema import study_schema
+
+    text = json.dumps(study_schema(), indent=1) + "\n"
+    if out is None:
+        print(text, end="")
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from None

@@ -114,6 +114,9 @@ def train(
 def tune(
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The study.")] = None,
     out: OutOption = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would start, and how long that takes; no more.")
+    ] = False,
 ) -> int:
     """Run a study file and compare its trials.
 
@@ -126,6 +129,14 @@ def tune(
     from tdmpc_ray.studies.load import load_study
 
     study = load_study(file)
+    if dry:
+        from tdmpc_ray.studies.cluster import quiet
+
+        quiet()
+        from tdmpc_ray.studies.dry_run import dry_run
+
+        dry_run(study, make_console())
+        return 0
     from tdmpc_ray.studies.runner import run_study
 
     out = out or _default_out(study.name)

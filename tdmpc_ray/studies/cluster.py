@@ -6,12 +6,15 @@ import contextlib
 import functools
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tdmpc_ray.errors import UserError, reason
 
+_KNOCK_S = 10.0  # for the answer of a cluster
 # Ray's least is 75 MB; episodes are small, but every weight update passes through this memory.
 _OBJECT_STORE_LIMITS = (100_000_000, 4_000_000_000)
 
@@ -49,7 +52,7 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
 
     # This cluster ends with this process and listens to this machine alone.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = _cores()
     cpus = need.get("CPU", 0)
     if cpus > cores:
         say(f"note: a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them")
@@ -69,6 +72,17 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
         raise UserError(
             f"Ray did not start ({reason(error)[:160]}): on a busy machine, try again with `resume`"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Where nobody answers, Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("/")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -92,12 +106,51 @@ def _connect(address: str) -> None:
     import ray
 
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise UserError(
             f"no Ray cluster at RAY_ADDRESS={address} ({reason(error)[:160]}): "
             "correct it, or unset it to run here"
         ) from None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What there is to run trials on.
+
+    Attributes:
+        where: in words.
+        nodes: resources of each.
+    """
+
+    where: str
+    nodes: tuple[Mapping[str, float], ...]
+
+    def total(self, name: str) -> float:
+        """Of one resource, over all nodes."""
+        return sum(node.get(name, 0.0) for node in self.nodes)
+
+
+def capacity() -> Capacity:
+    """Of the cluster at RAY_ADDRESS, or of this machine.
+
+    Raises:
+        UserError: there is no such cluster.
+    """
+    import ray
+    import torch
+
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        here = {"CPU": float(_cores()), "GPU": float(torch.cuda.device_count())}
+        return Capacity("this machine", (here,))
+    _connect(address)
+    try:
+        nodes = tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
+    finally:
+        ray.shutdown()
+    return Capacity(f"the cluster at {address}", nodes)
 
 
 def _warn_if_small(need: Mapping[str, float], say: Callable[[str], None]) -> None:

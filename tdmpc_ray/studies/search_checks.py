@@ -72,8 +72,8 @@ def _check_population(study: Study) -> None:
     for key in drawn:
         if key.startswith(_FIXED):
             raise ValueError(
-                f"{key}: scheduler: {method} moves networks and replay between trials, which have to agree on "
-                "it: vary it in a study without"
+                f"{key}: scheduler: {method} moves networks and replay between trials, which have to agree "
+                "on it: vary it in a study without"
             )
     if study.trials() < 2:
         raise ValueError(f"scheduler: {method} needs several trials: set num_samples to 4 or more")

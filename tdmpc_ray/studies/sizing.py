@@ -68,6 +68,7 @@ class Trial:
         plan_s: of one decision for one environment.
         step_s: of a step of a runner's whole vector.
         update_s: of one gradient update.
+        plan_flops, update_flops: floating-point operations of one decision and of one update.
         ratio: updates per agent step.
         steps, seed_steps: agent steps in all, and those before the first update.
         evaluation_s: that training waits for evaluations, in all.
@@ -79,6 +80,8 @@ class Trial:
     plan_s: float
     step_s: float
     update_s: float
+    plan_flops: int
+    update_flops: int
     ratio: float
     steps: int
     seed_steps: int
@@ -112,6 +115,18 @@ class Trial:
         return math.ceil(self.learning * self.step_s / self.resources.num_envs_per_env_runner)
 
     @property
+    def train_flops(self) -> float:
+        """Of all updates: as many as there are random steps, then the ratio."""
+        random = min(self.seed_steps, self.steps)
+        learns = self.steps > self.seed_steps
+        return self.update_flops * (learns * random + (self.steps - random) * self.ratio)
+
+    @property
+    def act_flops(self) -> float:
+        """Of all plans, without evaluations."""
+        return self.plan_flops * float(max(self.steps - self.seed_steps, 0))
+
+    @property
     def hours(self) -> float:
         """Of the whole trial: random steps, as many updates, the rest, evaluations."""
         random = min(self.seed_steps, self.steps)
@@ -131,6 +146,7 @@ def predict(study: Study, model_size: str, speeds: Speeds, sizes: Sizes) -> Tria
     with torch.device("meta"):  # no memory: the largest would take 2 GB
         model = WorldModel(*sizes, agent.model)
     flops, num_envs = plan_flops(model, agent.planner), resources.num_envs_per_env_runner
+    learning = update_flops(model, agent.update, agent.planner.horizon)
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner
     plan_s = speeds.seconds(num_envs * flops, cpus, gpus) / num_envs
     alone_s = speeds.env_s + speeds.seconds(flops, 1, 0)  # evaluation by the main process
@@ -142,16 +158,40 @@ def predict(study: Study, model_size: str, speeds: Speeds, sizes: Sizes) -> Tria
         plan_s=plan_s,
         step_s=num_envs * (plan_s + speeds.env_s + speeds.loop_env_s) + speeds.loop_s,
         update_s=speeds.seconds(
-            update_flops(model, agent.update, agent.planner.horizon) / learners,
+            learning / learners,
             resources.cpus_for_main_process if resources.num_learners == 0 else 1,
             resources.gpus_per_learner,
         ),
+        plan_flops=flops,
+        update_flops=learning,
         ratio=agent.data.utd_ratio,
         steps=study.steps,
         seed_steps=agent.data.num_seed_steps(info.episode_length),
         evaluation_s=0.0 if evaluation.runners else episodes * info.episode_length * alone_s,
         resources=resources,
     )
+
+
+def measure_speeds(
+    study: Study,
+    *,
+    env_ms: float | None = None,
+    core_gflops: float | None = None,
+    gpu_tflops: float | None = None,
+    gpu_floor_ms: float | None = None,
+) -> tuple[Speeds, Sizes]:
+    """What is not given is measured on this machine; of GPUs it is taken from docs/scaling.md."""
+    sizes, env_s = known_sizes(study.task, study.obs), (env_ms or 0.0) / 1e3
+    if env_ms is None or sizes is None:
+        measured_s, sizes = measure_env(study.task, study.obs)
+        env_s = measured_s if env_ms is None else env_s
+    speeds = Speeds(
+        env_s=env_s,
+        core_flops=measure_core() if core_gflops is None else core_gflops * 1e9,
+        gpu_flops=1e12 * (gpu_tflops or GPU_TFLOPS),
+        gpu_floor_s=1e-3 * (GPU_FLOOR_MS if gpu_floor_ms is None else gpu_floor_ms),
+    )
+    return speeds, sizes
 
 
 def known_sizes(task: str, obs: str) -> Sizes | None:

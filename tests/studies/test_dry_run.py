@@ -1,0 +1,108 @@
+"""What a study would do, before it does; and what editors know about study files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tdmpc_ray.cli import main
+from tdmpc_ray.studies.cluster import Capacity
+from tdmpc_ray.studies.dry_run import trial_bundles, trial_labels, verdict
+from tdmpc_ray.studies.load import make_study
+from tdmpc_ray.studies.schema import study_schema
+from tdmpc_ray.studies.sizing import Speeds, forecast
+from tdmpc_ray.studies.spec import Study
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SPEEDS = Speeds(env_s=1e-3, core_flops=5e10, gpu_flops=1e13, gpu_floor_s=5e-3)
+
+
+def study(**changes: Any) -> Study:
+    return make_study({"name": "s", "task": "walker-walk", "model_sizes": ["1"], "steps": 20_000, **changes})
+
+
+def said(study: Study, *nodes: dict[str, float]) -> str:
+    room = Capacity("the cluster", nodes)
+    found = forecast(study, SPEEDS, ((24,), 6), room.total("CPU"), room.total("GPU"))
+    return verdict(found, trial_bundles(study), room, study.trials())
+
+
+def test_every_trial_has_a_line() -> None:
+    asked = study(
+        seeds=[0, 1],
+        num_samples=2,
+        space={"update.lr": {"loguniform": [1e-4, "1e-3"]}, "planner.horizon": {"grid": [3, 5]}},
+    )
+    lines = list(trial_labels(asked))
+    assert len(lines) == asked.trials() == 8
+    assert lines[0] == "size=1 seed=0 planner.horizon=3 update.lr=loguniform[0.0001, 0.001]"
+    assert len(set(lines)) == 4
+
+
+def test_whether_it_fits_is_said_with_the_reason() -> None:
+    asked = study(seeds=[0, 1, 2], resources={"num_env_runners": 2, "gpus_per_learner": 1})
+    fits = said(asked, {"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1})
+    assert fits.startswith("on the cluster, 2 of 3 trials run at once: about ")
+    assert said(asked, {"CPU": 64}) == (
+        "does not fit: 1 CPU and 1 GPU have to be on one node, and none of the cluster has them"
+    )
+    assert said(asked, {"CPU": 1, "GPU": 1}) == "does not fit: the cluster has 1 CPU and 1 GPU"
+    large = study(resources={"num_env_runners": 1, "cpus_per_env_runner": 4})
+    assert "4 CPUs have to be on one node" in said(large, {"CPU": 3}, {"CPU": 3})
+
+
+def test_the_command_starts_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert main(["tune", str(EXPERIMENTS / "model_scaling.yaml"), "--dry-run"]) == 0
+    out, err = capfd.readouterr()
+    assert "15 trials of 500,000 agent steps on walker-run" in out
+    assert "each trial: 3 CPUs and 1 GPU, in 3 parts" in out
+    assert "does not fit: 1 CPU and 0.5 GPUs have to be on one node" in out
+    assert err == ""
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main(["tune", str(EXPERIMENTS / "quickstart.yaml"), "--dry-run"]) == 2
+    assert "no Ray cluster at RAY_ADDRESS=127.0.0.1:1" in capfd.readouterr().err
+
+
+def test_the_schema_beside_the_experiments_is_the_one_of_the_code(tmp_path: Path) -> None:
+    assert main(["schema", "--out", str(tmp_path / "schema.json")]) == 0
+    again = "make it with: tdmpc-ray schema --out experiments/study.schema.json"
+    assert (tmp_path / "schema.json").read_text() == (EXPERIMENTS / "study.schema.json").read_text(), again
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_experiment_fits_its_schema(file: Path) -> None:
+    assert file.read_text().startswith("# yaml-language-server: $schema=study.schema.json\n")
+    jsonschema.validate(yaml.safe_load(file.read_text()), study_schema())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stepz": 1},
+        {"set": {"update.learning_rate": 1}},
+        {"space": {"update.lr": {"loguniform": [1, 2], "grid": [1]}}},
+        {"scheduler": "ahsa"},
+        {"scheduler": {"method": "asha", "grace": 1}},
+        {"model_sizes": [7]},
+        {"steps": "many"},
+    ],
+)
+def test_what_is_wrong_does_not_fit_the_schema(wrong: dict[str, Any]) -> None:
+    right = {"name": "s", "task": ["walker-walk", "walker-run"], "steps": "1e6", "search": "optuna"}
+    jsonschema.validate(right, study_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**right, **wrong}, study_schema())
+
+
+def test_the_schema_is_json() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(json.dumps(study_schema())))
