@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.planning import plan_cluster, schema
@@ -59,8 +60,13 @@ for command in (
     export_official,
     export,
     envs,
+    submit,
+    status,
+    logs,
+    stop,
 ):
     app.command()(_interruptible(command))
+app.command("list")(_interruptible(list_jobs))
 
 
 @app.callback(invoke_without_command=True)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from tdmpc_ray.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+MLflowOption = Annotated[str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="Address of MLflow.")]
 
 
 def file_name(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import make_console, parse_settings, progress_bar
+from tdmpc_ray.cli.common import MLflowOption, make_console, parse_settings, progress_bar
 from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 
 
@@ -60,7 +60,7 @@ def compare(
     study: Annotated[
         list[str] | None, typer.Option(help="Its name or run id; repeatable. Default: the newest.")
     ] = None,
-    mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
+    mlflow_uri: MLflowOption = DEFAULT_URI,
     out: Annotated[Path | None, typer.Option(help="PNG file, or a folder for it.")] = None,
     over: Annotated[
         list[str] | None,

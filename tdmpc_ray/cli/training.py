@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import file_name, make_console, parse_settings
+from tdmpc_ray.cli.common import MLflowOption, file_name, make_console, parse_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 
@@ -69,7 +69,7 @@ def train(
     eval_episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
     videos: Annotated[bool, typer.Option("--videos", help="Film an episode at the end.")] = False,
     checkpoint_every: Annotated[int, typer.Option(help="Agent steps between checkpoints.")] = 5000,
-    mlflow_uri: Annotated[str, typer.Option(help="Address of MLflow.")] = DEFAULT_URI,
+    mlflow_uri: MLflowOption = DEFAULT_URI,
     experiment: Annotated[str, typer.Option(help="Experiment in MLflow.")] = "tdmpc-ray",
     out: OutOption = None,
 ) -> int:
@@ -144,7 +144,16 @@ def tune(
 
 
 def resume(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The --out folder of `train` or `tune`, or what `submit` printed."
+        ),
+    ],
+    address: Annotated[
+        str | None, typer.Option(help="Of the cluster, where DIR is what `submit` has printed.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="With --address: show its output to the end.")] = False,
 ) -> int:
     """Continue a run or study that was stopped or killed.
 
@@ -154,6 +163,10 @@ def resume(
 
     Example: tdmpc-ray resume results/walker-walk-size1-seed0-20261121-120000
     """
+    if address is not None:
+        from tdmpc_ray.cli.cluster import resume_job
+
+        return resume_job(str(folder), address, wait)
     from tdmpc_ray.studies.runner import resume_study
 
     return resume_study(folder, console=make_console()).exit_status

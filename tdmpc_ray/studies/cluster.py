@@ -194,5 +194,5 @@ def quiet() -> None:
     }.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module="glfw")  # it misses a display that nobody needs
-    for name in ("ray.tune", "ray.train", "ray.rllib", "ray._common.deprecation"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ("tune", "train", "rllib", "dashboard", "_private.runtime_env", "_common.deprecation"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.CRITICAL)

@@ -33,6 +33,11 @@ _CHECK_DATABASE_S = 90.0  # a new database creates its tables first, which takes
 _HTTP = ("http", "https")
 
 
+def default_uri() -> str:
+    """Where MLflow is if nobody says so: as MLflow's own variable has it, or in a file."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
 def connect(uri: str) -> Any:
     """Return an `MlflowClient` for `uri`; a database is opened at once."""
     return _import_mlflow().MlflowClient(tracking_uri=uri)

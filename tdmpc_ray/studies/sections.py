@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from tdmpc_ray.errors import unknown
-from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
+from tdmpc_ray.studies.mlflow_client import DEFAULT_URI, default_uri
 
 # Searchers of Tune that learn from the scores of earlier trials: the package that each needs, and where from.
 SEARCHERS = {
@@ -189,5 +189,8 @@ class Checkpoint(Section):
 class Tracking(Section):
     """Where MLflow is."""
 
-    uri: str = DEFAULT_URI
+    uri: str = Field(
+        default_factory=default_uri,
+        description=f"none: MLFLOW_TRACKING_URI of the environment, or {DEFAULT_URI}",
+    )
     experiment: str = Field(default="tdmpc-ray", min_length=1)

@@ -1,0 +1,149 @@
+"""Commands about studies on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tdmpc_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from tdmpc_ray.studies.jobs import Job, Jobs
+
+AddressOption = Annotated[
+    str | None, typer.Option(help="Of the job server, http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS.")
+]
+_JobArgument = Annotated[str, typer.Argument(metavar="ID", help="What `submit` has printed, see `list`.")]
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study.")],
+    address: AddressOption = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show its output until it ends.")] = False,
+    with_code: Annotated[
+        bool, typer.Option("--with-code", help="Send this tdmpc_ray along, where the cluster has none.")
+    ] = False,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--with", metavar="PATH", help="A file or folder to send along; repeatable."),
+    ] = None,
+    mlflow_uri: Annotated[
+        str | None,
+        typer.Option(help="Of MLflow, as the cluster sees it. Default: the study's, or the cluster's."),
+    ] = None,
+) -> int:
+    """Run a study on a Ray cluster.
+
+    The cluster keeps it in its $TDMPC_RAY_RESULTS, a folder that all its machines share, or in
+    ~/tdmpc-ray-results of its head. Paths in the study are those of the cluster.
+
+    Example: tdmpc-ray submit experiments/quickstart.yaml --address http://localhost:8265 --wait
+    """
+    from tdmpc_ray.studies.load import load_study
+
+    study = load_study(file)
+    jobs = _jobs(address)
+    job_id = jobs.submit(study, file, with_code=with_code, beside=beside or (), mlflow_uri=mlflow_uri)
+    return _submitted(jobs, job_id, wait)
+
+
+def resume_job(job_id: str, address: str, wait: bool) -> int:
+    """`resume` of a submitted study."""
+    jobs = _jobs(address)
+    return _submitted(jobs, jobs.resume(job_id), wait)
+
+
+def status(job_id: _JobArgument, address: AddressOption = None) -> None:
+    """Say how a submitted study is doing."""
+    job = _jobs(address).get(job_id)
+    print(f"{job.id}: {job.status}{_since(job)}")
+    if job.message and job.status != "RUNNING":
+        print(job.message)
+
+
+def logs(
+    job_id: _JobArgument,
+    address: AddressOption = None,
+    wait: Annotated[bool, typer.Option("--follow", "-f", help="Until it ends.")] = False,
+) -> int:
+    """Print what a submitted study has printed."""
+    jobs = _jobs(address)
+    if wait:
+        return follow(jobs, job_id)
+    print(jobs.logs(job_id), end="")
+    return 0
+
+
+def stop(
+    job_id: _JobArgument,
+    address: AddressOption = None,
+    wait: Annotated[bool, typer.Option(help="Until its trials are saved.")] = True,
+) -> int:
+    """Stop a submitted study; its trials save first.
+
+    It can be continued: tdmpc-ray resume ID --address URL.
+    """
+    jobs = _jobs(address)
+    if jobs.get(job_id).has_ended:
+        raise UserError(f"{job_id} has ended already")
+    jobs.stop(job_id)
+    if not wait:
+        return 0
+    while not (job := jobs.get(job_id)).has_ended:
+        time.sleep(1.0)
+    print(f"{job.id}: {job.status}; go on with: tdmpc-ray resume {job.id} --address {jobs.address}")
+    return 0
+
+
+def list_jobs(address: AddressOption = None) -> None:
+    """List the studies of a cluster, oldest first."""
+    found = _jobs(address).all()
+    width = max((len(job.id) for job in found), default=0)
+    for job in found:
+        print(f"{job.id:<{width}}  {job.status:<9}{_since(job)}")
+
+
+def follow(jobs: Jobs, job_id: str) -> int:
+    """Show a job's output until it ends; Ctrl-C leaves it running."""
+    try:
+        job = jobs.follow(job_id, lambda text: print(text, end="", flush=True))
+    except KeyboardInterrupt:
+        print(f"{job_id} goes on; stop it with: tdmpc-ray stop {job_id}", file=sys.stderr)
+        raise
+    if job.status != "SUCCEEDED":
+        print(f"{job.id}: {job.status}: {job.message}")
+    return job.exit_status
+
+
+def _jobs(address: str | None) -> Jobs:
+    from tdmpc_ray.studies.cluster import quiet
+
+    quiet()
+    from tdmpc_ray.studies.jobs import Jobs
+
+    address = address or os.environ.get("RAY_API_SERVER_ADDRESS")
+    if not address:
+        raise UserError("say which cluster: --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")
+    return Jobs(address)
+
+
+def _submitted(jobs: Jobs, job_id: str, wait: bool) -> int:
+    print(f"submitted: {job_id}", flush=True)
+    if wait:
+        return follow(jobs, job_id)
+    print(f"follow it with: tdmpc-ray logs -f {job_id}")
+    print(f"stop it with: tdmpc-ray stop {job_id}")
+    return 0
+
+
+def _since(job: Job) -> str:
+    if job.started is None:
+        return ""
+    minutes = ((job.ended or time.time()) - job.started) / 60
+    begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started))
+    return f", begun {begun}, {'took' if job.ended else 'for'} {minutes:,.1f} minutes"
