@@ -53,6 +53,8 @@ COMMANDS = (
     "evaluate",
     "compare",
     "plan-cluster",
+    "sync",
+    "submit",
     "import-official",
     "export-official",
     "export",

@@ -17,7 +17,7 @@ from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.planning import plan_cluster, schema
-from tdmpc_ray.cli.results import compare, evaluate
+from tdmpc_ray.cli.results import compare, evaluate, sync
 from tdmpc_ray.cli.training import resume, train, tune
 from tdmpc_ray.errors import UserError
 
@@ -54,6 +54,7 @@ for command in (
     resume,
     evaluate,
     compare,
+    sync,
     plan_cluster,
     schema,
     import_official,

@@ -82,3 +82,22 @@ def compare(
     console = make_console()
     figure = compare_study(experiment, mlflow_uri, study or None, out, over=over or (), console=console)
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+
+
+def sync(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
+    mlflow_uri: Annotated[str | None, typer.Option(help="Address of MLflow. Default: the study's.")] = None,
+) -> None:
+    """Bring MLflow what it could not get while a study ran.
+
+    Doing it twice changes nothing.
+
+    Example: tdmpc-ray sync results/my-study
+    """
+    from tdmpc_ray.studies.cluster import quiet
+
+    quiet()
+    from tdmpc_ray.studies.runner import sync_study
+
+    done = sync_study(folder, mlflow_uri)
+    print(f"delivered: {done:,} entries" if done else "MLflow has everything")

@@ -20,6 +20,7 @@ from tdmpc_ray.studies.cluster import check_resources, quiet, ray_session
 from tdmpc_ray.studies.configure import algorithm_config, param_space
 from tdmpc_ray.studies.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.load import load_study
+from tdmpc_ray.studies.mlflow_writer import SPOOL_FILE, replay_spool
 from tdmpc_ray.studies.outcome import (
     Outcome,
     StudyResult,
@@ -86,9 +87,7 @@ def resume_study(
     Raises:
         UserError: the folder is no study's.
     """
-    out = Path(out).absolute()
-    if not (out / STUDY_FILE).is_file():
-        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
+    out = _study_folder(out)
     with only_process(out):
         study = load_study(out / STUDY_FILE).within(out)
         run = _Run(study, out, trainable, console or Console(), resume=True)
@@ -227,6 +226,9 @@ class _Run:
             self.say(f"interrupted: {saved}; resume with: {again}")
         elif result.failed:
             self.say(f"once the cause is gone, continue with: {again}")
+        if (self.out / TRACKING_FOLDER / SPOOL_FILE).exists():
+            sync = f"{program('tdmpc-ray')} sync {shlex.quote(str(shown(self.out)))}"
+            self.say(f"MLflow has not got everything: once it answers, bring it the rest with: {sync}")
         self.say(f"open MLflow with: {mlflow_command(self.study.tracking.uri)}")
 
     def results(self, tracker: MLflowTracker) -> None:
@@ -249,6 +251,31 @@ class _Run:
 
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
+
+
+def sync_study(out: Path, uri: str | None = None) -> int:
+    """Bring to MLflow what a study could not deliver; doing it twice changes nothing.
+
+    Args:
+        out: the study's folder.
+        uri: address of MLflow; None: the study's.
+
+    Returns:
+        Number of operations delivered.
+
+    Raises:
+        UserError: the folder is no study's, a process runs it, or MLflow does not answer.
+    """
+    out = _study_folder(out)
+    with only_process(out):
+        return replay_spool(uri or load_study(out / STUDY_FILE).tracking.uri, out / TRACKING_FOLDER)
+
+
+def _study_folder(out: Path) -> Path:
+    out = Path(out).absolute()
+    if not (out / STUDY_FILE).is_file():
+        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
+    return out
 
 
 def _trainable_and_space(

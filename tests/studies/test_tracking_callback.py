@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from tdmpc_ray.cli import main
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.load import make_study
 from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.tracking import MLflowTracker, StudyRun, replay_spool
+from tdmpc_ray.studies.study_folder import begin
+from tdmpc_ray.studies.tracking import MLflowTracker, StudyRun
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -101,9 +104,16 @@ def test_steps_that_are_taken_again_are_not_logged_again(
 
 
 def test_without_a_server_the_study_ends_and_is_brought_later(
-    store: str, tmp_path: Path, drive: Any, mlflow_read: Any, caplog: pytest.LogCaptureFixture
+    store: str,
+    tmp_path: Path,
+    drive: Any,
+    mlflow_read: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tracker = make(NOBODY, tmp_path / "spool")
+    study = {"name": "study", "task": "walker-walk", "steps": 50, "tracking": {"uri": store}}
+    begin(make_study(study), tmp_path / "out", None)
+    tracker = make(NOBODY, tmp_path / "out" / "mlflow")
     began = time.monotonic()
     tracker.setup()
     calls = drive(tracker)
@@ -120,11 +130,17 @@ def test_without_a_server_the_study_ends_and_is_brought_later(
         calls.end()
     assert time.monotonic() - began < 5
     last = caplog.records[-1].getMessage()
-    assert str(tmp_path / "spool" / "mlflow_spool.jsonl") in last
+    assert str(tmp_path / "out" / "mlflow" / "mlflow_spool.jsonl") in last
     assert "\n" not in last
     assert tracker.parent_run_id is None
 
-    replay_spool(store, tmp_path / "spool")
+    assert main(["sync", str(tmp_path / "out"), "--mlflow-uri", NOBODY]) == 2
+    assert f"MLflow at {NOBODY} cannot be used" in capsys.readouterr().err
+    assert main(["sync", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith("delivered: ")
+    assert main(["sync", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == "MLflow has everything\n"
+    assert main(["sync", str(tmp_path)]) == 2
     runs = mlflow_read.runs(store, "exp")
     statuses = {name: run.info.status for name, run in runs.items()}
     assert statuses == {"study": "FAILED", "seed=a": "FINISHED", "seed=b": "FAILED"}
