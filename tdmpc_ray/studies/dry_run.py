@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from rich.box import SIMPLE_HEAD
@@ -72,16 +72,16 @@ def _costs(found: Forecast, study: Study) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for head in ("size", "trials", "parameters", "steps/s", "each takes", "FLOPs to learn", "to plan"):
         table.add_column(head, justify="right")
-    per_size = study.trials() // len(found.trials)
-    for trial in found.trials:
+    for size in study.model_sizes:
+        points = [point for point in found.points if point.model_size == size]
         table.add_row(
-            trial.model_size,
-            str(per_size),
-            f"{trial.num_params / 1e6:.2f} M",
-            f"{trial.rate:,.1f}",
-            _duration(trial.hours),
-            f"{trial.train_flops:.2g}",
-            f"{trial.act_flops:.2g}",
+            size,
+            str(study.trials() // len(study.model_sizes)),
+            f"{points[0].num_params / 1e6:.2f} M",
+            _range([point.rate for point in points], "{:,.1f}".format),
+            _range([point.hours for point in points], _duration),
+            _range([point.train_flops for point in points], "{:.2g}".format),
+            _range([point.act_flops for point in points], "{:.2g}".format),
         )
     return table
 
@@ -99,6 +99,11 @@ def verdict(found: Forecast, bundles: Sequence[Mapping[str, float]], room: Capac
         f"on {room.where}, {found.at_once} of {count(trials, 'trial')} run at once: about "
         f"{_duration(found.hours)}, by speeds measured here (docs/scaling.md)"
     )
+
+
+def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    low, high = shown(min(values)), shown(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def _duration(hours: float) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 
-from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.threads import limit_threads
@@ -137,16 +139,28 @@ class Trial:
         return (begin + (self.steps - random) / self.rate + self.evaluation_s) / 3600
 
 
-def predict(study: Study, model_size: str, speeds: Speeds, sizes: Sizes) -> Trial:
-    """Of a trial with this model size and the study's fixed settings."""
+@lru_cache
+def _costs(agent: AgentConfig, sizes: Sizes) -> tuple[int, int, int]:
+    """Parameters, operations of a plan, operations of an update."""
+    with torch.device("meta"):  # no memory: the largest would take 2 GB
+        model = WorldModel(*sizes, agent.model)
+    planning, learning = (
+        plan_flops(model, agent.planner),
+        update_flops(model, agent.update, agent.planner.horizon),
+    )
+    return model.num_params(), planning, learning
+
+
+def predict(
+    study: Study, model_size: str, speeds: Speeds, sizes: Sizes, settings: Mapping[str, Any] | None = None
+) -> Trial:
+    """Of a trial with this model size and these settings; None: the study's fixed ones."""
     from tdmpc_ray.envs import task_info
 
     info, resources, evaluation = task_info(study.task), study.resources, study.evaluation
-    agent = agent_config(model_size, study.preset, study.settings())
-    with torch.device("meta"):  # no memory: the largest would take 2 GB
-        model = WorldModel(*sizes, agent.model)
-    flops, num_envs = plan_flops(model, agent.planner), resources.num_envs_per_env_runner
-    learning = update_flops(model, agent.update, agent.planner.horizon)
+    agent = agent_config(model_size, study.preset, study.settings() if settings is None else settings)
+    num_params, flops, learning = _costs(agent, sizes)
+    num_envs = resources.num_envs_per_env_runner
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner
     plan_s = speeds.seconds(num_envs * flops, cpus, gpus) / num_envs
     alone_s = speeds.env_s + speeds.seconds(flops, 1, 0)  # evaluation by the main process
@@ -154,7 +168,7 @@ def predict(study: Study, model_size: str, speeds: Speeds, sizes: Sizes) -> Tria
     episodes = evaluation.episodes * max(len(info.tasks), 1) * math.ceil(study.steps / evaluation.every)
     return Trial(
         model_size=model_size,
-        num_params=model.num_params(),
+        num_params=num_params,
         plan_s=plan_s,
         step_s=num_envs * (plan_s + speeds.env_s + speeds.loop_env_s) + speeds.loop_s,
         update_s=speeds.seconds(
@@ -252,12 +266,14 @@ class Forecast:
     Attributes:
         resources: that each trial gets.
         trials: one for each model size, with the fixed settings.
+        points: one for each model size and point of the grids.
         at_once: trials that run at the same time; 0: the cluster cannot hold one.
         hours: of the study; infinite where no trial fits.
     """
 
     resources: Resources
     trials: tuple[Trial, ...]
+    points: tuple[Trial, ...]
     at_once: int
     hours: float
 
@@ -270,18 +286,22 @@ def forecast(study: Study, speeds: Speeds, sizes: Sizes, cpus: float, gpus: floa
         cpus, gpus: of the cluster.
     """
     trials = tuple(predict(study, size, speeds, sizes) for size in study.model_sizes)
+    points = tuple(
+        predict(study, group["model_size"], speeds, sizes, group["agent_overrides"])
+        for group in study.groups()
+    )
     need_cpus, need_gpus = needs(study.resources, study.evaluation.runners)
     fits = [math.floor(has / need) for has, need in ((cpus, need_cpus), (gpus, need_gpus)) if need]
     limits = [*fits, study.trials(), study.resources.max_concurrent_trials or study.trials()]
     at_once = min(limits)
     # The longest first, each where a place is free; what Tune does is no better.
-    per_size = study.trials() // len(trials)
+    per_point = study.trials() // len(points)
     places = [0.0] * at_once
-    for trial in sorted(trials, key=lambda t: -t.hours):
-        for _ in range(per_size):
+    for trial in sorted(points, key=lambda t: -t.hours):
+        for _ in range(per_point):
             if places:
                 heapq.heapreplace(places, places[0] + trial.hours)
-    return Forecast(study.resources, trials, at_once, max(places, default=math.inf))
+    return Forecast(study.resources, trials, points, at_once, max(places, default=math.inf))
 
 
 def best(study: Study, speeds: Speeds, sizes: Sizes, cpus: float, gpus: float) -> Forecast:
