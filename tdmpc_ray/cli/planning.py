@@ -42,7 +42,8 @@ def plan_cluster(
     quiet()
     from tdmpc_ray.studies.load import load_study
     from tdmpc_ray.studies.outcome import count
-    from tdmpc_ray.studies.sizing import best, forecast, measure_speeds
+    from tdmpc_ray.studies.sizing import best, forecast
+    from tdmpc_ray.studies.speeds import measure_speeds
 
     study = load_study(file)
     speeds, sizes = measure_speeds(

@@ -14,8 +14,9 @@ from tdmpc_ray.studies.cluster import Capacity, capacity, quiet
 from tdmpc_ray.studies.configure import algorithm_config
 from tdmpc_ray.studies.naming import trial_label
 from tdmpc_ray.studies.outcome import count
-from tdmpc_ray.studies.sizing import Forecast, forecast, measure_speeds
+from tdmpc_ray.studies.sizing import Forecast, forecast
 from tdmpc_ray.studies.spec import Study
+from tdmpc_ray.studies.speeds import measure_speeds
 
 _MOST_TRIALS = 20  # that are listed
 

@@ -11,8 +11,9 @@ from dataflow_simulation import simulate
 from tdmpc_ray import cli
 from tdmpc_ray.studies.configure import algorithm_config
 from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.sizing import Speeds, best, forecast, is_asynchronous, needs, predict
+from tdmpc_ray.studies.sizing import best, forecast, is_asynchronous, needs, predict
 from tdmpc_ray.studies.spec import Study
+from tdmpc_ray.studies.speeds import Speeds
 
 SIZES = ((24,), 6)
 SPEEDS = Speeds(env_s=1e-3, core_flops=100e9, gpu_flops=20e12, gpu_floor_s=5e-3)
