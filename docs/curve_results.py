@@ -84,7 +84,9 @@ def as_runs(rows: pd.DataFrame, metric: str) -> StudyRuns:
     """The rows as if they were read from MLflow."""
     curves = rows.assign(run_id=rows[KEY].astype(str).agg(" ".join, axis=1), setting="")
     trials = curves.groupby("run_id", as_index=False).last()
-    trials = trials.assign(final=trials["value"], params=trials["model_size"].astype(float) * 1e6)
+    trials = trials.assign(
+        final=trials["value"], stopped_early="", params=trials["model_size"].astype(float) * 1e6
+    )
     return StudyRuns("", "size 1, light preset, seed 1", (), trials, curves, {}, 2, metric)
 
 

@@ -21,7 +21,10 @@ from tdmpc_ray.studies.study_runs import StudyRuns
 def made_up(task: str, metric: str, seeds: int = 2, steps: int = 50_000) -> StudyRuns:
     """Seeds that end at 50,000 agent steps, 100,000 frames, with 0.5 and 0.7."""
     who = {"task": task, "model_size": "1", "setting": ""}
-    trials = [{**who, "run_id": str(s), "status": "FINISHED", "final": 0.5 + 0.2 * s} for s in range(seeds)]
+    trials = [
+        {**who, "run_id": str(s), "status": "FINISHED", "stopped_early": "", "final": 0.5 + 0.2 * s}
+        for s in range(seeds)
+    ]
     curves = [
         {
             **who,
