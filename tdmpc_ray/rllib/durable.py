@@ -123,7 +123,7 @@ class DurableAlgorithm(Algorithm):
         return str(path)
 
     def restore(self, checkpoint_path: Any) -> None:
-        """Tune's: from the checkpoint given, or, where that is damaged, the newest whole one before it.
+        """Tune's: from the checkpoint given, or, where that is damaged or gone, the nearest whole one.
 
         Where none is whole, from the newest whose networks are, without the damaged part of the replay.
         """
@@ -133,7 +133,7 @@ class DurableAlgorithm(Algorithm):
         if isinstance(result, Checkpoint):
             result = tune.trainable.trainable._TrainingResult(checkpoint=result, metrics={})
         damaged: list[DamagedCheckpoint] = []
-        candidates = (result.checkpoint, *_earlier(result.checkpoint))
+        candidates = (result.checkpoint, *_others(result.checkpoint))
         # Checkpoints share chunks, so one may be damaged in all of them: then without it.
         for self._salvages, checkpoint in itertools.product((False, True), candidates):
             try:
@@ -143,7 +143,7 @@ class DurableAlgorithm(Algorithm):
                 damaged.append(error)
                 continue
             if not self._salvages:
-                self.notes += [f"{error}; the checkpoint before it is used" for error in damaged]
+                self.notes += [f"{error}; {Path(checkpoint.path).name} is used" for error in damaged]
             self._salvages = False
             return
         self._salvages = False
@@ -223,10 +223,19 @@ def _require_folder(checkpoint: Checkpoint) -> None:
         raise DamagedCheckpoint(f"{checkpoint.path} is missing")
 
 
-def _earlier(checkpoint: Checkpoint) -> list[Checkpoint]:
-    """The checkpoints beside this one that Tune has numbered lower, newest first."""
+def _others(checkpoint: Checkpoint) -> list[Checkpoint]:
+    """The checkpoints beside this one that may stand in for it, by Tune's numbers.
+
+    Those before it, newest first. Where it is gone, those after it come before them: a trial of PBT that
+    another one goes on from may have saved, and deleted, since.
+    """
     parent, name = posixpath.split(str(checkpoint.path).rstrip("/"))
     beside = checkpoint.filesystem.get_file_info(FileSelector(parent, allow_not_found=True))
-    names = [info.base_name for info in beside if info.type == FileType.Directory]
-    earlier = sorted((n for n in names if n.startswith("checkpoint_") and n < name), reverse=True)
-    return [Checkpoint(f"{parent}/{n}", filesystem=checkpoint.filesystem) for n in earlier]
+    names = sorted(
+        info.base_name
+        for info in beside
+        if info.type == FileType.Directory and info.base_name.startswith("checkpoint_")
+    )
+    later = [n for n in names if n > name and name not in names]
+    earlier = [n for n in reversed(names) if n < name]
+    return [Checkpoint(f"{parent}/{n}", filesystem=checkpoint.filesystem) for n in (*later, *earlier)]

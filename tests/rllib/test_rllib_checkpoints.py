@@ -51,7 +51,11 @@ class TestDamage:
             assert algo.env_steps == steps
             assert same(replay_rows(algo), at_first)
             (note,) = algo.train()["notes"]
-            assert note.endswith("; the checkpoint before it is used")
+            assert note.endswith("; checkpoint_000000 is used")
+            algo.restore(str(first).replace("000000", "-00001"))  # deleted since
+            assert algo.env_steps == steps
+            (note,) = algo.train()["notes"]
+            assert note.endswith("checkpoint_-00001 is missing; checkpoint_000000 is used")
             shutil.rmtree(first)
             if damage == "chunk":  # as where checkpoints share it
                 algo.restore(str(newest))

@@ -41,7 +41,7 @@ def checkpoints(experiment: Path) -> dict[str, list[Path]]:
 
 
 def tuner(
-    config: TDMPC2Config, algo: type[TDMPC2], storage: str, iterations: int, **kwargs: Any
+    config: TDMPC2Config, algo: type[TDMPC2], storage: str, iterations: int, keep: int = 1, **kwargs: Any
 ) -> tune.Tuner:
     return tune.Tuner(
         algo,
@@ -51,7 +51,7 @@ def tuner(
             name="experiment",
             storage_path=storage,
             stop={"training_iteration": iterations},
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=keep),
             callbacks=[CollectReplays(every_s=0.0)],
             verbose=0,
             **kwargs,
@@ -73,26 +73,26 @@ class TestTune:
             mode="max",
             quantile_fraction=0.5,
             hyperparam_mutations={"steps_per_iteration": [40, 40]},
-            synch=True,
+            # Not `synch`: with it Tune can end while a trial that waits for the others is paused.
         )
-        grid = tuner(config, Scored, str(tmp_path), 4, tune_config={"scheduler": scheduler}).fit()
+        grid = tuner(config, Scored, str(tmp_path), 10, 4, tune_config={"scheduler": scheduler}).fit()
         assert not grid.errors
         experiment = tmp_path / "experiment"
         folders = checkpoints(experiment)
-        assert [len(found) for found in folders.values()] == [1, 1]
-        named = [chunk_names(read_manifest(found[0])) for found in folders.values()]
-        assert set(os.listdir(experiment / "replay")) == named[0] | named[1]  # older ones are collected
+        assert all(1 <= len(found) <= 5 for found in folders.values())  # Tune keeps one that another needs
+        named = [chunk_names(read_manifest(path)) for found in folders.values() for path in found]
+        assert set(os.listdir(experiment / "replay")) == set().union(*named)  # older ones are collected
         results = {result.config["seed"]: result for result in grid}
         assert set(results) == {2}, "both trials go on from the better one"
         donor = next(p for p in folders if "seed=2" in p)
         shutil.rmtree(experiment / donor)
         collect_replays(LocalFileSystem(), str(experiment))
         (left,) = checkpoints(experiment).values()
-        algo = TDMPC2.from_checkpoint(str(left[0]))
+        algo = TDMPC2.from_checkpoint(str(left[-1]))
         try:
-            assert algo.env_steps == 160
-            assert learner(algo).replay.transitions_added == 160
-            assert algo.train()["env_steps"] == 200
+            assert algo.env_steps == 400
+            assert learner(algo).replay.transitions_added == 400
+            assert algo.train()["env_steps"] == 440
         finally:
             algo.stop()
 
