@@ -18,12 +18,8 @@ import pytest
 import yaml
 from processes import family
 
-from tdmpc_ray.cli import main
-from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.jobs import Jobs
-from tdmpc_ray.studies.load import load_study
-
 TOKEN = "a-token-of-more-than-thirty-two-characters"
+TOKENS = {"RAY_AUTH_MODE": "token"}
 STEPS = 3000
 
 
@@ -45,7 +41,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "PYTHONPATH"))},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
+        **TOKENS,
         "RAY_AUTH_TOKEN": TOKEN,
         "TDMPC_RAY_RESULTS": str(folder / "results"),
         "MUJOCO_GL": "egl",
@@ -78,10 +74,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
                 os.kill(int(path.name), signal.SIGKILL)
 
 
-@pytest.fixture
-def authorized(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+def cli(*args: str, token: str | None = TOKEN) -> SimpleNamespace:
+    """Run a command in its own process: Ray keeps a token, or that there is none, for a process's life."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "disabled"} if token is None else TOKENS | {"RAY_AUTH_TOKEN": token}
+    command = [sys.executable, "-m", "tdmpc_ray.cli", *args]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    return SimpleNamespace(status=done.returncode, out=done.stdout, err=done.stderr)
 
 
 def write_study(folder: Path, overrides: dict[str, object], steps: int, **changes: Any) -> Path:
@@ -102,81 +101,70 @@ def write_study(folder: Path, overrides: dict[str, object], steps: int, **change
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("authorized")
 def test_a_study_is_submitted_stopped_and_resumed(
-    head: SimpleNamespace,
-    tmp_path: Path,
-    mlflow_read: SimpleNamespace,
-    tiny_overrides: dict[str, object],
-    capfd: pytest.CaptureFixture[str],
+    head: SimpleNamespace, tmp_path: Path, mlflow_read: SimpleNamespace, tiny_overrides: dict[str, object]
 ) -> None:
-    at = ["--address", head.address]
+    at = ("--address", head.address)
     file = write_study(tmp_path, tiny_overrides, STEPS)
     store = f"sqlite:///{head.folder}/results/mlflow.db"
-    assert main(["submit", str(file), *at, "--with-code"]) == 0
-    job_id = capfd.readouterr().out.splitlines()[0].removeprefix("submitted: ")
-    jobs = Jobs(head.address)
+    said = cli("submit", str(file), *at, "--with-code")
+    assert said.status == 0, said.err
+    job_id = said.out.splitlines()[0].removeprefix("submitted: ")
     deadline = time.monotonic() + 300
-    while "500/3,000 steps" not in jobs.logs(job_id):
-        assert not jobs.get(job_id).has_ended, jobs.logs(job_id)
-        assert time.monotonic() < deadline, jobs.logs(job_id)
-        time.sleep(0.5)
-    with pytest.raises(UserError, match="goes on still"):
-        jobs.resume(job_id)
-    assert main(["status", job_id, *at]) == 0
-    assert capfd.readouterr().out.startswith(f"{job_id}: RUNNING, begun ")
-    assert main(["stop", job_id, *at]) == 0
-    assert f"{job_id}: STOPPED; go on with: tdmpc-ray resume {job_id}" in capfd.readouterr().out
-    assert main(["logs", job_id, *at]) == 0
-    assert "stopping: saving 1 trial first" in capfd.readouterr().out
+    while "500/3,000 steps" not in (said := cli("logs", job_id, *at)).out:
+        assert "done after" not in said.out, said.out
+        assert time.monotonic() < deadline, said.out
+    said = cli("resume", job_id, *at)
+    assert (said.status, said.err) == (2, f"error: {job_id} goes on still: there is nothing to resume\n")
+    assert cli("status", job_id, *at).out.startswith(f"{job_id}: RUNNING, begun ")
+    said = cli("stop", job_id, *at)
+    assert f"{job_id}: STOPPED; go on with: tdmpc-ray resume {job_id}" in said.out, said.err
+    assert "stopping: saving 1 trial first" in cli("logs", job_id, *at).out
     runs = mlflow_read.runs(store, "exp")
     assert {run.info.status for run in runs.values()} == {"KILLED"}
     assert all(run.data.tags["ray_submission_id"] == job_id for run in runs.values())
-    assert main(["stop", job_id, *at]) == 2
-    assert f"{job_id} has ended already" in capfd.readouterr().err
+    assert f"{job_id} has ended already" in cli("stop", job_id, *at).err
 
-    assert main(["resume", job_id, *at, "--wait"]) == 0
-    said = capfd.readouterr().out
-    assert "resuming remote: 1 trial of 3,000 steps" in said
+    said = cli("resume", job_id, *at, "--wait")
+    assert said.status == 0, said.out + said.err
+    assert "resuming remote: 1 trial of 3,000 steps" in said.out
     runs = mlflow_read.runs(store, "exp")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     (trial,) = (run for name, run in runs.items() if name.startswith("size="))
     assert trial.data.metrics["time/env_steps"] == STEPS
-    assert main(["list", *at]) == 0
-    listed = capfd.readouterr().out.splitlines()
+    listed = cli("list", *at).out.splitlines()
     assert [line.split()[1].rstrip(",") for line in listed] == ["STOPPED", "SUCCEEDED"]
 
 
-@pytest.mark.usefixtures("authorized")
-def test_a_failed_study_says_so(
-    head: SimpleNamespace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_study_says_so(head: SimpleNamespace, tmp_path: Path) -> None:
     tracking = {"uri": "http://127.0.0.1:9", "experiment": "exp"}
     file = write_study(tmp_path, {}, 500, tracking=tracking)
-    assert main(["submit", str(file), "--address", head.address, "--with-code", "--wait"]) == 1
-    out = capfd.readouterr().out
-    assert "error: MLflow at http://127.0.0.1:9 cannot be used" in out
-    assert out.splitlines()[-1].endswith(": FAILED: Job entrypoint command failed with exit code 2")
+    said = cli("submit", str(file), "--address", head.address, "--with-code", "--wait")
+    assert said.status == 1
+    assert "error: MLflow at http://127.0.0.1:9 cannot be used" in said.out
+    last = said.out.splitlines()[-1]
+    assert last.endswith(": FAILED: Job entrypoint command failed with exit code 2")
 
 
-def test_who_has_no_token_is_told(head: SimpleNamespace) -> None:
-    command = [sys.executable, "-m", "tdmpc_ray.cli", "list", "--address", head.address]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}  # Ray keeps a token for a process's life
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "refuses us: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.usefixtures("authorized")
 def test_what_is_wrong_is_one_line(head: SimpleNamespace, tmp_path: Path) -> None:
-    jobs = Jobs(head.address)
-    with pytest.raises(UserError, match=r"has no job 'nope': see `tdmpc-ray list`"):
-        jobs.get("nope")
-    with pytest.raises(UserError, match=r"no Ray job server answers at http://127.0.0.1:9: is the"):
-        Jobs("http://127.0.0.1:9").all()
-    with pytest.raises(UserError, match="'head' is not the address of a job server: http://HEAD:8265"):
-        Jobs("head")
     file = write_study(tmp_path, {}, 500)
-    with pytest.raises(UserError, match=f"cannot send {tmp_path}/gone.py: No such file"):
-        jobs.submit(load_study(file), file, beside=[tmp_path / "gone.py"])
+    for args, token, problem in (
+        (("list", "--address", head.address), None, "refuses us: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"),
+        (("status", "nope", "--address", head.address), TOKEN, "has no job 'nope': see `tdmpc-ray list`"),
+        (
+            ("list", "--address", "http://127.0.0.1:9"),
+            TOKEN,
+            "no Ray job server answers at http://127.0.0.1:9",
+        ),
+        (("list", "--address", "head"), TOKEN, "'head' is not the address of a job server: http://HEAD:8265"),
+        (("list",), TOKEN, "say which cluster: --address http://HEAD:8265"),
+        (
+            ("submit", str(file), "--address", head.address, "--with", str(tmp_path / "gone.py")),
+            TOKEN,
+            f"cannot send {tmp_path}/gone.py: No such file",
+        ),
+    ):
+        said = cli(*args, token=token)
+        assert said.status == 2
+        assert problem in said.err
+        assert len(said.err.splitlines()) == 1
