@@ -66,6 +66,7 @@ class TDMPC2(DurableAlgorithm):
         assert episode_length is not None  # validated
         self.notes = []
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
+        self.updates_before = 0  # of the networks that the run began with, by which runners know new weights
         self.lost_fragments = 0
         self._lost_in_a_row = 0  # fragments, since the last step
         self.env_faults = 0
@@ -78,7 +79,7 @@ class TDMPC2(DurableAlgorithm):
         self.evaluator = Evaluator(self)
         if config.start_from is not None:
             state = load_module(Path(config.start_from)).get_state()
-            self.link.call(TDMPC2Learner.load_networks, state=state)
+            self.updates_before = self.link.call(TDMPC2Learner.load_networks, state=state)
             self._sync_weights()
 
     @property
@@ -180,7 +181,8 @@ class TDMPC2(DurableAlgorithm):
         self.metrics.aggregate([part.metrics for part in sampled], key=ENV_RUNNER_RESULTS)
         for part in sampled:
             self.count_faults(part.faults, part.steps)
-            age = {"perf/weights_age": (float(self.grad_updates - part.updates), 1)} if part.updates else {}
+            behind = self.updates_before + self.grad_updates - part.updates
+            age = {"perf/weights_age": (float(behind), 1)} if part.updates else {}
             self.reporter.add_means({**(part.means or {}), **age})
 
     def count_faults(self, faults: Sequence[str], steps: int) -> None:
@@ -258,6 +260,7 @@ class TDMPC2(DurableAlgorithm):
                 "evaluated_at": self.evaluator.evaluated_at,
                 "wall_s": self.reporter.wall_s,
                 "latest": self.latest,
+                "updates_before": self.updates_before,
             }
         return state
 

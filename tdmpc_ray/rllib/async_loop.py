@@ -130,7 +130,8 @@ class AsyncLoop:
             if work.num_updates:
                 self._update_s = work.seconds / work.num_updates
             if work.weights is not None:
-                self._weights = Weights(work.weights, self._pace.grad_updates)
+                updates = self._algorithm.updates_before + self._pace.grad_updates
+                self._weights = Weights(work.weights, updates)
         return bool(done)
 
     def _wait(self, is_held: bool) -> bool:

@@ -227,11 +227,14 @@ class TDMPC2Learner(TorchLearner):
             return None
         return partial(replay.set_priorities, batch.start, error[: len(batch.start)])
 
-    def load_networks(self, state: dict[str, Any]) -> None:
+    def load_networks(self, state: dict[str, Any]) -> int:
         """Take networks over, with the target heads.
 
         Args:
             state: of a `TDMPC2RLModule`.
+
+        Returns:
+            How many updates have made them.
 
         Raises:
             UserError: they are of another shape.
@@ -240,7 +243,7 @@ class TDMPC2Learner(TorchLearner):
             self._rl_module.set_state(state)
         except RuntimeError as error:
             raise UserError(f"the networks of start_from do not fit this model: {error}") from None
-        self._rl_module.grad_updates.zero_()  # this run's, by which runners tell new weights from old ones
+        return int(self._rl_module.grad_updates)
 
     def model_cost(self) -> tuple[int, int]:
         """Trainable parameters, and floating-point operations per update."""

@@ -158,22 +158,22 @@ def test_runners_get_new_weights_every_so_many_updates(
 def test_runners_of_a_run_that_begins_with_networks_learn_too(
     tmp_path: Path, tiny_overrides: dict[str, Any]
 ) -> None:
-    """Its updates count from 0, whatever the other run had."""
+    """They act by its networks at once, and know newer ones though its own updates count from 0."""
     first = config_of(tiny_overrides, asynchronous=False).env_runners(num_env_runners=0).build_algo()
     while first.grad_updates < 200:
         first.train()
+    had = first.grad_updates
     checkpoint = first.save_to_path(tmp_path / "checkpoint")
     first.stop()
     algo = config_of(tiny_overrides, start_from=checkpoint, weights_every=20).build_algo()
     try:
         while algo.grad_updates < 120:
             report = algo.train()["report"]
-        assert algo.grad_updates < 700
         held = algo.env_runner_group.foreach_env_runner(
             lambda runner: int(runner.module.grad_updates), local_env_runner=False
         )
-        assert all(0 < updates <= algo.grad_updates for updates in held)
-        assert report["perf/weights_age"] >= 0
+        assert all(had < updates <= had + algo.grad_updates for updates in held)
+        assert 0 <= report["perf/weights_age"] <= algo.grad_updates
     finally:
         algo.stop()
 
