@@ -142,11 +142,11 @@ class DurableAlgorithm(Algorithm):
             except DamagedCheckpoint as error:
                 damaged.append(error)
                 continue
-            if not self._salvages:
+            finally:
+                salvaged, self._salvages = self._salvages, False
+            if not salvaged:
                 self.notes += [f"{error}; {Path(checkpoint.path).name} is used" for error in damaged]
-            self._salvages = False
             return
-        self._salvages = False
         raise damaged[0]
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
