@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tdmpc_ray.studies.sizing import Forecast
+    from tdmpc_ray.studies.spec import Study
 
 
 def plan_cluster(
@@ -41,41 +42,46 @@ def plan_cluster(
 
     quiet()
     from tdmpc_ray.studies.load import load_study
-    from tdmpc_ray.studies.outcome import count
+    from tdmpc_ray.studies.outcome import count, steps
     from tdmpc_ray.studies.sizing import best, forecast
     from tdmpc_ray.studies.speeds import measure_speeds
 
     study = load_study(file)
-    speeds, sizes = measure_speeds(
+    measured = measure_speeds(
         study, env_ms=env_ms, core_gflops=core_gflops, gpu_tflops=gpu_tflops, gpu_floor_ms=gpu_floor_ms
     )
+    speeds, _ = next(iter(measured.values()))
+    step_ms = " or ".join(dict.fromkeys(f"{1e3 * task.env_s:.2f}" for task, _ in measured.values()))
     console = make_console()
     console.print(
-        f"{study.name}: {count(study.trials(), 'trial')} of {study.steps:,} agent steps on {study.task}. "
-        f"An environment step takes {1e3 * speeds.env_s:.2f} ms, a core does {speeds.core_flops / 1e9:.0f} "
+        f"{study.name}: {count(study.trials(), 'trial')} of {steps(study)} agent steps on {study.what}. "
+        f"An environment step takes {step_ms} ms, a core does {speeds.core_flops / 1e9:.0f} "
         f"GFLOP/s; a GPU is taken to do {speeds.gpu_flops / 1e12:g} TFLOP/s with "
         f"{1e3 * speeds.gpu_floor_s:g} ms at least.",
         highlight=False,
     )
-    as_written = forecast(study, speeds, sizes, cpus, gpus)
-    better = best(study, speeds, sizes, cpus, gpus)
-    console.print(_table(as_written))
+    as_written = forecast(study, measured, cpus, gpus)
+    better = best(study, measured, cpus, gpus)
+    console.print(_table(as_written, study))
     console.print(f"as the file says, {_verdict(as_written, study.trials(), cpus, gpus)}", highlight=False)
-    if better.resources != as_written.resources:
-        console.print(_table(better))
+    if better.runners != as_written.runners:
+        console.print(_table(better, study))
         console.print(
-            f"with resources.num_env_runners: {better.resources.num_env_runners}, "
+            f"with resources.num_env_runners: {better.runners}, "
             f"{_verdict(better, study.trials(), cpus, gpus)}",
             highlight=False,
         )
 
 
-def _table(found: Forecast) -> Table:
+def _table(found: Forecast, study: Study) -> Table:
     from rich.table import Table
+
+    from tdmpc_ray.studies.naming import trial_label
+    from tdmpc_ray.studies.outcome import label_point
 
     table = Table()
     heads = (
-        "size",
+        "trial",
         "parameters",
         "plan ms",
         "update ms",
@@ -89,7 +95,7 @@ def _table(found: Forecast) -> Table:
         table.add_column(head, justify="right")
     for trial in found.trials:
         table.add_row(
-            trial.model_size,
+            trial_label(label_point(study, trial.point)),
             f"{trial.num_params / 1e6:.1f}M",
             f"{1e3 * trial.plan_s:.1f}",
             f"{1e3 * trial.update_s:.1f}",
@@ -107,7 +113,7 @@ def _verdict(found: Forecast, trials: int, cpus: float, gpus: float) -> str:
 
     if not found.at_once:
         return f"a trial does not fit on {cpus:g} CPUs and {gpus:g} GPUs"
-    runners = count(found.resources.num_env_runners, "env runner")
+    runners = f"{found.runners} env runner{'' if found.runners == '1' else 's'}"
     return (
         f"{runners} per trial: {found.at_once} of {count(trials, 'trial')} at once, {found.hours:,.1f} hours"
     )

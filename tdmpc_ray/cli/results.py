@@ -97,7 +97,7 @@ def sync(
     from tdmpc_ray.studies.cluster import quiet
 
     quiet()
-    from tdmpc_ray.studies.runner import sync_study
+    from tdmpc_ray.studies.sync import sync_study
 
     done = sync_study(folder, mlflow_uri)
     print(f"delivered: {done:,} entries" if done else "MLflow has everything")

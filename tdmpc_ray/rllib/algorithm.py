@@ -15,6 +15,7 @@ from ray.rllib.utils.metrics import (
     LEARNER_RESULTS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
+from ray.tune.result import DONE
 
 from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.errors import UserError
@@ -32,6 +33,7 @@ from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import sample_together, shards
+from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
 
@@ -74,7 +76,8 @@ class TDMPC2(DurableAlgorithm):
         self.skipped_updates = 0  # as loss or gradient were not finite
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group)
-        self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost))
+        system = SystemMetrics() if config.system_metrics else None
+        self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost), system)
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
         self.evaluator = Evaluator(self)
         if config.start_from is not None:
@@ -92,6 +95,12 @@ class TDMPC2(DurableAlgorithm):
         """Gradient updates taken."""
         return self.pace.grad_updates
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all of `total_steps` are taken."""
+        total = self.config.total_steps
+        return total is not None and self.env_steps >= total
+
     def training_step(self) -> None:
         """Collect, store, update, until this iteration's share of steps or of time is done."""
         if self._loop is not None:
@@ -106,8 +115,7 @@ class TDMPC2(DurableAlgorithm):
             if num_updates := min(self.pace.updates_owed(), config.updates_per_call):
                 self._learn(num_updates)
             # Tune stops a trial at its last step, so there all updates have to be done.
-            at_end = config.total_steps is not None and self.env_steps >= config.total_steps
-            if time.perf_counter() - started > config.max_time_s_per_iteration and not at_end:
+            if time.perf_counter() - started > config.max_time_s_per_iteration and not self.at_end:
                 break
 
     def _next_boundary(self) -> int:
@@ -239,6 +247,7 @@ class TDMPC2(DurableAlgorithm):
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
         notes, self.notes = self.notes, []
         told = {
+            DONE: self.at_end,  # Tune ends the trial
             "updates_owed": self.pace.updates_owed(),
             "evaluated_at": self.evaluator.evaluated_at,
             "latest": dict(self.latest),
@@ -258,7 +267,7 @@ class TDMPC2(DurableAlgorithm):
                 "env_faults": self.env_faults,
                 "skipped_updates": self.skipped_updates,
                 "evaluated_at": self.evaluator.evaluated_at,
-                "wall_s": self.reporter.wall_s,
+                "reporter": self.reporter.state(),
                 "latest": self.latest,
                 "updates_before": self.updates_before,
             }
@@ -267,7 +276,7 @@ class TDMPC2(DurableAlgorithm):
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         own = dict(state.get("tdmpc2", {}))
-        self.reporter.wall_s = own.pop("wall_s", self.reporter.wall_s)
+        self.reporter.restore(own.pop("reporter", {}))
         self.pace.restore(own.pop("pace", {}))
         for name, value in own.items():
             setattr(self.evaluator if hasattr(self.evaluator, name) else self, name, value)
@@ -283,9 +292,8 @@ class TDMPC2(DurableAlgorithm):
 
     def saved(self, checkpoint: Path) -> None:
         """Film an episode of each task, where asked for and the last step is done."""
-        config = self.config
-        if config.total_steps is not None and self.env_steps >= config.total_steps:
-            for task in self._filmed(config):
+        if self.at_end:
+            for task in self._filmed(self.config):
                 film_episode(checkpoint, task, checkpoint / VIDEO_FOLDER)
 
     @staticmethod

@@ -43,12 +43,12 @@ class TDMPC2Config(AlgorithmConfig):
         self.model_size: str | int = "5"
         self.preset = "paper"
         self.agent_overrides: dict[str, Any] = {}
-        self.episode_length: int | None = None
-        self.action_repeat: int = 1
+        self._episode_length: int | None = None
         self.eval_every: int | None = None
         self.total_steps: int | None = None
         self.start_from: str | None = None
         self.videos = False
+        self.system_metrics = False
         self.steps_per_iteration = 500
         self.max_time_s_per_iteration = 10.0
         self.updates_per_call = 50
@@ -85,13 +85,13 @@ class TDMPC2Config(AlgorithmConfig):
             UserError: a name that neither the catalog nor RLlib's registry knows; no such observations.
         """
         if env is not NotProvided and env is not TaskEnv and self.task is not None:
-            self.episode_length, self.action_repeat, self.normalize_actions = None, 1, True
+            self.episode_length, self.normalize_actions = None, True
         if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
             info = task_info(env)
             obs = "state" if obs is NotProvided else obs
             check_obs(info, obs)
+            self.episode_length = None
             kwargs["env_config"] = {**kwargs.get("env_config", {}), **task_config(info.name), "obs": obs}
-            self.episode_length, self.action_repeat = info.episode_length, info.action_repeat
             kwargs.setdefault("normalize_actions", False)  # the catalog's actions are in [-1, 1] already
             env = TaskEnv
         super().environment(env, **kwargs)
@@ -114,6 +114,7 @@ class TDMPC2Config(AlgorithmConfig):
         weights_every: int = NotProvided,
         start_from: str | Path | None = NotProvided,
         videos: bool = NotProvided,
+        system_metrics: bool = NotProvided,
         **kwargs: Any,
     ) -> TDMPC2Config:
         """Set what is learned and how.
@@ -139,6 +140,7 @@ class TDMPC2Config(AlgorithmConfig):
             start_from: a checkpoint, or the folder of a run, whose networks to begin with; optimizers, replay
                 and counters begin anew, and the first steps are planned, not random.
             videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
+            system_metrics: report what the main process's node and GPUs do, energy included.
         """
         super().training(**kwargs)
         folder = None if overrides is NotProvided else overrides.get(_DEMONSTRATIONS)
@@ -162,6 +164,7 @@ class TDMPC2Config(AlgorithmConfig):
             "weights_every": weights_every,
             "start_from": os.path.abspath(start_from) if isinstance(start_from, (str, Path)) else start_from,
             "videos": videos,
+            "system_metrics": system_metrics,
         }
         for name, value in given.items():
             if value is not NotProvided:
@@ -207,6 +210,22 @@ class TDMPC2Config(AlgorithmConfig):
     def info(self) -> TaskInfo | None:
         """Of the task in the catalog."""
         return read_task_config(self.env_config) if self.env is TaskEnv else None
+
+    @property
+    def episode_length(self) -> int | None:
+        """Agent steps of an episode; None: neither the catalog nor the user has said it."""
+        if self._episode_length is None and self.info is not None:
+            return self.info.episode_length
+        return self._episode_length
+
+    @episode_length.setter
+    def episode_length(self, value: int | None) -> None:
+        self._episode_length = value
+
+    @property
+    def action_repeat(self) -> int:
+        """Frames of the environment per agent step."""
+        return 1 if self.info is None else self.info.action_repeat
 
     def validate(self) -> None:
         refuse_unread(self)

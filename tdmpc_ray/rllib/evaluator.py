@@ -59,7 +59,7 @@ class Evaluator:
             self._take()
         result: dict[str, Any] = {}
         if self._is_due():
-            if self._in_background and not self._at_end:
+            if self._in_background and not self._algorithm.at_end:
                 if not self._asked:
                     self._begin()
             else:
@@ -73,26 +73,21 @@ class Evaluator:
         """Forget what is under way."""
         self._asked.clear()
 
-    @property
-    def _at_end(self) -> bool:
-        total = self._algorithm.config.total_steps
-        return total is not None and self._algorithm.env_steps >= total
-
     def _is_due(self) -> bool:
         algorithm, every = self._algorithm, self._algorithm.config.eval_every
         if every is None or self.evaluated_at == algorithm.env_steps:
             return False
         # In turns, the updates of the last steps come first; at once, some are always owed.
-        if algorithm.pace.updates_owed() > 0 and (self._at_end or not algorithm.config.is_asynchronous):
+        if algorithm.pace.updates_owed() > 0 and (algorithm.at_end or not algorithm.config.is_asynchronous):
             return False
-        return self._at_end or algorithm.env_steps // every > self.evaluated_at // every
+        return algorithm.at_end or algorithm.env_steps // every > self.evaluated_at // every
 
     def _wait(self) -> dict[str, Any]:
         """Evaluate now; at the run's end, wait for runners that have died: it is the last chance."""
         deadline = time.monotonic() + _LAST_EVALUATION_S
         while True:
             result = self._algorithm._run_one_evaluation(parallel_train_future=None)
-            if self.last or not self._at_end:
+            if self.last or not self._algorithm.at_end:
                 return result
             if time.monotonic() > deadline:
                 logger.warning("no last evaluation: the evaluation runners have died and do not come back")

@@ -10,6 +10,7 @@ from typing import Any
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
 from tdmpc_ray.rllib.diagnostics import Means, merge
+from tdmpc_ray.rllib.system_metrics import SystemMetrics
 
 _EVALUATION = {
     "episode_return_mean": "eval/return",
@@ -28,15 +29,27 @@ class Reporter:
     Args:
         num_params: trainable parameters of the model.
         flops_per_update: floating-point operations of one gradient update.
+        system: reads what the node does; None: nobody asked.
     """
 
-    def __init__(self, num_params: int, flops_per_update: int) -> None:
+    def __init__(self, num_params: int, flops_per_update: int, system: SystemMetrics | None = None) -> None:
+        self._system = system
         self._num_params, self._flops_per_update = num_params, flops_per_update
         self._seconds: dict[str, float] = defaultdict(float)
         self._losses: dict[str, float] = defaultdict(float)
         self._num_losses = 0
         self._means: Means = {}
         self.wall_s = 0.0  # of all iterations, restarts included
+
+    def state(self) -> dict[str, float]:
+        """What goes on after a restart."""
+        return {"wall_s": self.wall_s, "energy_wh": self._system.energy_wh if self._system else 0.0}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Set what `state` gave."""
+        self.wall_s = state.get("wall_s", 0.0)
+        if self._system:
+            self._system.energy_wh = state.get("energy_wh", 0.0)
 
     def add_time(self, phase: str, seconds: float) -> None:
         """Count `seconds` of "sample", "learn", or of an asynchronous "loop" and its "..._wait"."""
@@ -102,6 +115,8 @@ class Reporter:
             report["perf/update_ms"] = 1e3 * learn_s / new_updates
         if not math.isnan(seconds := float(sampling.get("rlmodule_inference_timer", math.nan))):
             report["perf/plan_ms"] = 1e3 * seconds
+        if self._system:
+            report |= self._system.read()
         self._seconds.clear()
         self._losses.clear()
         self._means = {}

@@ -13,7 +13,8 @@ from rich.text import Text
 from tdmpc_ray.studies.cluster import Capacity, capacity, quiet
 from tdmpc_ray.studies.configure import algorithm_config
 from tdmpc_ray.studies.naming import trial_label
-from tdmpc_ray.studies.outcome import count
+from tdmpc_ray.studies.outcome import count, label_point, steps
+from tdmpc_ray.studies.points import RESOURCES
 from tdmpc_ray.studies.sizing import Forecast, forecast
 from tdmpc_ray.studies.spec import Study
 from tdmpc_ray.studies.speeds import measure_speeds
@@ -28,7 +29,7 @@ def dry_run(study: Study, console: Console) -> None:
         UserError: no cluster at RAY_ADDRESS, or the task cannot be built here.
     """
     console.print(
-        Text(f"{study.name}: {count(study.trials(), 'trial')} of {study.steps:,} agent steps on {study.task}")
+        Text(f"{study.name}: {count(study.trials(), 'trial')} of {steps(study)} agent steps on {study.what}")
     )
     labels = trial_labels(study)
     for label in islice(labels, _MOST_TRIALS):
@@ -37,10 +38,10 @@ def dry_run(study: Study, console: Console) -> None:
         console.print(f"  and {rest:,} more")
     bundles = trial_bundles(study)
     total = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in ("CPU", "GPU")}
-    console.print(f"each trial: {_amounts(total)}, in {count(len(bundles), 'part')}")
+    each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
+    console.print(f"{each}: {_amounts(total)}, in {count(len(bundles), 'part')}")
     room = capacity()
-    speeds, sizes = measure_speeds(study)
-    found = forecast(study, speeds, sizes, room.total("CPU"), room.total("GPU"))
+    found = forecast(study, measure_speeds(study), room.total("CPU"), room.total("GPU"))
     console.print(_costs(found, study))
     console.print(Text(verdict(found, bundles, room, study.trials())), soft_wrap=True)
 
@@ -51,22 +52,23 @@ def trial_labels(study: Study) -> Iterator[str]:
     for key in study.draws():
         [(kind, values)] = study.space[key].model_dump(exclude_none=True).items()
         drawn[key] = f"{kind}{list(values)}"
-    fixed = study.settings()
-    for group in study.groups():
-        varied = {key: value for key, value in group["agent_overrides"].items() if key not in fixed}
+    for point in study.points():
         for seed in study.seeds:
             for _ in range(study.num_samples):
-                yield trial_label({"model_size": group["model_size"], "seed": seed, **varied, **drawn})
+                yield trial_label({**label_point(study, point, seed=seed), **drawn})
 
 
 def trial_bundles(study: Study) -> list[Mapping[str, float]]:
-    """What Ray reserves for a trial; each bundle has to fit on one node."""
+    """What Ray reserves for the largest trial; each bundle has to fit on one node."""
     from tdmpc_ray.rllib import TDMPC2
 
     quiet()  # again: at its import, RLlib says how much it tells
-    config = algorithm_config(study)
-    config.validate()
-    return list(TDMPC2.default_resource_request(config.to_dict()).bundles)
+    requests = []
+    for point in study.points():
+        config = algorithm_config(study, point)
+        config.validate()
+        requests.append(list(TDMPC2.default_resource_request(config.to_dict()).bundles))
+    return max(requests, key=lambda bundles: sum(sum(bundle.values()) for bundle in bundles))
 
 
 def _costs(found: Forecast, study: Study) -> Table:
@@ -74,7 +76,7 @@ def _costs(found: Forecast, study: Study) -> Table:
     for head in ("size", "trials", "parameters", "steps/s", "each takes", "FLOPs to learn", "to plan"):
         table.add_column(head, justify="right")
     for size in study.model_sizes:
-        points = [point for point in found.points if point.model_size == size]
+        points = [trial for trial in found.trials if trial.point.model_size == size]
         table.add_row(
             size,
             str(study.trials() // len(study.model_sizes)),

@@ -46,6 +46,7 @@ def connect(uri: str) -> Any:
 def _import_mlflow() -> Any:
     """MLflow with its log noise off and its waits bounded."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines for each trial
     for name, value in WRITER_ENV.items():
         os.environ.setdefault(name, value)
     import mlflow

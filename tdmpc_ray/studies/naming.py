@@ -63,10 +63,14 @@ def clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
 
 def trial_label(params: Mapping[str, Any]) -> str:
     """Name a trial by what tells it from its siblings, such as `size=5 seed=0 update.lr=0.001`."""
-    shown = {("size" if key == "model_size" else key): value for key, value in params.items()}
     words = []
-    for key, value in shown.items():
-        if key in ("task", "preset"):
-            continue
+    for name, value in params.items():
+        key = "size" if name == "model_size" else name.removeprefix("resources.")
         words.append(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}")
-    return " ".join(words) or str(shown.get("task", "trial"))
+    return " ".join(words) or "trial"
+
+
+def short_task(task: str) -> str:
+    """A set's first task and how many there are: `walker-walk+3`."""
+    first, *others = task.split("+")
+    return f"{first}+{len(others)}" if others else first

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from tdmpc_ray.studies.configure import ATTRIBUTES
 from tdmpc_ray.studies.interrupt import StopRequest
 from tdmpc_ray.studies.mlflow_client import public_uri, sqlite_path
-from tdmpc_ray.studies.naming import trial_label
+from tdmpc_ray.studies.naming import short_task, trial_label
+from tdmpc_ray.studies.points import RESOURCES, Point
+from tdmpc_ray.studies.spec import Study
 
 
 @dataclass(frozen=True)
@@ -105,27 +108,50 @@ class Outcome(tune.Callback):
         return {**self.__dict__, "_trials": []}
 
 
-def trial_params(config: Mapping[str, Any], *, hide: Collection[str] = ()) -> dict[str, Any]:
-    """What tells a trial from others, and what it was: MLflow's parameters.
-
-    Args:
-        config: the trial's config.
-        hide: settings to leave out, because they are the same in every trial.
-    """
-    settings = {key: value for key, value in config["agent_overrides"].items() if key not in hide}
+def trial_params(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a trial from others, and what it was: MLflow's parameters."""
+    obs = config["env_config"].get("obs", "state")
     return {
+        "task": config["env_config"]["task"],
         "model_size": str(config["model_size"]),
         "seed": config["seed"],
-        "task": config.get("task") or config.get("env_config", {}).get("task"),
-        **({"obs": obs} if (obs := config.get("env_config", {}).get("obs", "state")) != "state" else {}),
+        **({"obs": obs} if obs != "state" else {}),
         "preset": config["preset"],
-        **settings,
+        **config["agent_overrides"],
+        **{f"{RESOURCES}{key}": config[name] for key, name in ATTRIBUTES.items()},
+    }
+
+
+def label_params(config: Mapping[str, Any], study: Study) -> dict[str, Any]:
+    """Of `trial_params` what is not the same in every trial, and the size and seed."""
+    params = trial_params(config)
+    if "task" in params:
+        params["task"] = short_task(params["task"])
+    shown = {"model_size", "seed", *study.space, *(["task"] if len(study.task_names) > 1 else [])}
+    return {key: value for key, value in params.items() if key in shown}
+
+
+def label_point(study: Study, point: Point, **more: Any) -> dict[str, Any]:
+    """What tells a point of a study from others, to be made a label; `more` comes behind its size."""
+    values = {**point.settings, **{f"{RESOURCES}{key}": value for key, value in point.resources}}
+    grids = [key for key, draw in study.space.items() if draw.grid is not None]
+    return {
+        **({"task": short_task(point.task)} if len(study.task_names) > 1 else {}),
+        "model_size": point.model_size,
+        **more,
+        **{key: values[key] for key in grids},
     }
 
 
 def count(number: int, thing: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{number:,} {thing}" + "s" * (number != 1)
+
+
+def steps(study: Study) -> str:
+    """Agent steps of its trials: `6,000`, or `6,000 to 24,000`."""
+    least, most = min(map(study.steps_of, study.task_names)), study.most_steps
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def shown(path: Path) -> Path:

@@ -27,6 +27,7 @@ class TrialRow:
     """What the table shows of one trial."""
 
     name: str
+    total_steps: int | None = None
     status: str = "waiting"
     env_steps: int = 0
     eval_return: float | None = None
@@ -58,6 +59,11 @@ class TrialRow:
         return f"{self.updates_owed:,} updates to go" if catching_up else self.status
 
     @property
+    def steps(self) -> str:
+        """Agent steps, `500/1,000`."""
+        return f"{self.env_steps:,}" + ("" if self.total_steps is None else f"/{self.total_steps:,}")
+
+    @property
     def steps_per_s(self) -> float | None:
         """Agent steps per second over the last results; None before there are two."""
         if len(self.recent) < 2:
@@ -65,19 +71,19 @@ class TrialRow:
         (start, first), (end, last) = self.recent[0], self.recent[-1]
         return (last - first) / (end - start) if end > start else None
 
-    def seconds_left(self, total_steps: int) -> float | None:
-        """Seconds to `total_steps` at the recent speed; None while unknown or not running."""
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the last step at the recent speed; None while unknown or not running."""
         speed = self.steps_per_s
-        if self.status != "running" or not speed:
+        if self.status != "running" or not speed or self.total_steps is None:
             return None
-        return max(total_steps - self.env_steps, 0) / speed
+        return max(self.total_steps - self.env_steps, 0) / speed
 
 
 class ProgressTable(tune.Callback):
     """Shows one row per trial: returns, steps, speed and time left.
 
     Args:
-        total_steps: agent steps per trial.
         trial_params: a trial's config to its parameters, which name the row; None: Tune's own name.
         console: where to print; None: standard output.
         interval_s: without a terminal, seconds between two lines of one trial (evaluations always print).
@@ -85,13 +91,11 @@ class ProgressTable(tune.Callback):
 
     def __init__(
         self,
-        total_steps: int,
         *,
         trial_params: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         console: Console | None = None,
         interval_s: float = 20.0,
     ) -> None:
-        self._total_steps = total_steps
         self._trial_params = trial_params
         self._console = console
         self._interval_s = interval_s
@@ -194,14 +198,14 @@ class ProgressTable(tune.Callback):
             Text(row.activity, style=_STYLES[row.status]),
             Text(_number(row.eval_return), style="bold"),
             _number(row.train_return),
-            f"{row.env_steps:,}/{self._total_steps:,}",
+            row.steps,
             _number(row.steps_per_s),
-            _duration(row.seconds_left(self._total_steps)),
+            _duration(row.seconds_left),
             _duration(row.elapsed_s) if row.elapsed_s else "",
         ]
 
     def _print_line(self, row: TrialRow, evaluated: bool) -> None:
-        words = [f"{row.name}: {row.env_steps:,}/{self._total_steps:,} steps"]
+        words = [f"{row.name}: {row.steps} steps"]
         if row.updates_owed:
             words.append(row.activity)
         if evaluated:
@@ -210,7 +214,7 @@ class ProgressTable(tune.Callback):
             words.append(f"train return {_number(row.train_return)}")
         if row.steps_per_s:
             words.append(f"{_number(row.steps_per_s)} steps/s")
-        left = row.seconds_left(self._total_steps)
+        left = row.seconds_left
         if left:
             words.append(f"{_duration(left)} left")
         self._say(", ".join(words))
@@ -227,7 +231,7 @@ class ProgressTable(tune.Callback):
     def _row(self, trial: Any) -> TrialRow:
         if trial.trial_id not in self._rows:
             name = trial_label(self._trial_params(trial.config)) if self._trial_params else str(trial)
-            self._rows[trial.trial_id] = TrialRow(name)
+            self._rows[trial.trial_id] = TrialRow(name, trial.config.get("total_steps"))
         return self._rows[trial.trial_id]
 
 

@@ -15,19 +15,27 @@ from rich.console import Console
 from rich.text import Text
 
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.studies.baseline import LogBaseline, random_baseline
+from tdmpc_ray.studies.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.cluster import check_resources, quiet, ray_session
-from tdmpc_ray.studies.configure import algorithm_config, param_space
+from tdmpc_ray.studies.configure import (
+    MakeEnvConfig,
+    algorithm_config,
+    at_point,
+    env_configs,
+    search_space,
+)
 from tdmpc_ray.studies.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.load import load_study
-from tdmpc_ray.studies.mlflow_writer import SPOOL_FILE, replay_spool
+from tdmpc_ray.studies.mlflow_writer import SPOOL_FILE
 from tdmpc_ray.studies.outcome import (
     Outcome,
     StudyResult,
     count,
+    label_params,
     mlflow_command,
     program,
     shown,
+    steps,
     trial_name,
     trial_params,
 )
@@ -42,6 +50,7 @@ from tdmpc_ray.studies.study_folder import (
     TRACKING_FOLDER,
     TUNE_FOLDER,
     begin,
+    existing,
     has_trials,
     only_process,
 )
@@ -62,7 +71,8 @@ def run_study(
         study: what to run.
         out: the study's folder; new or empty.
         study_file: the file it was read from, to be kept with it.
-        trainable: instead of TD-MPC2; gets `Study.search_space()`, `task` and `total_steps` as its config.
+        trainable: instead of TD-MPC2; gets what `configure.search_space` has, and `preset`, as its config,
+            and says `done` at `total_steps`.
         console: where to print; None: standard output.
 
     Raises:
@@ -87,7 +97,7 @@ def resume_study(
     Raises:
         UserError: the folder is no study's.
     """
-    out = _study_folder(out)
+    out = existing(out)
     with only_process(out):
         study = load_study(out / STUDY_FILE).within(out)
         run = _Run(study, out, trainable, console or Console(), resume=True)
@@ -110,13 +120,13 @@ class _Run:
         self.console = console
         # Everything that can be wrong shows here, before anything is written or started.
         quiet()
-        self.trainable, self.space = _trainable_and_space(study, trainable)
-        self.search, self.scheduler = make_search(study), make_scheduler(study)
+        self.trainable, self.fixed, self.env_config = _trainable_and_fixed(study, trainable)
+        self.search, self.scheduler = make_search(study, self.env_config), make_scheduler(study)
         check_resources(self.resources_per_trial())
         try:
             check_tracking(study.tracking.uri, study.tracking.experiment)
         except UserError as error:
-            if not resume:
+            if study.tracking.required and not resume:
                 raise
             self.say(f"note: {error}; until then, metrics wait in {shown(out / TRACKING_FOLDER)}")
 
@@ -125,16 +135,19 @@ class _Run:
         trials = count(study.trials(), "trial")
         what = "resuming" if resume else "starting"
         self.say(
-            f"{what} {study.name}: {trials} of {study.steps:,} steps on {study.task}, in {shown(self.out)}"
+            f"{what} {study.name}: {trials} of {steps(study)} steps on {study.what}, in {shown(self.out)}"
         )
-        if study.steps <= (random_steps := study.random_steps()):
-            self.say(
-                f"note: nothing will be learned, as updates begin after {random_steps:,} steps: "
-                "take more steps, or set data.seed_steps"
-            )
-        if study.foresees_termination():
-            self.say(f"note: {study.task} can terminate: the model learns to foresee it (model.episodic)")
-        label = partial(trial_params, hide=frozenset(study.overrides))
+        for point in study.points():
+            if point.steps <= (random_steps := study.random_steps(point)):
+                self.say(
+                    f"note: nothing will be learned, as updates begin after {random_steps:,} steps: "
+                    "take more steps, or set data.seed_steps"
+                )
+                break
+        for task in study.task_names:
+            if study.foresees_termination(task):
+                self.say(f"note: {task} can terminate: the model learns to foresee it (model.episodic)")
+        label = partial(label_params, study=study)
         tracker = MLflowTracker(
             uri=study.tracking.uri,
             experiment=study.tracking.experiment,
@@ -144,18 +157,17 @@ class _Run:
             label_params=label,
             artifacts=artifacts,
             expected_trials=study.trials(),
-            total_steps=study.steps,
         )
         outcome = Outcome(label)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
 
         callbacks = [
             tracker,
-            LogBaseline(tracker, random_baseline(study.task, self.out, self.say)),
+            LogBaseline(tracker, random_baselines(study.task_names, self.out, self.say)),
             SaveTrials(study.checkpoint.every, say=self.say),
             CollectReplays(),
             KeepRungs(self.scheduler),
-            ProgressTable(study.steps, trial_params=label, console=self.console),
+            ProgressTable(trial_params=label, console=self.console),
             outcome,
         ]
         # What Tune has not noted when it is killed is run again; noting takes long where trials are many.
@@ -182,7 +194,7 @@ class _Run:
         )
         return tune.Tuner(
             self.trainable,
-            param_space=self.space,
+            param_space={**self.fixed, **search_space(study, self.env_config)},
             tune_config=tune.TuneConfig(
                 # A model-based search multiplies by sizes and seeds itself.
                 num_samples=study.trials() if study.search.is_model_based else study.num_samples,
@@ -195,7 +207,6 @@ class _Run:
                 name=TUNE_FOLDER,
                 storage_path=str(self.out),
                 callbacks=callbacks,
-                stop={"env_steps": study.steps},
                 failure_config=tune.FailureConfig(max_failures=study.max_failures),
                 checkpoint_config=tune.CheckpointConfig(
                     # A population needs the one that another trial is about to go on from.
@@ -208,10 +219,14 @@ class _Run:
         )
 
     def resources_per_trial(self) -> dict[str, float]:
-        """What Ray reserves for one trial, of the study's first size."""
-        config = algorithm_config(self.study).to_dict() if hasattr(self.space, "to_dict") else self.space
-        request = self.trainable.default_resource_request(config)
-        return dict(request.required_resources) if request else {"CPU": 1.0}
+        """What Ray reserves for a trial: of each resource the most that any of them needs."""
+        need: dict[str, float] = {}
+        for point in self.study.points():
+            config = {**self.fixed, **at_point(point, self.env_config)}
+            request = self.trainable.default_resource_request(config)
+            for name, amount in (request.required_resources if request else {"CPU": 1.0}).items():
+                need[name] = max(amount, need.get(name, 0.0))
+        return need
 
     def report(self, result: StudyResult, tracker: MLflowTracker) -> None:
         """Print and log what came out, and say what to do next."""
@@ -253,41 +268,17 @@ class _Run:
         self.console.print(Text(line), soft_wrap=True)
 
 
-def sync_study(out: Path, uri: str | None = None) -> int:
-    """Bring to MLflow what a study could not deliver; doing it twice changes nothing.
-
-    Args:
-        out: the study's folder.
-        uri: address of MLflow; None: the study's.
-
-    Returns:
-        Number of operations delivered.
-
-    Raises:
-        UserError: the folder is no study's, a process runs it, or MLflow does not answer.
-    """
-    out = _study_folder(out)
-    with only_process(out):
-        return replay_spool(uri or load_study(out / STUDY_FILE).tracking.uri, out / TRACKING_FOLDER)
-
-
-def _study_folder(out: Path) -> Path:
-    out = Path(out).absolute()
-    if not (out / STUDY_FILE).is_file():
-        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
-    return out
-
-
-def _trainable_and_space(
+def _trainable_and_fixed(
     study: Study, trainable: type[tune.Trainable] | None
-) -> tuple[type[tune.Trainable], Any]:
+) -> tuple[type[tune.Trainable], dict[str, Any], MakeEnvConfig]:
+    """What runs the trials, what is the same in all of their configs, and what their environments need."""
     if trainable is not None:
-        values = {"task": study.task, "preset": study.preset, "total_steps": study.steps}
-        return trainable, {**values, **study.search_space()}
+        return trainable, {"preset": study.preset}, lambda task: {"task": task}
     from tdmpc_ray.rllib import TDMPC2
 
     try:
-        algorithm_config(study).validate()
+        for point in study.points():
+            algorithm_config(study, point).validate()
     except ValueError as error:
         raise UserError(f"RLlib refuses this study: {reason(error)}") from None
-    return TDMPC2, param_space(study)
+    return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)

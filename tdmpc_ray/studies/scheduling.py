@@ -37,13 +37,13 @@ def make_scheduler(study: Study) -> TrialScheduler:
     if said.method == "asha":
         return Asha(
             time_attr=STEPS,
-            max_t=study.steps,
+            max_t=study.most_steps,
             grace_period=study.grace_steps,
             reduction_factor=said.reduction,
             **judged,
         )
     if said.method == "hyperband":
-        return HyperBand(study.steps, study.grace_steps, reduction_factor=said.reduction, **judged)
+        return HyperBand(study.most_steps, study.grace_steps, reduction_factor=said.reduction, **judged)
     if not said.is_population:
         return Scheduler()
     population: dict[str, Any] = {

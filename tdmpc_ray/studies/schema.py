@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, SECTIONS
+from tdmpc_ray.studies.points import RESOURCE_KEYS
 from tdmpc_ray.studies.sections import SCHEDULERS, SEARCHES
 from tdmpc_ray.studies.spec import Study
 
@@ -18,14 +19,17 @@ def study_schema() -> dict[str, Any]:
     parts, properties = schema["$defs"], schema["properties"]
     properties["set"] |= {"properties": {key: {} for key in settings}, "additionalProperties": False}
     properties["space"] |= {
-        "properties": {key: {"$ref": "#/$defs/Draw"} for key in settings},
+        "properties": {key: {"$ref": "#/$defs/Draw"} for key in (*settings, *RESOURCE_KEYS)},
         "additionalProperties": False,
     }
     parts["Draw"] |= {"minProperties": 1, "maxProperties": 1}
     sizes = sorted(MODEL_SIZES, key=list(MODEL_SIZES).index)
     properties["model_sizes"]["items"] = {"enum": [*sizes, *(int(s) for s in sizes if s.isdigit())]}
     properties["preset"]["enum"] = list(PRESETS)
-    properties["task"] = {**properties["task"], "type": ["string", "array"], "items": {"type": "string"}}
+    one = {"type": ["string", "array"], "items": {"type": "string"}}
+    properties["task"] = {"description": properties["task"]["description"], **one}
+    properties["tasks"] |= {"items": one}
+    schema["oneOf"] = [{"required": ["task"]}, {"required": ["tasks"]}]
     for key, part, names in (("search", "Search", SEARCHES), ("scheduler", "Scheduling", SCHEDULERS)):
         parts[part]["properties"]["method"]["enum"] = list(names)
         properties[key] = {"anyOf": [{"$ref": f"#/$defs/{part}"}, {"enum": list(names)}]}

@@ -18,6 +18,10 @@ def check_search(study: Study) -> None:
         ValueError: says which, and what to do.
     """
     _check_searcher(study)
+    if study.scheduler.method != "none" and len(study.task_names) > 1:
+        raise ValueError(
+            f"scheduler: {study.scheduler.method} would compare returns of different tasks: give one task"
+        )
     if study.scheduler.stops_trials:
         _check_grace(study)
     if study.scheduler.is_population:
@@ -50,9 +54,9 @@ def _check_grace(study: Study) -> None:
             f"scheduler.grace_steps: {grace:,} steps come before the first evaluation (evaluation.every: "
             f"{first:,}): nothing could be compared"
         )
-    if grace >= study.steps:
+    if grace >= study.most_steps:
         raise ValueError(
-            f"scheduler: trials of {study.steps:,} steps would never be stopped before their end: lower "
+            f"scheduler: trials of {study.most_steps:,} steps would never be stopped before their end: lower "
             "scheduler.grace_steps or evaluation.every"
         )
 

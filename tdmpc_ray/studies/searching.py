@@ -18,6 +18,7 @@ from ray.tune.search import SEARCH_ALG_IMPORT, ConcurrencyLimiter, Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.configure import MakeEnvConfig, at_point
 from tdmpc_ray.studies.sections import SEARCHERS
 from tdmpc_ray.studies.spec import Study
 
@@ -25,8 +26,12 @@ from tdmpc_ray.studies.spec import Study
 _SEED_NAMES = {"optuna": "seed", "hyperopt": "random_state_seed", "bayesopt": "random_state"}
 
 
-def make_search(study: Study) -> Any:
+def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
     """Tune's search algorithm for a study.
+
+    Args:
+        study: what to search.
+        env_config: a task to what its environments are built from.
 
     Raises:
         UserError: the searcher is not installed, or refuses its options.
@@ -56,7 +61,8 @@ def make_search(study: Study) -> Any:
             raise UserError(f"search: {method} refuses this study: {reason(error)}") from None
         return searcher
 
-    search = SearchPerGroup(study.groups(), study.seeds, study.num_samples, metric, make)
+    groups = [at_point(point, env_config) for point in study.points()]
+    search = SearchPerGroup(groups, study.seeds, study.num_samples, metric, make)
     limit = study.resources.max_concurrent_trials
     return ConcurrencyLimiter(search, max_concurrent=limit) if limit else search
 
@@ -72,7 +78,7 @@ class _Suggestion:
 
 @dataclass
 class _Group:
-    """A model size and grid point, with a search of its own: what is best may differ between them."""
+    """A point of the study, with a search of its own: what is best may differ between them."""
 
     fixed: dict[str, Any]
     searcher: Searcher
@@ -81,10 +87,10 @@ class _Group:
 
 
 class SearchPerGroup(Searcher):
-    """A searcher for each model size and grid point; it is told the mean score over the seeds.
+    """A searcher for each point of the study; it is told the mean score over the seeds.
 
     Args:
-        groups: `model_size` and `agent_overrides` that all trials of a group share.
+        groups: entries of the config that all trials of a point share, `agent_overrides` among them.
         seeds: every suggestion is tried with each.
         num_samples: suggestions per group.
         metric: key of the score in a trial's results.

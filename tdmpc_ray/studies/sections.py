@@ -194,3 +194,9 @@ class Tracking(Section):
         description=f"none: MLFLOW_TRACKING_URI of the environment, or {DEFAULT_URI}",
     )
     experiment: str = Field(default="tdmpc-ray", min_length=1)
+    system_metrics: bool = Field(
+        default=False, description="log processors, memory, GPUs and energy of each trial's node (system/...)"
+    )
+    required: bool = Field(
+        default=True, description="false: begin where MLflow does not answer, too; `sync` brings it the rest"
+    )

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.studies.points import RESOURCES, Point
 from tdmpc_ray.studies.sections import Resources
 from tdmpc_ray.studies.spec import Study
-from tdmpc_ray.studies.speeds import Sizes, Speeds
+from tdmpc_ray.studies.speeds import Measured, Sizes
 
 _NEAR = 1.02  # fewer runners are better where more would save less than this
 
@@ -30,19 +29,18 @@ class Trial:
     """One trial of a study: what its parts take, in seconds.
 
     Attributes:
-        model_size: its name.
+        point: what it tries.
         num_params: trainable parameters.
         plan_s: of one decision for one environment.
         step_s: of a step of a runner's whole vector.
         update_s: of one gradient update.
         plan_flops, update_flops: floating-point operations of one decision and of one update.
         ratio: updates per agent step.
-        steps, seed_steps: agent steps in all, and those before the first update.
+        seed_steps: agent steps before the first update.
         evaluation_s: that training waits for evaluations, in all.
-        resources: as in the study file.
     """
 
-    model_size: str
+    point: Point
     num_params: int
     plan_s: float
     step_s: float
@@ -50,10 +48,18 @@ class Trial:
     plan_flops: int
     update_flops: int
     ratio: float
-    steps: int
     seed_steps: int
     evaluation_s: float
-    resources: Resources
+
+    @property
+    def resources(self) -> Resources:
+        """What it gets."""
+        return self.point.resources
+
+    @property
+    def steps(self) -> int:
+        """Agent steps in all."""
+        return self.point.steps
 
     @property
     def sampling(self) -> float:
@@ -116,23 +122,22 @@ def _costs(agent: AgentConfig, sizes: Sizes) -> tuple[int, int, int]:
     return model.num_params(), planning, learning
 
 
-def predict(
-    study: Study, model_size: str, speeds: Speeds, sizes: Sizes, settings: Mapping[str, Any] | None = None
-) -> Trial:
-    """Of a trial with this model size and these settings; None: the study's fixed ones."""
+def predict(study: Study, point: Point, measured: Measured) -> Trial:
+    """Of a trial at a point of its study."""
     from tdmpc_ray.envs import task_info
 
-    info, resources, evaluation = task_info(study.task), study.resources, study.evaluation
-    agent = agent_config(model_size, study.preset, study.settings() if settings is None else settings)
+    info, resources, evaluation = task_info(point.task), point.resources, study.evaluation
+    speeds, sizes = measured[point.task]
+    agent = agent_config(point.model_size, study.preset, point.settings)
     num_params, flops, learning = _costs(agent, sizes)
     num_envs = resources.num_envs_per_env_runner
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner
     plan_s = speeds.seconds(num_envs * flops, cpus, gpus) / num_envs
     alone_s = speeds.env_s + speeds.seconds(flops, 1, 0)  # evaluation by the main process
     learners = max(resources.num_learners, 1)
-    episodes = evaluation.episodes * max(len(info.tasks), 1) * math.ceil(study.steps / evaluation.every)
+    episodes = evaluation.episodes * max(len(info.tasks), 1) * math.ceil(point.steps / evaluation.every)
     return Trial(
-        model_size=model_size,
+        point=point,
         num_params=num_params,
         plan_s=plan_s,
         step_s=num_envs * (plan_s + speeds.env_s + speeds.loop_env_s) + speeds.loop_s,
@@ -144,10 +149,8 @@ def predict(
         plan_flops=flops,
         update_flops=learning,
         ratio=agent.data.utd_ratio,
-        steps=study.steps,
         seed_steps=agent.data.num_seed_steps(info.episode_length),
         evaluation_s=0.0 if evaluation.runners else episodes * info.episode_length * alone_s,
-        resources=resources,
     )
 
 
@@ -156,53 +159,55 @@ class Forecast:
     """A study on a cluster.
 
     Attributes:
-        resources: that each trial gets.
-        trials: one for each model size, with the fixed settings.
-        points: one for each model size and point of the grids.
+        trials: one for each point of the study.
         at_once: trials that run at the same time; 0: the cluster cannot hold one.
         hours: of the study; infinite where no trial fits.
     """
 
-    resources: Resources
     trials: tuple[Trial, ...]
-    points: tuple[Trial, ...]
     at_once: int
     hours: float
 
+    @property
+    def runners(self) -> str:
+        """Env runners per trial, `2` or `1 to 8`."""
+        numbers = {trial.resources.num_env_runners for trial in self.trials}
+        return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
-def forecast(study: Study, speeds: Speeds, sizes: Sizes, cpus: float, gpus: float) -> Forecast:
+
+def forecast(study: Study, measured: Measured, cpus: float, gpus: float) -> Forecast:
     """Predict a study as its file says.
 
     Args:
-        sizes: of the task.
+        study: its trials count as if each took what the largest does.
+        measured: of its tasks.
         cpus, gpus: of the cluster.
     """
-    trials = tuple(predict(study, size, speeds, sizes) for size in study.model_sizes)
-    points = tuple(
-        predict(study, group["model_size"], speeds, sizes, group["agent_overrides"])
-        for group in study.groups()
-    )
-    need_cpus, need_gpus = needs(study.resources, study.evaluation.runners)
-    fits = [math.floor(has / need) for has, need in ((cpus, need_cpus), (gpus, need_gpus)) if need]
+    trials = tuple(predict(study, point, measured) for point in study.points())
+    each = [needs(trial.resources, study.evaluation.runners) for trial in trials]
+    need = (max(cpus for cpus, _ in each), max(gpus for _, gpus in each))
+    fits = [math.floor(has / most) for has, most in zip((cpus, gpus), need, strict=True) if most]
     limits = [*fits, study.trials(), study.resources.max_concurrent_trials or study.trials()]
     at_once = min(limits)
     # The longest first, each where a place is free; what Tune does is no better.
-    per_point = study.trials() // len(points)
+    per_point = study.trials() // len(trials)
     places = [0.0] * at_once
-    for trial in sorted(points, key=lambda t: -t.hours):
+    for trial in sorted(trials, key=lambda t: -t.hours):
         for _ in range(per_point):
             if places:
                 heapq.heapreplace(places, places[0] + trial.hours)
-    return Forecast(study.resources, trials, points, at_once, max(places, default=math.inf))
+    return Forecast(trials, at_once, max(places, default=math.inf))
 
 
-def best(study: Study, speeds: Speeds, sizes: Sizes, cpus: float, gpus: float) -> Forecast:
+def best(study: Study, measured: Measured, cpus: float, gpus: float) -> Forecast:
     """The same study with the number of env runners under which it ends first; of equals, the fewest."""
-    found = forecast(study, speeds, sizes, cpus, gpus)
+    found = forecast(study, measured, cpus, gpus)
+    if f"{RESOURCES}num_env_runners" in study.space:  # the study itself compares them
+        return found
     most = max(trial.balance for trial in found.trials)
     for runners in range(1, int(min(most, cpus)) + 1):
         resources = study.resources.model_copy(update={"num_env_runners": runners})
-        other = forecast(study.model_copy(update={"resources": resources}), speeds, sizes, cpus, gpus)
+        other = forecast(study.model_copy(update={"resources": resources}), measured, cpus, gpus)
         if other.hours * _NEAR < found.hours:
             found = other
     return found

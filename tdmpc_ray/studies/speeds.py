@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ GPU_TFLOPS, GPU_FLOOR_MS = 23.0, 5.0
 _MEASURE_S = 1.0
 
 Sizes = tuple[Sequence[int], int]  # shape of the observations, number of the action's dimensions
+Measured = Mapping[str, tuple["Speeds", Sizes]]  # by task
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,23 @@ def measure_speeds(
     core_gflops: float | None = None,
     gpu_tflops: float | None = None,
     gpu_floor_ms: float | None = None,
-) -> tuple[Speeds, Sizes]:
-    """What is not given is measured on this machine; of GPUs it is taken from docs/scaling.md."""
-    sizes, env_s = known_sizes(study.task, study.obs), (env_ms or 0.0) / 1e3
-    if env_ms is None or sizes is None:
-        measured_s, sizes = measure_env(study.task, study.obs)
-        env_s = measured_s if env_ms is None else env_s
-    speeds = Speeds(
-        env_s=env_s,
-        core_flops=measure_core() if core_gflops is None else core_gflops * 1e9,
-        gpu_flops=1e12 * (gpu_tflops or GPU_TFLOPS),
-        gpu_floor_s=1e-3 * (GPU_FLOOR_MS if gpu_floor_ms is None else gpu_floor_ms),
-    )
-    return speeds, sizes
+) -> Measured:
+    """For each of its tasks, what is not given is measured on this machine; of GPUs, see docs/scaling.md."""
+    core_flops = measure_core() if core_gflops is None else core_gflops * 1e9
+    measured = {}
+    for task in study.task_names:
+        sizes, env_s = known_sizes(task, study.obs), (env_ms or 0.0) / 1e3
+        if env_ms is None or sizes is None:
+            measured_s, sizes = measure_env(task, study.obs)
+            env_s = measured_s if env_ms is None else env_s
+        speeds = Speeds(
+            env_s=env_s,
+            core_flops=core_flops,
+            gpu_flops=1e12 * (gpu_tflops or GPU_TFLOPS),
+            gpu_floor_s=1e-3 * (GPU_FLOOR_MS if gpu_floor_ms is None else gpu_floor_ms),
+        )
+        measured[task] = speeds, sizes
+    return measured
 
 
 def known_sizes(task: str, obs: str) -> Sizes | None:

@@ -50,6 +50,18 @@ def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
     return files
 
 
+def existing(out: Path) -> Path:
+    """The absolute path of a study's folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    out = Path(out).absolute()
+    if not (out / STUDY_FILE).is_file():
+        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
+    return out
+
+
 @contextlib.contextmanager
 def only_process(out: Path) -> Iterator[None]:
     """Keep a second process away from a study's folder; the system lets go of it when this one dies."""

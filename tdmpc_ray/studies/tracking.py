@@ -55,7 +55,6 @@ class MLflowTracker(tune.Callback):
         tags: tags of the study's run and of every trial's.
         artifacts: files to attach to the study's run at its start.
         expected_trials: how many the study has; Tune may not have created all of them when it is stopped.
-        total_steps: agent steps of a trial that no scheduler stops early.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
     """
 
@@ -71,7 +70,6 @@ class MLflowTracker(tune.Callback):
         tags: Mapping[str, str] | None = None,
         artifacts: Iterable[Path] = (),
         expected_trials: int = 0,
-        total_steps: int = 0,
         shutdown_s: float = 30.0,
     ) -> None:
         self._uri = absolute_uri(uri)
@@ -83,7 +81,6 @@ class MLflowTracker(tune.Callback):
         self._tags = clean_tags(tags or {})
         self._artifacts = [Path(path) for path in artifacts]
         self._expected_trials = expected_trials
-        self._total_steps = total_steps
         self._shutdown_s = shutdown_s
         self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
         self._trials: dict[str, TrialRecord] = {}
@@ -232,8 +229,8 @@ class MLflowTracker(tune.Callback):
         if record.final_return is not None:
             final = {FINAL_RETURN: record.final_return}
             self._put(run_ops.metrics(key, final, step=record.env_steps, time=now_ms()))
-        if status == "FINISHED" and record.env_steps < self._total_steps:
-            at = f"at {record.env_steps:,} of {self._total_steps:,} steps"
+        if status == "FINISHED" and record.env_steps < (total := trial.config.get("total_steps", 0)):
+            at = f"at {record.env_steps:,} of {total:,} steps"
             self._put(run_ops.tags(key, {STOPPED_EARLY: at}))
         self._put(run_ops.status(key, status, time=now_ms()))
 

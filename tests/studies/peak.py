@@ -20,7 +20,9 @@ class Peak(tune.Trainable):
         self.env_steps += 1000
         self.score += 10 - abs(math.log(self.config["agent_overrides"]["update.lr"] / 3e-4))
         report = {"eval/return": self.score, "summary/params_total": 1e5}
-        return {"env_steps": self.env_steps, "latest": {"eval/return": self.score}, "report": report}
+        done = self.env_steps >= self.config["total_steps"]
+        latest = {"eval/return": self.score}
+        return {"env_steps": self.env_steps, "latest": latest, "report": report, "done": done}
 
     def save_checkpoint(self, folder: str) -> None:
         (Path(folder) / "peak.json").write_text(json.dumps([self.env_steps, self.score]))

@@ -41,7 +41,8 @@ class Stub(tune.Trainable):
         }
         if self.env_steps % 500 == 0:
             report["eval/return"] = self.env_steps / 10
-        return {"env_steps": self.env_steps, "report": report}
+        done = self.env_steps >= self.config["total_steps"]
+        return {"env_steps": self.env_steps, "report": report, "done": done}
 
     def save_checkpoint(self, folder: str) -> None:
         (Path(folder) / "stub.json").write_text(json.dumps([self.env_steps, self.starts]))

@@ -29,7 +29,7 @@ def study(**changes: Any) -> Study:
 
 def said(study: Study, *nodes: dict[str, float]) -> str:
     room = Capacity("the cluster", nodes)
-    found = forecast(study, SPEEDS, ((24,), 6), room.total("CPU"), room.total("GPU"))
+    found = forecast(study, {"walker-walk": (SPEEDS, ((24,), 6))}, room.total("CPU"), room.total("GPU"))
     return verdict(found, trial_bundles(study), room, study.trials())
 
 

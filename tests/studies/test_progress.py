@@ -30,14 +30,17 @@ def pipe() -> Console:
 
 
 def params(config: dict[str, Any]) -> dict[str, Any]:
-    return {"model_size": config["size"], "seed": config["seed"], "task": "toy", "preset": "light"}
+    return {"model_size": config["size"], "seed": config["seed"]}
 
 
 def test_a_row_shows_returns_steps_speed_and_time_left(drive: Any) -> None:
     console = terminal()
-    progress = ProgressTable(10_000, trial_params=params, console=console)
+    progress = ProgressTable(trial_params=params, console=console)
     calls = drive(progress)
-    first, second = drive.trial("a", size="1", seed=0), drive.trial("b", size="5", seed=1)
+    first, second = (
+        drive.trial("a", size="1", seed=0, total_steps=10_000),
+        drive.trial("b", size="5", seed=1, total_steps=10_000),
+    )
     calls.trials += [first, second]
     calls.start(first)
     calls.result(first, 1000, seconds=20.0, train__return=30.0)
@@ -69,11 +72,11 @@ def test_a_row_shows_returns_steps_speed_and_time_left(drive: Any) -> None:
 
 def test_statuses_at_the_end(drive: Any) -> None:
     console = terminal()
-    progress = ProgressTable(100, trial_params=params, console=console)
+    progress = ProgressTable(trial_params=params, console=console)
     progress.setup(total_num_samples=3)
     calls = drive(progress)
     for seed, name in enumerate("abc"):
-        calls.start(drive.trial(name, size="1", seed=seed))
+        calls.start(drive.trial(name, size="1", seed=seed, total_steps=100))
     calls.complete(calls.trials[0])
     calls.error(calls.trials[1])
     calls.end()
@@ -84,7 +87,7 @@ def test_statuses_at_the_end(drive: Any) -> None:
 @pytest.mark.parametrize("ending", ["end", "close"])
 def test_the_terminal_gets_its_cursor_back(drive: Any, ending: str) -> None:
     console = terminal()
-    progress = ProgressTable(100, console=console)
+    progress = ProgressTable(console=console)
     progress.setup()
     calls = drive(progress)
     calls.start(drive.trial("a"))
@@ -97,7 +100,7 @@ def test_the_terminal_gets_its_cursor_back(drive: Any, ending: str) -> None:
 
 def test_many_trials_fit_on_the_screen(drive: Any) -> None:
     console = terminal(height=12)
-    progress = ProgressTable(100, trial_params=params, console=console)
+    progress = ProgressTable(trial_params=params, console=console)
     progress.setup(total_num_samples=200)
     progress.close()
     calls = drive(progress)
@@ -114,10 +117,10 @@ def test_many_trials_fit_on_the_screen(drive: Any) -> None:
 
 
 def test_without_a_terminal_lines_are_sparse(drive: Any, pipe: Console) -> None:
-    progress = ProgressTable(1000, trial_params=params, console=pipe)
+    progress = ProgressTable(trial_params=params, console=pipe)
     progress.setup()
     calls = drive(progress)
-    trial = drive.trial("a", size="1", seed=0)
+    trial = drive.trial("a", size="1", seed=0, total_steps=1000)
     calls.start(trial)
     for step in range(10, 510, 10):
         calls.result(trial, step, seconds=step / 10, train__return=5.0)
@@ -132,9 +135,9 @@ def test_without_a_terminal_lines_are_sparse(drive: Any, pipe: Console) -> None:
 
 
 def test_lines_come_at_intervals(drive: Any, pipe: Console) -> None:
-    progress = ProgressTable(1000, trial_params=params, console=pipe, interval_s=0.0)
+    progress = ProgressTable(trial_params=params, console=pipe, interval_s=0.0)
     calls = drive(progress)
-    trial = drive.trial("a", size="1", seed=0)
+    trial = drive.trial("a", size="1", seed=0, total_steps=1000)
     calls.start(trial)
     for step in (10, 20, 30):
         calls.result(trial, step)
@@ -142,9 +145,9 @@ def test_lines_come_at_intervals(drive: Any, pipe: Console) -> None:
 
 
 def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) -> None:
-    progress = ProgressTable(1000, trial_params=params, console=pipe, interval_s=0.0)
+    progress = ProgressTable(trial_params=params, console=pipe, interval_s=0.0)
     calls = drive(progress)
-    trial = drive.trial("a", size="1", seed=0)
+    trial = drive.trial("a", size="1", seed=0, total_steps=1000)
     calls.start(trial)
     calls.result(trial, 500, updates_owed=500)
     assert "500 updates to go" in shown(progress, pipe)
@@ -156,18 +159,21 @@ def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) 
 
 
 def test_the_time_left_does_not_count_catching_up() -> None:
-    row = TrialRow("x", status="running")
+    row = TrialRow("x", 1000, status="running")
     for seconds, steps, owed in [(1, 500, 500), (900, 500, 1), (1000, 500, 0)]:
         row.update({"env_steps": steps, "time_total_s": float(seconds), "updates_owed": owed})
-        assert row.seconds_left(1000) is None
+        assert row.seconds_left is None
     row.update({"env_steps": 600, "time_total_s": 1010.0, "updates_owed": 0})
-    assert row.seconds_left(1000) == pytest.approx(40.0)
+    assert row.seconds_left == pytest.approx(40.0)
 
 
 def test_it_survives_a_restore(drive: Any) -> None:
-    progress = ProgressTable(1000, trial_params=params, console=terminal())
+    progress = ProgressTable(trial_params=params, console=terminal())
     calls = drive(progress)
-    done, killed = drive.trial("a", size="1", seed=0), drive.trial("b", size="1", seed=1)
+    done, killed = (
+        drive.trial("a", size="1", seed=0, total_steps=1000),
+        drive.trial("b", size="1", seed=1, total_steps=1000),
+    )
     for trial in (done, killed):
         calls.start(trial)
         calls.result(trial, 500, eval__return=9.0)
@@ -184,7 +190,7 @@ def test_it_survives_a_restore(drive: Any) -> None:
 
 
 def test_speed_follows_recent_results_and_rewinds() -> None:
-    row = TrialRow("x", status="running")
+    row = TrialRow("x", 1000, status="running")
     for second in range(100):
         row.update({"env_steps": 100 * second, "time_total_s": float(second)})
     for second in range(30):
@@ -192,12 +198,12 @@ def test_speed_follows_recent_results_and_rewinds() -> None:
     assert row.steps_per_s == pytest.approx(10.0)
     row.update({"env_steps": 50, "time_total_s": 200.0})  # PBT goes on from another trial's checkpoint
     assert row.steps_per_s is None
-    assert row.seconds_left(1000) is None
+    assert row.seconds_left is None
 
 
 def test_trials_without_parameters_bear_tunes_name(drive: Any) -> None:
     console = terminal()
-    progress = ProgressTable(10, console=console)
+    progress = ProgressTable(console=console)
 
     class Trial(SimpleNamespace):
         def __str__(self) -> str:
@@ -208,7 +214,7 @@ def test_trials_without_parameters_bear_tunes_name(drive: Any) -> None:
 
 
 def test_what_a_trial_has_to_say_is_printed(drive: Any, pipe: Console) -> None:
-    progress = ProgressTable(100, trial_params=dict, console=pipe)
+    progress = ProgressTable(trial_params=dict, console=pipe)
     calls = drive(progress)
     trial = drive.trial("a", seed=3)
     calls.start(trial)

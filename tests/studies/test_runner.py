@@ -22,7 +22,7 @@ from runner_stub import Stub
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies import runner
-from tdmpc_ray.studies.baseline import random_baseline
+from tdmpc_ray.studies.baseline import random_baselines
 from tdmpc_ray.studies.load import make_study
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.outcome import mlflow_command, program
@@ -191,8 +191,8 @@ def test_a_trial_fails_where_the_study_has_a_ray_of_its_own(store: str, tmp_path
 
 def test_the_random_policy_is_logged_again_after_an_early_kill(tmp_path: Path) -> None:
     said: list[str] = []
-    first = random_baseline("gym:Pendulum-v1", tmp_path, said.append)
-    assert random_baseline("gym:Pendulum-v1", tmp_path, said.append) == first
+    first = random_baselines(["gym:Pendulum-v1"], tmp_path, said.append)
+    assert random_baselines(["gym:Pendulum-v1"], tmp_path, said.append) == first
     assert len(said) == 1
 
 

@@ -173,7 +173,7 @@ def test_hyperband_halves(local_ray: None, tmp_path: Path, store: str) -> None:
 
 
 def test_optuna_learns_where_the_best_rate_is() -> None:
-    search = make_search(study(search="optuna", num_samples=40))
+    search = make_search(study(search="optuna", num_samples=40), lambda task: {"task": task})
     rates = []
     for number in range(40):
         rate = search.suggest(f"t{number}")["agent_overrides"]["update.lr"]
@@ -239,9 +239,9 @@ def test_what_does_not_go_together_is_one_line(changes: dict[str, Any], said: st
 
 def test_a_missing_searcher_and_a_wrong_option_are_one_line() -> None:
     with pytest.raises(UserError, match="search: hebo is not installed: pip install HEBO"):
-        make_search(study(search="hebo"))
+        make_search(study(search="hebo"), lambda task: {"task": task})
     with pytest.raises(UserError, match=r"search: optuna refuses this study: .*'nope'"):
-        make_search(study(search={"method": "optuna", "options": {"nope": 1}}))
+        make_search(study(search={"method": "optuna", "options": {"nope": 1}}), lambda task: {"task": task})
 
 
 def test_scores_follow_the_task() -> None:

@@ -11,12 +11,13 @@ from dataflow_simulation import simulate
 from tdmpc_ray import cli
 from tdmpc_ray.studies.configure import algorithm_config
 from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.sizing import best, forecast, is_asynchronous, needs, predict
+from tdmpc_ray.studies.sizing import Trial, best, forecast, is_asynchronous, needs, predict
 from tdmpc_ray.studies.spec import Study
 from tdmpc_ray.studies.speeds import Speeds
 
 SIZES = ((24,), 6)
 SPEEDS = Speeds(env_s=1e-3, core_flops=100e9, gpu_flops=20e12, gpu_floor_s=5e-3)
+MACHINE = {"walker-walk": (SPEEDS, SIZES)}
 
 # docs/scaling.md: rates on two cores with environments that sleep for 20 ms, 0.05 updates of 6.6 ms per step.
 MEASURED = {1: 43.8, 2: 88.5, 4: 181.0, 8: 352.4, 16: 610.1, 32: 749.9}
@@ -27,12 +28,16 @@ def study(size: str = "1", **resources: Any) -> Study:
     return make_study({**values, "resources": resources})
 
 
+def predicted(study: Study) -> Trial:
+    return predict(study, study.points()[0], MACHINE)
+
+
 @pytest.mark.parametrize("size", ["tiny", "1", "5"])
 @pytest.mark.parametrize(("runners", "envs"), [(1, 1), (4, 1), (24, 1), (4, 8)])
 @pytest.mark.parametrize("gpus", [0.0, 0.25])
 def test_the_slower_stream_sets_the_rate(size: str, runners: int, envs: int, gpus: float) -> None:
     resources = {"num_env_runners": runners, "num_envs_per_env_runner": envs, "gpus_per_env_runner": gpus}
-    trial = predict(study(size, gpus_per_learner=0.5, **resources), size, SPEEDS, SIZES)
+    trial = predicted(study(size, gpus_per_learner=0.5, **resources))
     simulated, updates = simulate(
         runners=runners,
         envs=envs,
@@ -59,16 +64,16 @@ def test_the_simulation_gives_the_measured_rates() -> None:
 
 
 def test_in_turns_the_times_add_up() -> None:
-    alone = predict(study(), "1", SPEEDS, SIZES)
+    alone = predicted(study())
     assert alone.rate == pytest.approx(1 / (alone.step_s + alone.update_s))
-    beside = predict(study(num_env_runners=1), "1", SPEEDS, SIZES)
+    beside = predicted(study(num_env_runners=1))
     assert beside.rate == pytest.approx(min(beside.sampling, beside.learning))
 
 
 def test_hours_and_trials_at_once() -> None:
-    one = forecast(study(num_env_runners=3), SPEEDS, SIZES, cpus=4, gpus=0)
-    two = forecast(study(num_env_runners=3), SPEEDS, SIZES, cpus=11, gpus=0)
-    three = forecast(study(num_env_runners=3), SPEEDS, SIZES, cpus=12, gpus=0)
+    one = forecast(study(num_env_runners=3), MACHINE, cpus=4, gpus=0)
+    two = forecast(study(num_env_runners=3), MACHINE, cpus=11, gpus=0)
+    three = forecast(study(num_env_runners=3), MACHINE, cpus=12, gpus=0)
     (trial,) = one.trials
     assert (one.at_once, two.at_once, three.at_once) == (1, 2, 3)
     assert one.hours == pytest.approx(3 * trial.hours)
@@ -77,17 +82,17 @@ def test_hours_and_trials_at_once() -> None:
     seconds = trial.hours * 3600
     learning = 99_000 / trial.rate + 1000 * trial.update_s
     assert seconds > learning + trial.evaluation_s > 0.9 * seconds
-    nothing = forecast(study(num_env_runners=3, gpus_per_learner=1), SPEEDS, SIZES, cpus=4, gpus=0)
+    nothing = forecast(study(num_env_runners=3, gpus_per_learner=1), MACHINE, cpus=4, gpus=0)
     assert (nothing.at_once, nothing.hours) == (0, float("inf"))
 
 
 def test_as_many_runners_as_balance_the_learner() -> None:
     written = study(num_env_runners=1, gpus_per_learner=1)
-    found = best(written, SPEEDS, SIZES, cpus=1000, gpus=3)
-    assert 0.9 < found.resources.num_env_runners / found.trials[0].balance <= 1
-    few = best(written, SPEEDS, SIZES, cpus=15, gpus=3)
-    assert few.resources.num_env_runners == 4  # three trials at once, with five CPUs each
-    assert found.hours < few.hours < forecast(written, SPEEDS, SIZES, cpus=15, gpus=3).hours
+    found = best(written, MACHINE, cpus=1000, gpus=3)
+    assert 0.9 < found.trials[0].resources.num_env_runners / found.trials[0].balance <= 1
+    few = best(written, MACHINE, cpus=15, gpus=3)
+    assert few.trials[0].resources.num_env_runners == 4  # three trials at once, with five CPUs each
+    assert found.hours < few.hours < forecast(written, MACHINE, cpus=15, gpus=3).hours
 
 
 @pytest.mark.parametrize(

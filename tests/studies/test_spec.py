@@ -10,8 +10,10 @@ import yaml
 from ray.tune.search.variant_generator import generate_variants
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.configure import algorithm_config, param_space
+from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.studies.configure import algorithm_config, env_configs, search_space
 from tdmpc_ray.studies.load import load_study, make_study
+from tdmpc_ray.studies.outcome import label_params
 from tdmpc_ray.studies.spec import Study
 
 STUDY = """
@@ -43,7 +45,7 @@ def test_a_study_file_becomes_trials(tmp_path: Path) -> None:
     study = load_study(file)
     assert study.trials() == 2 * 3 * 3 * 2
     assert study.settings() == {"planner.num_samples": 64, "update.tau": 0.001}
-    space = study.search_space()
+    space = search_space(study, env_configs(study))
     variants = [spec for _, spec in generate_variants(space)]
     assert len(variants) == 2 * 3 * 3
     keys = {(v["model_size"], v["seed"], v["agent_overrides"]["planner.horizon"]) for v in variants}
@@ -70,6 +72,40 @@ def test_a_list_of_tasks_is_one_set() -> None:
     study = make_study({"name": "q", "task": ["walker-walk", "ball_in_cup-catch"], "steps": 10})
     assert study.task == "walker-walk+cup-catch"
     assert algorithm_config(study).info.tasks == ("walker-walk", "cup-catch")
+
+
+def test_each_task_and_each_resource_has_trials_of_its_own() -> None:
+    study = make_study(
+        {
+            "name": "q",
+            "tasks": [["walker-walk", "cup-catch"], "walker-walk", "mw-reach"],
+            "preset": "light",
+            "model_sizes": ["tiny"],
+            "steps": 1000,
+            "steps_per_task": True,
+            "space": {"resources.num_env_runners": {"grid": [0, "2"]}, "planner.horizon": {"grid": [2, 3]}},
+        }
+    )
+    both = "walker-walk+cup-catch"
+    assert (study.trials(), study.score) == (3 * 2 * 2, "eval/return")
+    assert (study.what, study.most_steps) == ("3 tasks", 2000)
+    space = {**algorithm_config(study).to_dict(), **search_space(study, env_configs(study))}
+    variants = [variant for _, variant in generate_variants(space)]
+    assert len(variants) == study.trials()
+    seen = set()
+    for variant in variants:
+        config = TDMPC2Config().update_from_dict(variant)
+        config.validate()
+        agent = config.agent()
+        assert config.total_steps == (2000 if config.task == both else 1000)
+        assert config.episode_length == (100 if config.task == "mw-reach" else 500)
+        seen.add((config.task, config.num_env_runners, agent.planner.horizon))
+    assert len(seen) == study.trials()
+    assert {label_params(variant, study)["task"] for variant in variants} == {
+        "walker-walk+1",
+        "walker-walk",
+        "mw-reach",
+    }
 
 
 def test_values_reach_the_algorithm() -> None:
@@ -106,9 +142,10 @@ def test_values_reach_the_algorithm() -> None:
     assert config.num_gpus_per_env_runner == 0.25
     assert not config.is_asynchronous
     assert (config.max_env_faults, config.env_step_timeout_s) == (3, 7.5)
-    [variant, _] = [spec for _, spec in generate_variants(param_space(study).to_dict())]
+    space = search_space(study, env_configs(study))
+    [variant, _] = [spec for _, spec in generate_variants(space)]
     assert variant["agent_overrides"]["planner.horizon"] in (2, 3)
-    assert param_space(study).to_dict()["model_size"] == {"grid_search": ["tiny", "1"]}
+    assert space["model_size"] == {"grid_search": ["tiny", "1"]}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +167,30 @@ def test_values_reach_the_algorithm() -> None:
             "space.update.lr: unknown distribution 'logunifrom': did you mean 'loguniform'?",
         ),
         ({"task": "walker-wlk"}, "task: unknown task 'walker-wlk': did you mean 'walker-walk'?"),
-        ({"task": ...}, "'task' is missing"),
+        ({"task": ...}, "give either 'task' or 'tasks', such as task: walker-walk"),
+        ({"tasks": ["walker-run"]}, "give either 'task' or 'tasks', such as task: walker-walk"),
+        ({"task": ..., "tasks": ["walker-run", "walker_run"]}, "tasks: walker-run is there twice"),
+        (
+            {"task": ..., "tasks": ["walker-walk", "walker-rnu"]},
+            "tasks: unknown task 'walker-rnu': did you mean 'walker-run'?",
+        ),
+        (
+            {"task": ..., "tasks": ["walker-walk", "walker-run"], "scheduler": "asha"},
+            "scheduler: asha would compare returns of different tasks: give one task",
+        ),
+        (
+            {"space": {"resources.num_env_runner": {"grid": [1]}}},
+            "space: unknown resource of a trial 'resources.num_env_runner': did you mean "
+            "'resources.num_env_runners'?",
+        ),
+        (
+            {"space": {"resources.num_env_runners": {"randint": [1, 4]}}},
+            "space: resources.num_env_runners: resources are compared, not drawn: give {grid: [...]}",
+        ),
+        (
+            {"space": {"resources.num_env_runners": {"grid": [1, -1]}}, "num_samples": 1},
+            "resources.num_env_runners: must be greater than or equal to 0, not -1",
+        ),
         (
             {"task": "mw-reach", "obs": "rgb"},
             "task 'mw-reach' gives state alone: images are for DMControl's tasks",
@@ -195,8 +255,7 @@ def test_several_problems_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_study(file)
     assert str(caught.value).splitlines() == [
-        f"{file} has 3 problems:",
-        "  'task' is missing",
+        f"{file} has 2 problems:",
         "  steps: must be greater than 0, not 0",
         "  unknown key 'tsk': did you mean 'task'?",
     ]

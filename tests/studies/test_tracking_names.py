@@ -55,5 +55,5 @@ def test_names_that_become_the_same_stay_apart() -> None:
 
 
 def test_trial_label_names_what_differs() -> None:
-    params = {"task": "walker-walk", "preset": "light", "model_size": "5", "seed": 0, "update.lr": 0.00123456}
+    params = {"model_size": "5", "seed": 0, "update.lr": 0.00123456}
     assert trial_label(params) == "size=5 seed=0 update.lr=0.001235"
