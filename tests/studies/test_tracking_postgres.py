@@ -16,7 +16,10 @@ from test_tracking_callback import *  # noqa: F403
 from test_tracking_tune import *  # noqa: F403
 from test_tracking_writer import *  # noqa: F403
 
-pytestmark = pytest.mark.skipif(binaries() is None, reason="needs Debian's postgresql")
+pytestmark = [
+    pytest.mark.usefixtures("local_ray"),
+    pytest.mark.skipif(binaries() is None, reason="needs Debian's postgresql"),
+]
 
 
 @pytest.fixture(scope="module")
