@@ -133,6 +133,7 @@ def test_bad_input_is_one_line_and_status_2(
 ) -> None:
     import ray
 
+    ray.shutdown()  # as in a new process: another test's may be up
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
     assert cli.main(args) == 2

@@ -33,6 +33,7 @@ def ray_session(need: Mapping[str, float], say: Callable[[str], None]) -> Iterat
     import ray
 
     if ray.is_initialized():
+        _warn_if_small(need, say)
         yield
         return
     address = os.environ.get("RAY_ADDRESS")

@@ -23,6 +23,7 @@ from runner_stub import Stub
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies import runner
 from tdmpc_ray.studies.baseline import random_baselines
+from tdmpc_ray.studies.cluster import ray_session
 from tdmpc_ray.studies.load import make_study
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.outcome import mlflow_command, program
@@ -187,6 +188,14 @@ def test_a_trial_fails_where_the_study_has_a_ray_of_its_own(store: str, tmp_path
     driver = Driver(tmp_path, runner_stub.__file__, "run", "out", store)
     assert driver.end() == 1, driver.log.read_text()
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: " in driver.log.read_text()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_ray_that_is_too_small_is_said_to_be() -> None:
+    said: list[str] = []
+    with ray_session({"CPU": 1, "GPU": 99}, said.append):
+        pass
+    assert said == ["note: a trial needs 99 GPU and the cluster has 0 now: trials wait until it grows"]
 
 
 def test_the_random_policy_is_logged_again_after_an_early_kill(tmp_path: Path) -> None:
