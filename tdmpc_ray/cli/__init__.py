@@ -16,6 +16,7 @@ import typer
 from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
+from tdmpc_ray.cli.models import log_models, register
 from tdmpc_ray.cli.planning import plan_cluster, schema
 from tdmpc_ray.cli.results import compare, evaluate, sync
 from tdmpc_ray.cli.training import resume, train, tune
@@ -60,6 +61,8 @@ for command in (
     import_official,
     export_official,
     export,
+    register,
+    log_models,
     envs,
     submit,
     status,

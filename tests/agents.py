@@ -1,0 +1,36 @@
+"""Checkpoints of agents that nobody has trained, for tests of what is done with checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdmpc_ray.envs import make_env, task_info
+from tdmpc_ray.envs.multitask import make_set
+from tdmpc_ray.rllib.checkpoint import MODULE
+from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.manifest import seal
+from tdmpc_ray.rllib.module import TDMPC2RLModule
+
+
+def random_checkpoint(folder: Path, task: str, overrides: Mapping[str, Any], obs: str = "state") -> Path:
+    """A whole checkpoint without a replay; its networks, and so the values that it sees, are random."""
+    config = TDMPC2Config().environment(task, obs=obs).training(model_size="tiny", overrides=overrides)
+    env = make_set(task_info(task), 0) if task_info(task).tasks else make_env(task, obs=obs)
+    torch.manual_seed(0)
+    module = TDMPC2RLModule(
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        model_config=config.model_config,
+    )
+    env.close()
+    # As built, it would value all actions alike.
+    for layers in (module.world_model.reward_head, module.world_model.q_ensemble.layers):
+        torch.nn.init.normal_(layers[-1].weight, std=0.3)  # type: ignore[arg-type]
+    module.grad_updates += 1
+    module.save_to_path(str((folder / MODULE).absolute()))
+    seal(folder)
+    return folder
