@@ -1,4 +1,4 @@
-"""Imports point one way: errors <- core, envs <- rllib <- studies <- cli."""
+"""Imports point one way: errors <- core, envs <- rllib <- studies <- serving <- cli."""
 
 import ast
 import subprocess
@@ -14,7 +14,8 @@ ALLOWED = {
     "envs": {"errors"},
     "rllib": {"errors", "core", "envs"},
     "studies": {"errors", "core", "envs", "rllib"},
-    "cli": {"errors", "core", "envs", "rllib", "studies"},
+    "serving": {"errors", "core", "envs", "rllib", "studies"},
+    "cli": {"errors", "core", "envs", "rllib", "studies", "serving"},
 }
 FOREIGN_TO_CORE = {"ray", "gymnasium", "mlflow", "dm_control", "metaworld"}
 

@@ -16,7 +16,7 @@ import typer
 from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
-from tdmpc_ray.cli.models import log_models, register
+from tdmpc_ray.cli.models import log_models, register, serve
 from tdmpc_ray.cli.planning import plan_cluster, schema
 from tdmpc_ray.cli.results import compare, evaluate, sync
 from tdmpc_ray.cli.training import resume, train, tune
@@ -63,6 +63,7 @@ for command in (
     export,
     register,
     log_models,
+    serve,
     envs,
     submit,
     status,

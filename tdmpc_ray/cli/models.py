@@ -1,4 +1,4 @@
-"""Commands about models in MLflow."""
+"""Commands that put trained agents to use: models in MLflow, and a server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tdmpc_ray.cli.common import MLflowOption, parse_settings
+from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
 
 Uri = Annotated[
     str | None,
@@ -62,3 +65,59 @@ def log_models(
 
     logged = log_best_models(folder, uri=mlflow_uri, timeout_s=3600, say=print)
     print(f"in MLflow: {count(logged, 'model')}")
+
+
+def serve(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a checkpoint."),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0: all of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")] = 8000,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that plan.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of PyTorch, in each of them.")] = 1,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs for each of them.")] = 0,
+    max_batch: Annotated[int, typer.Option(min=1, help="Sessions that are planned for at once.")] = 32,
+    batch_wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch waits to be filled.")] = 2.0,
+    max_sessions: Annotated[int, typer.Option(min=1, help="That each process remembers.")] = 1000,
+    idle_s: Annotated[float, typer.Option(min=1, help="Seconds until a session is forgotten.")] = 600.0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the planner; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the planner's noise.")] = 0,
+    mlflow_uri: MLflowOption = DEFAULT_URI,
+) -> int:
+    """Serve a trained agent by HTTP, on a Ray of its own.
+
+    Each client session has its own plan; sessions that ask at the same time are planned for together.
+    Ctrl-C ends it. TDMPC_RAY_SERVE_TOKEN holds the token that requests must bear; none without it.
+
+    Example: tdmpc-ray serve models:/walker@champion --port 8000
+    """
+    import signal
+
+    from tdmpc_ray.studies.cluster import quiet
+
+    quiet()
+    from tdmpc_ray.serving.run import serve_agent
+
+    signum = serve_agent(
+        source,
+        mlflow_uri=mlflow_uri,
+        host=host,
+        port=port,
+        replicas=replicas,
+        threads=threads,
+        num_gpus=num_gpus,
+        max_batch=max_batch,
+        batch_wait_ms=batch_wait_ms,
+        max_sessions=max_sessions,
+        idle_s=idle_s,
+        settings=parse_settings(set_ or []),
+        seed=seed,
+        say=lambda line: print(line, flush=True),
+    )
+    return 128 + signum if signum == signal.SIGINT else 0

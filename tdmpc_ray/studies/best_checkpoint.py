@@ -44,11 +44,15 @@ class ScoredCheckpoint:
         """Tune's id of the trial, with which its folder's name ends."""
         return None if self.trial is None else self.trial.rpartition("-")[2]
 
+    @property
+    def name(self) -> str:
+        """Of the checkpoint, with its trial's."""
+        return self.path.name if self.trial is None else f"{self.trial}/{self.path.name}"
+
     def __str__(self) -> str:
-        name = self.path.name if self.trial is None else f"{self.trial}/{self.path.name}"
         if self.score is None:
-            return f"{name} (not evaluated)"
-        return f"{name} ({self.metric} {self.score:.4g} at {self.evaluated_at:,} steps)"
+            return f"{self.name} (not evaluated)"
+        return f"{self.name} ({self.metric} {self.score:.4g} at {self.evaluated_at:,} steps)"
 
 
 def best_checkpoint(source: Path) -> ScoredCheckpoint:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import re
 import shlex
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.best_checkpoint import ScoredCheckpoint, best_checkpoint, best_of_trials
-from tdmpc_ray.studies.mlflow_client import check_tracking, connect, default_uri, ensure_experiment, one_line
+from tdmpc_ray.studies.mlflow_client import (
+    check_tracking,
+    connect,
+    default_uri,
+    ensure_experiment,
+    one_line,
+    public_uri,
+)
+from tdmpc_ray.studies.model_files import silent, write_model, write_slim
 from tdmpc_ray.studies.naming import clean_tags
 from tdmpc_ray.studies.outcome import count, program, shown
 from tdmpc_ray.studies.provenance import provenance_tags
@@ -24,14 +31,9 @@ from tdmpc_ray.studies.run_ops import OpSender
 from tdmpc_ray.studies.study_folder import TRACKING_FOLDER
 from tdmpc_ray.studies.study_run import StudyRun, now_ms
 
-if TYPE_CHECKING:
-    from tdmpc_ray.core.saved_agent import AgentDescription
-
-CODE_FILE = Path(__file__).with_name("pyfunc_model.py")
 EXPERIMENT = "tdmpc-ray"  # of models that no study of ours trained
 NETWORKS_TAG = "tdmpc_ray.networks"  # hash of the checkpoint's networks
 _MODEL_NAME = "agent"
-_LINKED = ("tdmpc-ray", "torch", "numpy", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def register(source: Path, name: str, alias: str | None = None, uri: str | None 
     try:
         client = connect(uri)
         model_id, run_id = _ensure_logged(client, uri, chosen, tracked, own_run=name)
-        with _silent():
+        with silent():
             if not client.search_registered_models(f"name = '{name}'"):
                 client.create_registered_model(name)
             # Not models:/ID, which MLflow would look up at its global address.
@@ -148,59 +150,62 @@ def log_best_models(
     return len(logged)
 
 
-def write_slim(checkpoint: Path, folder: Path) -> AgentDescription:
-    """Write a checkpoint's agent into a folder, as `core.saved_agent` reads it.
-
-    Raises:
-        UserError: no checkpoint, or a damaged one.
-    """
-    from tdmpc_ray.core.saved_agent import AgentDescription, write_agent
-    from tdmpc_ray.envs import task_info, task_sizes
-    from tdmpc_ray.rllib.checkpoint import load_module
-
-    module = load_module(checkpoint)
-    model, config = module.world_model, module.model_config
-    task = config["task"]
-    tasks = task_info(task).tasks if task is not None else ()
-    description = AgentDescription(
-        settings=module.agent.to_dict(),
-        obs_shape=model.obs_shape,
-        action_dim=model.action_dim,
-        discount=module.discount,
-        task=task,
-        tasks=tuple(tasks),
-        obs_dims=tuple(task_sizes(name)[0] for name in tasks),
-        action_dims=tuple(config.get("action_dims") or ()),
-        versions={name: importlib.metadata.version(name) for name in ("tdmpc-ray", "torch")},
-    )
-    write_agent(folder, description, model)
-    return description
-
-
-def write_model(checkpoint: Path, path: Path, **identity: Any) -> None:
-    """Write a checkpoint as an MLflow model into a new folder.
+def fetch_agent(source: str, folder: Path, uri: str) -> str:
+    """Write an agent into a new folder, as `core.saved_agent` reads it.
 
     Args:
-        checkpoint: of RLlib.
-        path: the new folder.
-        identity: `run_id` and `model_id` of what it is logged as.
-    """
-    import mlflow
-    from mlflow.models import Model
+        source: address of a model in MLflow, `models:/...` or `runs:/...`; or the path of a checkpoint, or of
+            a run: its best one.
+        folder: the new folder.
+        uri: address of MLflow.
 
-    with tempfile.TemporaryDirectory() as temporary, _silent():
-        agent = Path(temporary) / "agent"
-        description = write_slim(checkpoint, agent)
-        mlflow.pyfunc.save_model(
-            path=str(path),
-            python_model=str(CODE_FILE),
-            artifacts={"agent": str(agent)},
-            signature=_signature(description),
-            input_example=_example(description),
-            pip_requirements=_requirements(),
-            model_config={"device": "auto"},
-            mlflow_model=Model(**identity),
-        )
+    Returns:
+        What it is called: NAME/VERSION, its address, or the checkpoint.
+
+    Raises:
+        UserError: no such model or checkpoint, one that is not ours, or MLflow does not answer.
+    """
+    if not source.startswith(("models:/", "runs:/")):
+        chosen = best_checkpoint(Path(source))
+        write_slim(chosen.path, folder)
+        return chosen.name
+    check_tracking(uri)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with tempfile.TemporaryDirectory() as temporary, silent():
+            name, location = _find_model(connect(uri), source)
+            path = mlflow.artifacts.download_artifacts(location, dst_path=temporary, tracking_uri=uri)
+            agent = Path(path) / "artifacts" / "agent"
+            if not agent.is_dir():
+                raise UserError(f"{source} is no model of tdmpc-ray: make one with `tdmpc-ray register`")
+            shutil.copytree(agent, folder)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"no model {source} at {public_uri(uri)} ({one_line(error)})") from None
+    return name
+
+
+def _find_model(client: Any, address: str) -> tuple[str, str]:
+    """Name and location of a model. Not left to MLflow, which asks its global registry, not this one."""
+    kind, _, path = address.partition(":/")
+    first, _, second = path.partition("/")
+    if kind == "runs":
+        outputs = client.get_run(first).outputs
+        models = [client.get_logged_model(output.model_id) for output in outputs.model_outputs]
+        for model in models:
+            if model.name == second:
+                return f"{first}/{second}", model.artifact_location
+        raise UserError(f"run {first} has no model '{second}': it has {[model.name for model in models]}")
+    if not second and "@" not in first:
+        return first, client.get_logged_model(first).artifact_location
+    name, at, alias = path.partition("@")
+    if at:
+        version = client.get_model_version_by_alias(name, alias)
+    else:
+        version = client.get_model_version(first, second)
+    location = client.get_model_version_download_uri(version.name, version.version)
+    return f"{version.name}/{version.version}", location
 
 
 def _ensure_logged(
@@ -262,61 +267,8 @@ def _networks_hash(checkpoint: Path) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _signature(description: AgentDescription) -> Any:
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
-
-    # The tasks of a set differ in their sizes.
-    shape = (-1,) if description.tasks else description.obs_shape
-    actions = -1 if description.tasks else description.action_dim
-    obs_type = np.dtype("uint8" if description.is_images else "float32")
-    params = [
-        ParamSpec("task", "string", ""),
-        ParamSpec("method", "string", "plan"),
-        ParamSpec("seed", "long", 0),
-        ParamSpec("prev_mean", "double", [], shape=(-1,)),
-        ParamSpec("with_plan", "boolean", False),
-    ]
-    return ModelSignature(
-        inputs=Schema([TensorSpec(obs_type, (-1, *shape))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, actions))]),
-        params=ParamSchema(params),
-    )
-
-
-def _example(description: AgentDescription) -> Any:
-    import numpy as np
-
-    obs_shape, _ = description.shapes(0 if description.tasks else None)
-    obs = np.zeros((1, *obs_shape), "uint8" if description.is_images else "float32")
-    return (obs, {"task": description.tasks[0]}) if description.tasks else obs
-
-
-def _requirements() -> list[str]:
-    """What has to be installed; which build of PyTorch (CPU, CUDA) is for whoever installs it to say."""
-    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in _LINKED}
-    return [f"{name}=={version}" for name, version in versions.items()]
-
-
 def _check_names(name: str, alias: str | None) -> None:
     if not re.fullmatch(r"[\w.-][\w .-]*", name):
         raise UserError(f"'{name}' cannot name a model: use letters, digits, spaces and . _ -")
     if alias is not None and (not re.fullmatch(r"[\w-]+", alias) or re.fullmatch(r"v\d+|latest", alias)):
         raise UserError(f"'{alias}' cannot be an alias: use letters, digits, _ and -, but not latest or v1")
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without MLflow's remarks and progress bars."""
-    import logging
-    import os
-
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logger = logging.getLogger("mlflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

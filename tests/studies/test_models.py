@@ -25,7 +25,8 @@ from tdmpc_ray.rllib.manifest import MANIFEST, seal
 from tdmpc_ray.studies.best_checkpoint import best_checkpoint, best_of_trials
 from tdmpc_ray.studies.load import make_study
 from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.models import log_best_models, register, write_model, write_slim
+from tdmpc_ray.studies.model_files import write_model, write_slim
+from tdmpc_ray.studies.models import log_best_models, register
 from tdmpc_ray.studies.runner import run_study
 
 PENDULUM = "gym:Pendulum-v1"

@@ -1,0 +1,192 @@
+"""The HTTP interface, and the deployment behind it. Imported where Ray Serve is installed.
+
+Annotations are not postponed here: FastAPI could not resolve them in a replica, where this class is a copy.
+"""
+
+import asyncio
+import hmac
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from ray import serve
+from ray.serve._private.constants import SERVE_SESSION_ID
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from tdmpc_ray.core.kernels import keep_freed_memory
+from tdmpc_ray.core.saved_agent import read_agent
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.serving.sessions import BatchPlanner, Decision, Session, Sessions
+
+SESSION_HEADER = SERVE_SESSION_ID
+_MAX_NAME = 200  # characters of a session's name
+
+
+@dataclass(frozen=True)
+class ReplicaOptions:
+    """What a replica is told.
+
+    Attributes:
+        folder: of the agent, see `core.saved_agent`.
+        model: its name and version, for answers.
+        settings: of the planner, where they differ from those of the training.
+        seed: of the planner's noise.
+        token: that requests must bear; empty: none.
+        replicas: how many there are.
+        threads: of PyTorch.
+        device: to plan on.
+        max_batch: sessions that are planned for at once.
+        batch_wait_s: how long a batch waits to be filled.
+        max_sessions: that are remembered.
+        idle_s: after which a session is forgotten.
+    """
+
+    folder: Path
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    token: str = ""
+    replicas: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    max_batch: int = 32
+    batch_wait_s: float = 0.002
+    max_sessions: int = 1000
+    idle_s: float = 600.0
+
+
+class ActRequest(BaseModel, extra="forbid"):
+    """What a client sees."""
+
+    session: str = Field(min_length=1, max_length=_MAX_NAME)
+    obs: list[Any]
+    is_first: bool = False
+    task: str | None = None
+
+
+app = FastAPI(
+    openapi_url=None
+)  # the interface is in docs/serving.md; nothing but /healthz goes without a token
+
+
+@app.exception_handler(AnyHTTPException)
+async def _refuse(request: Request, error: AnyHTTPException) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+@app.exception_handler(UserError)
+async def _explain(request: Request, error: UserError) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, 422)
+
+
+@app.exception_handler(RequestValidationError)
+async def _explain_fields(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return JSONResponse({"error": "the body is not JSON"}, 422)
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"]}, 422)
+
+
+@serve.deployment
+@serve.ingress(app)
+class PlanServer:
+    """One process that plans for the sessions that come to it."""
+
+    def __init__(self, options: ReplicaOptions) -> None:
+        torch.set_num_threads(options.threads)
+        keep_freed_memory()
+        self._options = options
+        self._agent = read_agent(options.folder, options.device, options.settings, options.seed)
+        self._sessions = Sessions(options.max_sessions, options.idle_s)
+        self._planner = BatchPlanner(self._agent, options.max_batch)
+        self._thread = ThreadPoolExecutor(1, "planner")
+        self._thread.submit(self._planner.warm_up).result()
+        self._decide.set_max_batch_size(options.max_batch)
+        self._decide.set_batch_wait_timeout_s(options.batch_wait_s)
+
+    @app.get("/healthz")
+    async def healthz(self) -> dict[str, str]:
+        """Whether it can be asked."""
+        return {"status": "ok"}
+
+    @app.get("/v1/model")
+    async def model(self, http: Request) -> dict[str, Any]:
+        """What is served."""
+        self._authorize(http)
+        description, planner = self._agent.description, self._agent.config.planner
+        tasks = description.tasks or ((description.task,) if description.task else ())
+        sizes = [description.shapes(i if description.tasks else None) for i in range(max(len(tasks), 1))]
+        return {
+            "model": self._options.model,
+            "tasks": [
+                {"task": task, "obs_shape": obs_shape, "action_dim": action_dim}
+                for task, (obs_shape, action_dim) in zip(tasks or (None,), sizes, strict=True)
+            ],
+            "action_bounds": [-1.0, 1.0],
+            "planner": planner.method,
+            "horizon": planner.horizon,
+            "parameters": sum(p.numel() for p in self._agent.model.parameters()),
+            "versions": description.versions,
+            "max_batch": self._options.max_batch,
+        }
+
+    @app.post("/v1/act")
+    async def act(self, request: ActRequest, http: Request) -> JSONResponse:
+        """Decide for one session."""
+        self._authorize(http)
+        self._check_replica(http, request.session)
+        session = self._sessions.get(request.session)
+        async with session.lock:
+            is_first = request.is_first or session.prev_mean is None
+            task_id = session.task_id
+            if is_first or request.task is not None:
+                task_id = self._agent.description.task_id(request.task)
+            obs = self._planner.check(request.obs, task_id)
+            if is_first:
+                session.prev_mean, session.task_id = None, task_id
+            elif task_id != session.task_id:
+                raise UserError("a session keeps its task until is_first: true begins another episode")
+            decision = await self._decide((session, obs))
+        return JSONResponse(
+            {
+                "action": decision.action.tolist(),
+                "is_first": is_first,
+                "planning_ms": round(decision.planning_ms, 3),
+                "batch": decision.batch,
+                "model": self._options.model,
+            }
+        )
+
+    @app.delete("/v1/sessions/{name}")
+    async def end(self, name: str, http: Request) -> dict[str, bool]:
+        """Forget a session."""
+        self._authorize(http)
+        self._check_replica(http, name)
+        return {"ended": self._sessions.end(name)}
+
+    @serve.batch  # its size and wait are set at the start
+    async def _decide(self, jobs: list[tuple[Session, torch.Tensor]]) -> list[Decision]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._planner, jobs)
+
+    def _authorize(self, http: Request) -> None:
+        token = self._options.token
+        given = http.headers.get("authorization", "")
+        if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(
+                401, "send the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+            )
+
+    def _check_replica(self, http: Request, session: str) -> None:
+        """With several replicas, what leads a session to its own is a header, which Serve can read."""
+        if self._options.replicas > 1 and http.headers.get(SESSION_HEADER) != session:
+            raise UserError(
+                f"{self._options.replicas} replicas serve: send the session's name in the header "
+                f"{SESSION_HEADER} as well, so that it stays with one"
+            )

@@ -1,0 +1,169 @@
+"""`tdmpc-ray serve`: a Ray of its own, Serve on it, and a clean end."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.cluster import check_resources, ray_session
+
+TOKEN_VARIABLE = "TDMPC_RAY_SERVE_TOKEN"
+_APP = "tdmpc-ray"
+_PACKAGES = ("fastapi", "uvicorn", "starlette", "mmh3", "aiohttp", "watchfiles", "grpc")
+
+
+def serve_agent(
+    source: str,
+    *,
+    mlflow_uri: str,
+    host: str,
+    port: int,
+    replicas: int,
+    threads: int,
+    num_gpus: float,
+    max_batch: int,
+    batch_wait_ms: float,
+    max_sessions: int,
+    idle_s: float,
+    settings: Mapping[str, Any],
+    seed: int,
+    say: Callable[[str], None],
+) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        source: models:/NAME@ALIAS, models:/NAME/VERSION, another address of a model in MLflow, or the path of
+            a checkpoint or run.
+        mlflow_uri: address of MLflow.
+        host: address to listen at.
+        port: to listen at.
+        replicas: processes that plan.
+        threads: of PyTorch in each.
+        num_gpus: for each.
+        max_batch: sessions that one plans for at once.
+        batch_wait_ms: how long a batch waits to be filled.
+        max_sessions: that a replica remembers.
+        idle_s: seconds after which it forgets one.
+        settings: of the planner, where they shall differ from those of the training.
+        seed: of the planner's noise.
+        say: called with a line for the user.
+
+    Returns:
+        The signal that ended it.
+
+    Raises:
+        UserError: no such model, no Serve, the port is taken, or the machine lacks a GPU.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"serving needs {', '.join(missing)}: pip install 'tdmpc-ray[serve]'")
+    _check_port(host, port)
+    if os.environ.pop("RAY_ADDRESS", None):
+        say("note: RAY_ADDRESS is not used: serving starts a Ray of its own")
+    # Ray's own ports are open to the network and run what they are sent: let them ask for a secret.
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    need = {"CPU": float(replicas), "GPU": num_gpus * replicas}
+    check_resources(need)
+    from tdmpc_ray.core.saved_agent import read_agent
+    from tdmpc_ray.studies.models import fetch_agent
+
+    token = os.environ.pop(TOKEN_VARIABLE, "")  # nor shall other processes of Ray inherit it
+    with tempfile.TemporaryDirectory(prefix="tdmpc-ray-serve-") as temporary:
+        folder = Path(temporary) / "agent"
+        model = fetch_agent(source, folder, mlflow_uri)
+        read_agent(folder, settings=settings)  # whatever is wrong shows before anything is started
+        say(f"loading {model}")
+        with ray_session(need, say):
+            from tdmpc_ray.serving.app import ReplicaOptions
+
+            options = ReplicaOptions(
+                folder=folder,
+                model=model,
+                settings=dict(settings),
+                seed=seed,
+                token=token,
+                replicas=replicas,
+                threads=threads,
+                device="cuda" if num_gpus else "cpu",
+                max_batch=max_batch,
+                batch_wait_s=batch_wait_ms / 1e3,
+                max_sessions=max_sessions,
+                idle_s=idle_s,
+            )
+            return _serve(options, host, port, num_gpus, token, say)
+
+
+def _serve(
+    options: Any, host: str, port: int, num_gpus: float, token: str, say: Callable[[str], None]
+) -> int:
+    from ray import serve
+    from ray.serve.config import HTTPOptions, RequestRouterConfig
+    from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+    from ray.serve.schema import LoggingConfig
+
+    from tdmpc_ray.serving.app import PlanServer
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    # Without fallbacks: a session that went elsewhere for a moment would lose its plan.
+    router = RequestRouterConfig(
+        request_router_class=ConsistentHashRouter, request_router_kwargs={"num_fallback_replicas": 0}
+    )
+    many = {"request_router_config": router} if options.replicas > 1 else {}
+    server: Any = PlanServer  # the decorator is not typed
+    deployment = server.options(
+        num_replicas=options.replicas,
+        max_ongoing_requests=max(8 * options.max_batch, options.max_sessions),
+        ray_actor_options={"num_cpus": 1, "num_gpus": num_gpus},
+        health_check_period_s=1,
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.1,
+        logging_config=quiet,
+        **many,
+    )
+    stopped: list[int] = []
+    event = threading.Event()
+
+    def stop(signum: int, frame: Any) -> None:
+        stopped.append(signum)
+        event.set()
+
+    try:
+        serve.start(http_options=HTTPOptions(host=host, port=port), logging_config=quiet)
+        serve.run(deployment.bind(options), name=_APP, route_prefix="/")
+    except RuntimeError as error:
+        raise UserError(f"Ray Serve did not start the model: {reason(error)}") from None
+    # Not before: Ray sets handlers of its own when it starts.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
+    say(f"serving {options.model} at http://{host}:{port}{'' if token else ', open to all who reach it'}")
+    while not event.wait(0.5):
+        pass
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)  # a second one ends it at once
+    say("stopping")
+    serve.delete(_APP)  # what is being answered is answered; the rest ends with Ray
+    return stopped[0]
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise UserError(
+            f"cannot listen at {host}:{port} ({error.strerror}): choose another --port or --host"
+        ) from None
