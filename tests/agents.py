@@ -16,9 +16,17 @@ from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 
-def random_checkpoint(folder: Path, task: str, overrides: Mapping[str, Any], obs: str = "state") -> Path:
+def random_checkpoint(
+    folder: Path,
+    task: str,
+    overrides: Mapping[str, Any],
+    size: str = "tiny",
+    preset: str = "paper",
+    obs: str = "state",
+) -> Path:
     """A whole checkpoint without a replay; its networks, and so the values that it sees, are random."""
-    config = TDMPC2Config().environment(task, obs=obs).training(model_size="tiny", overrides=overrides)
+    config = TDMPC2Config().environment(task, obs=obs)
+    config = config.training(model_size=size, preset=preset, overrides=overrides)
     env = make_set(task_info(task), 0) if task_info(task).tasks else make_env(task, obs=obs)
     torch.manual_seed(0)
     module = TDMPC2RLModule(

@@ -58,6 +58,9 @@ COMMANDS = (
     "import-official",
     "export-official",
     "export",
+    "register",
+    "log-models",
+    "serve",
 )
 
 

@@ -51,7 +51,9 @@ def log_models(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
     mlflow_uri: Uri = None,
 ) -> None:
-    """Log the best checkpoint of each trial of a study to MLflow.
+    """Log the best models of a study to MLflow.
+
+    That is the best checkpoint of each trial, to the trial's own run; nothing is registered.
 
     Doing it twice changes nothing.
 
@@ -80,7 +82,7 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, help="Of PyTorch, in each of them.")] = 1,
     num_gpus: Annotated[float, typer.Option(min=0, help="GPUs for each of them.")] = 0,
     max_batch: Annotated[int, typer.Option(min=1, help="Sessions that are planned for at once.")] = 32,
-    batch_wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch waits to be filled.")] = 2.0,
+    batch_wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch waits to be filled.")] = 10.0,
     max_sessions: Annotated[int, typer.Option(min=1, help="That each process remembers.")] = 1000,
     idle_s: Annotated[float, typer.Option(min=1, help="Seconds until a session is forgotten.")] = 600.0,
     set_: Annotated[

@@ -66,6 +66,8 @@ class AgentDescription:
             UserError: no such task, or none named where the agent knows several.
         """
         known = self.tasks or ((self.task,) if self.task else ())
+        if task is not None and not known:
+            raise UserError(f"this agent's task has no name: leave '{task}' out")
         if task is not None and task not in known:
             raise unknown("task", task, known)
         if not self.tasks:

@@ -56,7 +56,7 @@ class ReplicaOptions:
     threads: int = 1
     device: str = "cpu"
     max_batch: int = 32
-    batch_wait_s: float = 0.002
+    batch_wait_s: float = 0.01
     max_sessions: int = 1000
     idle_s: float = 600.0
 
@@ -108,8 +108,6 @@ class PlanServer:
         self._planner = BatchPlanner(self._agent, options.max_batch)
         self._thread = ThreadPoolExecutor(1, "planner")
         self._thread.submit(self._planner.warm_up).result()
-        self._decide.set_max_batch_size(options.max_batch)
-        self._decide.set_batch_wait_timeout_s(options.batch_wait_s)
 
     @app.get("/healthz")
     async def healthz(self) -> dict[str, str]:
@@ -143,10 +141,11 @@ class PlanServer:
         self._authorize(http)
         self._check_replica(http, request.session)
         session = self._sessions.get(request.session)
+        self._set_batch()
         async with session.lock:
             is_first = request.is_first or session.prev_mean is None
             task_id = session.task_id
-            if is_first or request.task is not None:
+            if task_id is None or request.task is not None:
                 task_id = self._agent.description.task_id(request.task)
             obs = self._planner.check(request.obs, task_id)
             if is_first:
@@ -171,9 +170,15 @@ class PlanServer:
         self._check_replica(http, name)
         return {"ended": self._sessions.end(name)}
 
-    @serve.batch  # its size and wait are set at the start
+    @serve.batch
     async def _decide(self, jobs: list[tuple[Session, torch.Tensor]]) -> list[Decision]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._planner, jobs)
+
+    def _set_batch(self) -> None:
+        """A batch is full with all sessions that ask at present; one that asks alone never waits."""
+        active = self._sessions.active()
+        self._decide.set_max_batch_size(min(active, self._options.max_batch))
+        self._decide.set_batch_wait_timeout_s(self._options.batch_wait_s if active > 1 else 0.0)
 
     def _authorize(self, http: Request) -> None:
         token = self._options.token

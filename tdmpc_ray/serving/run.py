@@ -19,6 +19,12 @@ from tdmpc_ray.studies.cluster import check_resources, ray_session
 
 TOKEN_VARIABLE = "TDMPC_RAY_SERVE_TOKEN"
 _APP = "tdmpc-ray"
+# A request passes through fewer threads, which cost more than they bring where planning is in one of its own.
+_FEWER_THREADS = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
 _PACKAGES = ("fastapi", "uvicorn", "starlette", "mmh3", "aiohttp", "watchfiles", "grpc")
 
 
@@ -73,6 +79,8 @@ def serve_agent(
     # Ray's own ports are open to the network and run what they are sent: let them ask for a secret.
     if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    for name, value in _FEWER_THREADS.items():
+        os.environ.setdefault(name, value)
     need = {"CPU": float(replicas), "GPU": num_gpus * replicas}
     check_resources(need)
     from tdmpc_ray.core.saved_agent import read_agent

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from tdmpc_ray.core.compiled import compiles
 from tdmpc_ray.core.saved_agent import PlanningAgent
 from tdmpc_ray.errors import UserError
+
+_ACTIVE_S = 1.0
 
 
 @dataclass
@@ -64,6 +67,12 @@ class Sessions:
         if len(self._sessions) > self._limit:
             self._sessions.popitem(last=False)
         return session
+
+    def active(self) -> int:
+        """How many have asked within the last second."""
+        since = self._clock() - _ACTIVE_S
+        used = (session.last_used for session in reversed(self._sessions.values()))
+        return sum(1 for _ in takewhile(lambda last: last >= since, used))
 
     def end(self, name: str) -> bool:
         """Forget a session; whether there was one."""

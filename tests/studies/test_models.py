@@ -139,6 +139,15 @@ def test_a_set_of_tasks(tmp_path: Path, tiny_overrides: dict[str, object]) -> No
         model.predict(obs, params={"task": "reacher-easy"})
 
 
+def test_an_agent_that_sees_images(tmp_path: Path, tiny_overrides: dict[str, object]) -> None:
+    path = random_checkpoint(tmp_path / "checkpoint", "reacher-easy", tiny_overrides, obs="rgb")
+    write_model(path, tmp_path / "model")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    obs = np.random.default_rng(0).integers(0, 256, (2, 9, 64, 64)).astype(np.uint8)
+    expected = load_agent(path, 0).act(obs[:1], np.array([True]))
+    np.testing.assert_allclose(model.predict(obs)[:1], expected, atol=1e-5)
+
+
 def test_a_run_is_registered_by_its_best_checkpoint(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = {p.parents[4] for p in study.rglob(str(MODULE / "metadata.json"))}
     assert len(kept) == 3

@@ -118,7 +118,11 @@ def test_an_episode_begins_anew(server: Server) -> None:
     second = server.act("again", obs)
     assert (first["is_first"], second["is_first"]) == (True, False)
     assert second["action"] != first["action"]
-    assert server.act("again", obs, task="reacher-easy", is_first=True)["action"] == first["action"]
+    assert server.act("again", obs, is_first=True)["action"] == first["action"]
+    body = {"session": "again", "obs": [0] * 24, "task": "walker-walk"}
+    told = {"error": "a session keeps its task until is_first: true begins another episode"}
+    assert server.ask("POST", "/v1/act", body) == (422, told)
+    assert len(server.act("again", np.zeros(24), task="walker-walk", is_first=True)["action"]) == 6
     assert server.ask("DELETE", "/v1/sessions/again") == (200, {"ended": True})
     assert server.ask("DELETE", "/v1/sessions/again") == (200, {"ended": False})
     assert server.act("again", obs, task="reacher-easy")["is_first"]
@@ -241,6 +245,9 @@ def test_sessions_are_forgotten() -> None:
     sessions.get("c")  # b was used least recently
     assert len(sessions) == 2
     assert sessions.get("a") is first
+    assert sessions.active() == 2
+    now[0] = 6.5
+    assert sessions.active() == 0
     now[0] = 15.1
     assert sessions.get("a") is not first
     assert len(sessions) == 1
