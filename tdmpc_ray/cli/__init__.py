@@ -18,7 +18,7 @@ from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.models import log_models, register, serve
 from tdmpc_ray.cli.planning import plan_cluster, schema
-from tdmpc_ray.cli.results import compare, evaluate, sync
+from tdmpc_ray.cli.results import compare, evaluate, report, sync
 from tdmpc_ray.cli.training import resume, train, tune
 from tdmpc_ray.errors import UserError
 
@@ -55,6 +55,7 @@ for command in (
     resume,
     evaluate,
     compare,
+    report,
     sync,
     plan_cluster,
     schema,

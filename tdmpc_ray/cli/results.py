@@ -84,6 +84,33 @@ def compare(
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
 
 
+def report(
+    experiment: Annotated[str, typer.Argument(help="Name of the experiment in MLflow.")],
+    study: Annotated[
+        list[str] | None, typer.Option(help="Its name or run id; repeatable. Default: the newest.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for it. Default: STUDY_report.")
+    ] = None,
+    mlflow_uri: MLflowOption = DEFAULT_URI,
+    metric: Annotated[
+        str | None, typer.Option(help="Such as eval/return. Default: what the tasks are judged by.")
+    ] = None,
+) -> None:
+    """Write a page about studies: curves, scaling law, statistics, search, costs.
+
+    One HTML file that needs nothing else, with its figures as PNG and SVG and its tables as CSV beside it;
+    MLflow gets a copy, in the folder `report` of the study's run.
+
+    Example: tdmpc-ray report tdmpc-ray --study model_scaling --out scaling
+    """
+    from tdmpc_ray.studies.report_page import write_report
+
+    page = write_report(experiment, mlflow_uri, study or None, out, metric=metric)
+    print(f"report: {page}")
+    print("logged to the study's run in MLflow, as its artifact report/")
+
+
 def sync(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
     mlflow_uri: Annotated[str | None, typer.Option(help="Address of MLflow. Default: the study's.")] = None,

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from tdmpc_ray.studies.scaling import mean_interval
 
+_SHORT_NAME = 12  # letters that a label beside a panel may have
+
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -61,16 +63,28 @@ def aligned(
 
 
 def mean_curve(
-    curves: pd.DataFrame,
+    curves: pd.DataFrame, x: str = "env_steps"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over seeds, see `aligned`.
+    """Mean over seeds along the column `x`, see `aligned`.
 
     Returns:
-        Steps, mean, lower and upper end of the 95% interval, each (points,); the ends are NaN for one seed.
+        Places, mean, lower and upper end of the 95% interval, each (points,); the ends are NaN for one seed.
     """
-    steps, values = aligned(curves)
+    places, values = aligned(curves, x)
     bounds = np.array([mean_interval(column) for column in values.T]).reshape(-1, 2)
-    return steps, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
+    return places, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
+
+
+def draw_curve(axes: Axes, curves: pd.DataFrame, label: str, colour: Any, x: str = "env_steps") -> None:
+    """The mean over seeds with its interval, single seeds faint; `x` is the column of places."""
+    seeds = curves.groupby("run_id")
+    if len(seeds) > 1:
+        for _, seed in seeds:
+            axes.plot(seed[x], seed["value"], color=colour, alpha=0.3, linewidth=0.8)
+    places, mean, low, high = mean_curve(curves, x)
+    marker = "o" if len(places) < 40 else ""
+    axes.plot(places, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=label)
+    axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -113,6 +127,17 @@ def label_lines(axes: Axes) -> None:
             color=line.get_color(),
             annotation_clip=False,
         )
+
+
+def name_lines(axes: Axes) -> None:
+    """Name the lines: at their ends where the names are short, else in a legend below."""
+    names = [str(line.get_label()) for line in axes.get_lines()]
+    shown = [name for name in names if not name.startswith("_")]
+    if max((len(name) for name in shown), default=0) <= _SHORT_NAME:
+        label_lines(axes)
+        return
+    columns = 1 if max(map(len, shown)) > 2 * _SHORT_NAME else 2
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns, frameon=False, fontsize=8)
 
 
 def value_label(metric: str) -> str:

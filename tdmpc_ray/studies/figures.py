@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from tdmpc_ray.studies.drawing import STYLE, label_lines, mean_curve, rank_colours, short, value_label
+from tdmpc_ray.studies.drawing import STYLE, draw_curve, label_lines, rank_colours, short, value_label
 from tdmpc_ray.studies.scaling import mean_interval
-from tdmpc_ray.studies.study_runs import StudyRuns, counted
+from tdmpc_ray.studies.study_runs import Group, StudyRuns, counted
 
 _RANDOM_COLOUR = "#999999"
 
@@ -37,7 +35,7 @@ def scaling_figure(runs: StudyRuns) -> Figure:
             figsize=(11, 4.4 * len(tasks) + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
         )
         panels = figure.subplots(len(tasks), 2, squeeze=False, gridspec_kw={"width_ratios": [1.35, 1]})
-        groups = _groups(runs)
+        groups = runs.groups
         colours = rank_colours(groups)
         for (curve_axes, size_axes), task in zip(panels, tasks, strict=True):
             random_return = runs.random_returns.get(task)
@@ -45,7 +43,7 @@ def scaling_figure(runs: StudyRuns) -> Figure:
                 trials = counted(runs.of(task, *group))
                 if len(trials):
                     curves = runs.curves[runs.curves["run_id"].isin(trials["run_id"])]
-                    _draw_curve(curve_axes, curves, _label(group, runs), colours[group])
+                    draw_curve(curve_axes, curves, runs.label(group), colours[group])
             _draw_sizes(size_axes, runs, task, colours)
             _draw_random(curve_axes, size_axes, random_return)
             _finish_curves(curve_axes, runs.frames_per_step)
@@ -68,31 +66,6 @@ def scaling_figure(runs: StudyRuns) -> Figure:
         return figure
 
 
-_Group = tuple[str, str]  # model size and setting
-
-
-def _groups(runs: StudyRuns) -> list[_Group]:
-    present = set(zip(runs.trials["model_size"], runs.trials["setting"], strict=True))
-    return [group for group in product(runs.sizes, runs.settings) if group in present]
-
-
-def _label(group: _Group, runs: StudyRuns) -> str:
-    size, setting = group
-    words = [f"size {size}"] if len(runs.sizes) > 1 or not setting else []
-    return ", ".join([*words, *([setting] if setting else [])])
-
-
-def _draw_curve(axes: Axes, curves: pd.DataFrame, label: str, colour: Any) -> None:
-    seeds = curves.groupby("run_id")
-    if len(seeds) > 1:
-        for _, seed in seeds:
-            axes.plot(seed["env_steps"], seed["value"], color=colour, alpha=0.3, linewidth=0.8)
-    steps, mean, low, high = mean_curve(curves)
-    marker = "o" if len(steps) < 40 else ""
-    axes.plot(steps, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=label)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
 def _finish_curves(axes: Axes, frames: int) -> None:
     axes.set_xlim(left=0)
     axes.margins(x=0.02)
@@ -107,7 +80,7 @@ def _draw_random(curve_axes: Axes, size_axes: Axes, value: float | None) -> None
         size_axes.axhline(value, **style)
 
 
-def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[_Group, Any]) -> None:
+def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, Any]) -> None:
     axes.set_xlabel("parameters (model size)")
     sizes: dict[str, float] = {}  # to parameters
     for setting in runs.settings:

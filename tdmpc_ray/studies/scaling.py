@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,9 +86,16 @@ class PowerLaw:
     intervals: dict[str, Interval]  # of a, b and c
     identifiable: bool
     reason: str  # why it is not identifiable; empty if it is
+    samples: Floats = field(repr=False)  # logarithms of a, b, c of the bootstrap fits, (resamples, 3)
 
     def __call__(self, sizes: ArrayLike) -> Floats:
         return _law(np.log([self.a, self.b, max(self.c, 1e-300)]), np.asarray(sizes, dtype=float))
+
+    def band(self, sizes: ArrayLike) -> tuple[Floats, Floats]:
+        """Ends of the pointwise 95% interval of the law at `sizes`, from the bootstrap fits."""
+        laws = [_law(sample, np.asarray(sizes, dtype=float)) for sample in self.samples]
+        low, high = np.quantile(laws, [0.025, 0.975], axis=0)
+        return low, high
 
     def describe(self) -> str:
         """One line for a table or a caption."""
@@ -135,7 +142,7 @@ def fit_power_law(
         nan = float("nan")
         nothing = Interval(nan, nan)
         reason = f"{distinct} sizes are too few for its three parameters, at least {MIN_SIZES} are needed"
-        return PowerLaw(nan, nan, nan, dict.fromkeys("abc", nothing), False, reason)
+        return PowerLaw(nan, nan, nan, dict.fromkeys("abc", nothing), False, reason, np.empty((0, 3)))
     x = np.concatenate([np.full(len(g), size) for size, g in zip(n, groups, strict=True)])
     y = np.concatenate(groups)
     best = _fit(x, y, _starts(x, y))
@@ -149,7 +156,7 @@ def fit_power_law(
     if low < 0.01 or high > 0.9 * _MAX_EXPONENT:
         reason = f"the exponent lies anywhere between {low:.2g} and {high:.2g}"
     a, b, c = (float(value) for value in np.exp(best))
-    return PowerLaw(a, b, c, intervals, not reason, reason)
+    return PowerLaw(a, b, c, intervals, not reason, reason, samples)
 
 
 def _law(log_abc: ArrayLike, n: Floats) -> Floats:

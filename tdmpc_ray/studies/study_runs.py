@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -14,11 +14,15 @@ from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.mlflow_find import all_runs, find_experiment, find_study
+from tdmpc_ray.studies.setting_names import natural, settings
 from tdmpc_ray.studies.study_run import RANDOM_RETURN, STOPPED_EARLY
 
 PARAM_COUNT = "summary/params_total"
 WALL_S = "time/wall_s"
+TRAIN_FLOPS = "time/train_flops"
 ENV_FRAMES = "time/env_frames"
+
+Group = tuple[str, str]  # model size and setting
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,15 @@ class StudyRuns:
     Attributes:
         study: its name, or theirs.
         trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, env_steps,
-            stopped_early (when a scheduler did so; else empty), hours, steps_per_s, final, best (both of
-            `metric`), and every parameter as `param.<name>`. The setting is what the study varies beside size
-            and seed, such as `horizon=3`; empty where nothing.
+            stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops (of all
+            updates; NaN if not logged), final, best (both of `metric`), and every parameter as
+            `param.<name>`. The setting is what the study varies beside size and seed, such as `horizon=3`;
+            empty where nothing.
         curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, env_frames, value.
         random_returns: task to the random policy's return, as far as known.
         frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
         metric: the metric that `value`, `final` and `best` are of.
+        experiment_id: MLflow's; empty for tables from elsewhere.
     """
 
     experiment: str
@@ -45,6 +51,7 @@ class StudyRuns:
     random_returns: dict[str, float]
     frames_per_step: int
     metric: str
+    experiment_id: str = ""
 
     @property
     def sizes(self) -> list[str]:
@@ -54,12 +61,24 @@ class StudyRuns:
     @property
     def settings(self) -> list[str]:
         """What the study varies beside size and seed, numbers in order; one empty string where nothing."""
-        return sorted(self.trials["setting"].unique(), key=_natural)
+        return sorted(self.trials["setting"].unique(), key=natural)
 
     @property
     def tasks(self) -> list[str]:
         """Tasks, by name."""
         return sorted(self.trials["task"].unique())
+
+    @property
+    def groups(self) -> list[Group]:
+        """Pairs of model size and setting that have trials, sizes first."""
+        present = set(zip(self.trials["model_size"], self.trials["setting"], strict=True))
+        return [group for group in product(self.sizes, self.settings) if group in present]
+
+    def label(self, group: Group) -> str:
+        """What tells a group from the others, in words."""
+        size, setting = group
+        words = [f"size {size}"] if len(self.sizes) > 1 or not setting else []
+        return ", ".join([*words, *([setting] if setting else [])])
 
     def of(self, task: str, model_size: str, setting: str) -> pd.DataFrame:
         """The trials of one task, model size and setting."""
@@ -161,6 +180,7 @@ def _read(
                 "env_steps": env_steps,
                 "hours": seconds / 3600,
                 "steps_per_s": env_steps / seconds if seconds else float("nan"),
+                "train_flops": metrics.get(TRAIN_FLOPS, float("nan")),
                 "final": curve[max(curve)] if curve else float("nan"),
                 "best": max(curve.values(), default=float("nan")),
                 **{f"param.{key}": value for key, value in params.items()},
@@ -169,7 +189,7 @@ def _read(
     if not points:
         raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
     trials = pd.DataFrame(rows)
-    trials["setting"] = _settings(trials)
+    trials["setting"] = settings(trials)
     curves = pd.DataFrame(points).merge(trials[["run_id", "setting"]], on="run_id")
     curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
     return StudyRuns(
@@ -181,6 +201,7 @@ def _read(
         random_returns=_random_returns(parents, trials) if metric == "eval/return" else {},
         frames_per_step=max(ratios),
         metric=metric,
+        experiment_id=experiment_id,
     )
 
 
@@ -191,36 +212,6 @@ def _metric(tasks: set[str]) -> str:
     except UserError:  # a task of somebody else's
         judged_by = set()
     return "eval/success" if judged_by == {"success"} else "eval/return"
-
-
-def _settings(trials: pd.DataFrame) -> pd.Series:
-    """Per trial, the values of the parameters that vary and are neither size, seed nor task."""
-    fixed = {f"param.{name}" for name in ("model_size", "seed", "task", "preset")}
-    names = [name for name in trials if str(name).startswith("param.") and name not in fixed]
-    varying = [name for name in names if trials[name].nunique(dropna=False) > 1]
-    short = [str(name).rpartition(".")[2] for name in varying]
-    labels = [s if short.count(s) == 1 else str(n)[6:] for s, n in zip(short, varying, strict=True)]
-    words = [
-        trials[name].map(lambda x, label=label: "" if pd.isna(x) else f"{label}={_short_number(x)}")
-        for name, label in zip(varying, labels, strict=True)
-    ]
-    return pd.Series(
-        [", ".join(filter(None, row)) for row in zip(*words, strict=True)] if words else "",
-        index=trials.index,
-    )
-
-
-def _short_number(text: Any) -> str:
-    try:
-        return f"{float(text):.4g}"
-    except (TypeError, ValueError):
-        return str(text)
-
-
-def _natural(text: str) -> list[Any]:
-    """Sort key: numbers within text by their value."""
-    parts = re.split(r"(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
-    return [(0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)]
 
 
 def _duration_s(run: Any) -> float:

@@ -1,0 +1,83 @@
+"""Synthetic studies in a real MLflow, with known answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tdmpc_ray.studies.tracking import MLflowTracker
+
+EXPERIMENT = "synthetic"
+PARAMS = {"1": 960_000, "5": 5_300_000, "19": 19_300_000, "48": 48_200_000, "317": 316_900_000}
+EXPONENT = 0.25
+STEPS = tuple(range(1000, 11_000, 1000))
+
+
+def final_gap(size: str) -> float:
+    """1 - score after training: a power law of the parameters."""
+    return 0.75 * (PARAMS[size] / 1e6) ** -EXPONENT
+
+
+def log_study(
+    drive: Any,
+    uri: str,
+    folder: Path,
+    study: str,
+    *,
+    sizes: Sequence[str] = tuple(PARAMS),
+    seeds: int = 3,
+    tasks: Sequence[str] = ("walker-walk", "cheetah-run"),
+    settings: Sequence[Mapping[str, Any]] = ({},),
+    bonus: Callable[[Mapping[str, Any]], float] = lambda setting: 0.0,
+) -> MLflowTracker:
+    """Write a study as Tune would: returns of 1000 (1 - gap) + bonus, rising over ten evaluations.
+
+    Args:
+        drive: the fixture.
+        uri: address of MLflow.
+        folder: where the study's spool may lie.
+        study: name.
+        sizes: model sizes.
+        seeds: per size, task and setting.
+        tasks: names.
+        settings: parameters of the trials, a trial for each.
+        bonus: what a setting adds to the final return.
+
+    Returns:
+        The tracker, closed.
+    """
+    tracker = MLflowTracker(uri=uri, experiment=EXPERIMENT, study=study, spool_dir=folder / study)
+    tracker.setup()
+    calls = drive(tracker)
+    rng = np.random.default_rng(0)
+    for task in tasks:
+        for size in sizes:
+            for setting in settings:
+                for seed in range(seeds):
+                    config = {"model_size": size, "seed": seed, "task": task, **setting}
+                    trial = drive.trial(f"{task}-{size}-{seed}-{list(setting.values())}", **config)
+                    calls.start(trial)
+                    final = 1000 * (1 - final_gap(size) * math.exp(0.03 * rng.standard_normal()))
+                    final += bonus(setting)
+                    for step in STEPS:
+                        progress = 1 - math.exp(-4 * step / STEPS[-1])
+                        report = {
+                            "time__env_steps": step,
+                            "time__env_frames": 2 * step,
+                            "time__wall_s": step * PARAMS[size] ** 0.3 / 20,
+                            "time__train_flops": 6.0 * PARAMS[size] * 256 * step,
+                            "summary__params_total": PARAMS[size],
+                            "summary__log10_params": math.log10(PARAMS[size]),
+                            "eval__return": final * progress / (1 - math.exp(-4)),
+                            "perf__plan_ms": 5.0,
+                        }
+                        calls.result(trial, step, **report)
+                    calls.complete(trial)
+    names = {f"baseline/random_return/{task}": 39.0 for task in tasks}
+    tracker.study_run.log_metrics({"baseline/random_return": 39.0} if len(tasks) == 1 else names)
+    assert tracker.close("FINISHED") is None
+    return tracker
