@@ -9,6 +9,9 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from tdmpc_ray.studies.scaling import mean_interval
@@ -130,14 +133,24 @@ def label_lines(axes: Axes) -> None:
 
 
 def name_lines(axes: Axes) -> None:
-    """Name the lines: at their ends where the names are short, else in a legend below."""
-    names = [str(line.get_label()) for line in axes.get_lines()]
-    shown = [name for name in names if not name.startswith("_")]
-    if max((len(name) for name in shown), default=0) <= _SHORT_NAME:
+    """Name the lines of a figure's only panel: at their ends where names are short, else below it."""
+    handles, names = axes.get_legend_handles_labels()
+    if max((len(name) for name in names), default=0) <= _SHORT_NAME:
         label_lines(axes)
         return
-    columns = 1 if max(map(len, shown)) > 2 * _SHORT_NAME else 2
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns, frameon=False, fontsize=8)
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    columns = 1 if max(map(len, names)) > 2 * _SHORT_NAME else 2
+    figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // columns))
+    figure.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
+
+
+def log_axis(axis: Axis, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis: a few of each decade where there are few decades."""
+    subs = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 20 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def value_label(metric: str) -> str:
@@ -145,8 +158,8 @@ def value_label(metric: str) -> str:
 
 
 def short(value: float) -> str:
-    """1500 as 1.5k, 5.4e6 as 5.4M."""
-    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:.3g}{suffix}"
+    """1500 as 1.5k, 5.4e6 as 5.4M, 2e15 as 2P."""
+    for power, suffix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10**power:
+            return f"{value / 10**power:.3g}{suffix}"
     return f"{value:.3g}"

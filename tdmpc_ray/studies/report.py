@@ -19,6 +19,7 @@ from tdmpc_ray.studies.figures import scaling_figure
 from tdmpc_ray.studies.published import against_published, published_figure
 from tdmpc_ray.studies.scaling import mean_interval
 from tdmpc_ray.studies.study_runs import StudyRuns, counted, load_study_runs
+from tdmpc_ray.studies.views import offer_view
 
 __all__ = [
     "StudyRuns",
@@ -141,7 +142,7 @@ def compare(
     over: Sequence[str] = (),
     console: Console | None = None,
 ) -> Path:
-    """Print a study's table and write its figure.
+    """Print a study's table, write its figure, and say where MLflow has its charts.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -175,6 +176,7 @@ def compare(
         figure.savefig(path, dpi=160)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
+    console.print(offer_view(runs, uri), markup=False, highlight=False, soft_wrap=True)
     return path
 
 

@@ -238,7 +238,9 @@ def _cells(table: pd.DataFrame | None, runs: StudyRuns, uri: str) -> dict[str, A
         }
         for row in table.to_dict("records")
     ]
-    return {"head": [str(c).replace("_", " ") for c in columns], "rows": rows, "link": link}
+    numbers = pd.api.types.is_numeric_dtype
+    head = [{"text": str(c).replace("_", " "), "is_number": numbers(table[c])} for c in columns]
+    return {"head": head, "rows": rows, "link": link}
 
 
 def _text(value: Any) -> str:

@@ -55,6 +55,7 @@ from tdmpc_ray.studies.study_folder import (
     only_process,
 )
 from tdmpc_ray.studies.tracking import MLflowTracker, check_tracking
+from tdmpc_ray.studies.views import offer_view
 
 
 def run_study(
@@ -263,6 +264,7 @@ class _Run:
         tracker.study_run.log_scaling(scaling_points(runs))
         tracker.study_run.flush()
         self.say(f"figure: {shown(figure)}")
+        self.say(offer_view(runs, tracking.uri))
 
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)

@@ -11,7 +11,7 @@ import numpy as np
 from tdmpc_ray.studies.mlflow_client import absolute_uri, connect
 from tdmpc_ray.studies.study_runs import TRAIN_FLOPS, WALL_S, StudyRuns
 
-COSTS = {"wall_s": WALL_S, "train_flops": TRAIN_FLOPS}  # column to metric
+_COSTS = {"wall_s": WALL_S, "train_flops": TRAIN_FLOPS}  # column to metric
 _GPU_POWER = re.compile(r"system/gpu_\d+_power_usage_watts")  # of MLflow's system metrics
 
 
@@ -29,10 +29,10 @@ def with_costs(runs: StudyRuns, uri: str) -> StudyRuns:
     """
     client = connect(absolute_uri(uri))
     curves, trials = runs.curves.copy(), runs.trials.copy()
-    curves[list(COSTS)] = float("nan")
+    curves[list(_COSTS)] = float("nan")
     trials["energy_kwh"] = [energy_kwh(client, run_id) for run_id in trials["run_id"]]
     for run_id, rows in curves.groupby("run_id"):
-        for column, metric in COSTS.items():
+        for column, metric in _COSTS.items():
             curves.loc[rows.index, column] = at_steps(client, str(run_id), metric, rows["env_steps"])
     return replace(runs, curves=curves, trials=trials)
 

@@ -10,13 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from tdmpc_ray.studies.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
-from tdmpc_ray.studies.drawing import aligned, draw_curve, mean_curve, name_lines, short, value_label
+from tdmpc_ray.studies.drawing import (
+    aligned,
+    draw_curve,
+    log_axis,
+    mean_curve,
+    name_lines,
+    short,
+    value_label,
+)
 from tdmpc_ray.studies.study_runs import Group
 
 _AXES = {
     "env_steps": "agent steps",
     "hours": "hours of wall time",
-    "train_flops": "training FLOPs",
+    "train_flops": "training FLOPs (logarithmic)",
 }
 _FRONTIER_POINTS = 200
 
@@ -24,7 +32,8 @@ _FRONTIER_POINTS = 200
 def learning_curves(evidence: Evidence) -> Section:
     """A panel per task and axis; the table has the mean at the end of each line."""
     runs = evidence.runs
-    curves = runs.curves.assign(hours=runs.curves["wall_s"] / 3600)
+    flops = runs.curves["train_flops"]
+    curves = runs.curves.assign(hours=runs.curves["wall_s"] / 3600, train_flops=flops.where(flops > 0))
     pictures, rows = [], []
     known = [x for x in _AXES if curves[x].notna().any()]
     for task in runs.tasks:
@@ -89,7 +98,8 @@ def frontier(evidence: Evidence) -> Section:
                 flops, best, color="#222222", linewidth=3.2, alpha=0.35, drawstyle="steps-post", zorder=1
             )
             axes.set_xscale("log")
-            axes.set_xlabel("training FLOPs (log)")
+            log_axis(axes.xaxis, float(flops[0]), float(flops[-1]))
+            axes.set_xlabel(_AXES["train_flops"])
             axes.set_ylabel(value_label(runs.metric))
             axes.set_title(task)
             name_lines(axes)
@@ -119,9 +129,13 @@ def _curves(evidence: Evidence, curves: pd.DataFrame, task: str, group: Group, x
 
 def _finish(axes: Axes, evidence: Evidence, task: str, x: str) -> None:
     axes.margins(x=0.02)
-    axes.set_xlim(left=0)
     axes.set_xlabel(_AXES[x])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    if x == "train_flops":  # sizes lie decades apart
+        axes.set_xscale("log")
+        log_axis(axes.xaxis, *axes.get_xlim())
+    else:
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.set_ylabel(value_label(evidence.runs.metric))
     axes.set_title(task)
     if task in evidence.runs.random_returns:

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tdmpc_ray.studies.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
-from tdmpc_ray.studies.drawing import short
+from tdmpc_ray.studies.drawing import log_axis
 from tdmpc_ray.studies.scaling import MIN_SIZES, Floats, PowerLaw, fit_power_law, mean_interval
 from tdmpc_ray.studies.study_runs import Group
 
@@ -92,8 +90,8 @@ def law_sentence(law: PowerLaw | str) -> str:
         return f"The data do not identify a power law: {law.reason}."
     (b_low, b_high), (c_low, c_high) = law.intervals["b"], law.intervals["c"]
     return (
-        f"1 - score = {law.a:.3g} x^-{law.b:.3g} + {law.c:.3g}: exponent {law.b:.3g} "
-        f"(95% interval {b_low:.3g} to {b_high:.3g}), floor {law.c:.3g} ({c_low:.3g} to {c_high:.3g})."
+        f"1 - score = {law.a:.3g} x^-{law.b:.2f} + {law.c:.3f}: exponent {law.b:.2f} "
+        f"(95% interval {b_low:.2f} to {b_high:.2f}), floor {law.c:.3f} ({c_low:.3f} to {c_high:.3f})."
     )
 
 
@@ -125,15 +123,22 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
             f"{what} after training, over parameters and over training FLOPs: means over seeds with the 95% "
             f"interval of the mean, seeds as small dots. {evidence.scale_words()}",
             *(["Each size stands with its best setting, which flatters it a little."] if several else []),
-            *[f"Over {_AXES[axis]}: {law_sentence(laws[axis])}" for axis in known],
-            "Laws are fitted to the seeds' gaps in log space with a robust loss; intervals and band by "
-            "bootstrap of the residuals."
-            if any(isinstance(laws[axis], PowerLaw) for axis in known)
-            else f"A law takes at least {MIN_SIZES} sizes on tasks with a known best result.",
+            *_law_sentences({axis: laws[axis] for axis in known}),
         ),
         tuple(pictures),
         pd.DataFrame([_row(result) for result in results]),
     )
+
+
+def _law_sentences(laws: dict[str, PowerLaw | str]) -> list[str]:
+    reasons = {law for law in laws.values() if isinstance(law, str)}
+    if len(reasons) == 1 and all(isinstance(law, str) for law in laws.values()):
+        return [law_sentence(reasons.pop())]
+    fit = (
+        "Laws are fitted to the seeds' gaps in log space with a robust loss; intervals and band by bootstrap "
+        "of the residuals."
+    )
+    return [*(f"Over {_AXES[axis]}: {law_sentence(law)}" for axis, law in laws.items()), fit]
 
 
 def _row(result: SizeResult) -> dict[str, Any]:
@@ -174,19 +179,13 @@ def _picture(results: list[SizeResult], axis: str, law: PowerLaw | str, has_gap:
             axes.annotate(result.group[0], (place, mean), (7, 6), textcoords="offset points", fontsize=8.5)
         axes.set_xscale("log")
         axes.set_xlim(places.min() / 2, places.max() * 2.5)
+        log_axis(axes.xaxis, *axes.get_xlim())
         if has_gap:
             axes.set_yscale("log")
-            _few_ticks(axes)
+            log_axis(axes.yaxis, *axes.get_ylim())
         axes.set_xlabel(f"{_AXES[axis]} (log)")
         axes.set_ylabel("1 - score (log)" if has_gap else "score")
         axes.set_title("Gap to the best possible score" if has_gap else "Score by model size")
     what = "1 - score" if has_gap else "Score"
     alt = f"{what} over {_AXES[axis]}, logarithmic, a point per model size"
     return Picture(axis.replace("_", "-"), alt, figure)
-
-
-def _few_ticks(axes: Axes) -> None:
-    """Plain numbers at 1, 2, 5 of each decade: an axis within one decade would have one number else."""
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
