@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from browsers import chromium
 from rich.console import Console
-from synthetic import EXPERIMENT, PARAMS, STEPS, log_study
+from synthetic import EXPERIMENT, PARAMS, STEPS, log_study, wall_s
 
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.report import compare
@@ -26,16 +26,8 @@ SIZES = ("1", "5", "19")
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    """Debian's chromium."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def states(uri: str) -> list[dict[str, Any]]:
@@ -63,11 +55,11 @@ def test_the_link_opens_the_curves(drive: Any, server: Any, browser: Any, tmp_pa
     drawn = "[...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.data.map(t => [...t.x]))"
     steps, wall, flops, params = page.evaluate(drawn)
     largest = PARAMS["19"]
-    ends = (STEPS[-1], STEPS[-1] * largest**0.3 / 20, 6 * largest * 256 * STEPS[-1])
+    ends = (STEPS[-1], wall_s("19", STEPS[-1]), 6 * largest * 256 * STEPS[-1])
     for lines, last in zip((steps, wall, flops), ends, strict=True):
         whole = [line for line in lines if len([x for x in line if x is not None]) == len(STEPS)]
         assert len(whole) >= len(SIZES)
-        assert max(max(line) for line in whole) == pytest.approx(last, rel=1e-3)
+        assert max(max(line) for line in whole) == pytest.approx(last, rel=1e-3)  # the mean of its seeds
     places = sorted({round(x, 2) for line in params for x in line if x is not None})
     assert places == [5.98, 6.72, 7.29]
 

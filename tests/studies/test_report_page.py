@@ -1,0 +1,211 @@
+"""The page of `tdmpc-ray report`, from a real MLflow, opened in a real browser."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from browsers import chromium
+from conftest import Callbacks, fake_trial
+from synthetic import EXPERIMENT, EXPONENT, PARAMS, STEPS, final_gap, log_study, wall_s
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.analysis.cost import throughput
+from tdmpc_ray.studies.analysis.learning import frontier
+from tdmpc_ray.studies.analysis.search import search_points
+from tdmpc_ray.studies.analysis.section import RUN_IDS, Evidence
+from tdmpc_ray.studies.analysis.sizes import scaling_law, size_results
+from tdmpc_ray.studies.mlflow_client import connect
+from tdmpc_ray.studies.report_page import Report, build_report, write_report
+from tdmpc_ray.studies.scaling import PowerLaw
+from tdmpc_ray.studies.study_costs import with_costs
+from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
+
+LRS = [10**exponent for exponent in np.linspace(-4, -2, 12)]
+
+
+@pytest.fixture(scope="module")
+def lab(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A store with the studies `sizes`, `search`, `workers` and `alone`: `uri` and `folder`."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    uri = f"sqlite:///{folder}/mlflow.db"
+    drive: Any = lambda callback: Callbacks(callback)  # noqa: E731
+    drive.trial = fake_trial
+    one: Any = {"tasks": ("walker-walk",), "sizes": ("1",), "seeds": 1}
+    log_study(drive, uri, folder, "alone", **one)
+    lrs = [{"update.lr": lr} for lr in LRS]
+    log_study(
+        drive, uri, folder, "search", **one, settings=lrs, noise=0, bonus=lambda s: 1e4 * s["update.lr"]
+    )
+    workers = [{"resources.num_env_runners": number} for number in (1, 4)]
+    log_study(drive, uri, folder, "workers", **{**one, "seeds": 2}, settings=workers)
+    log_study(drive, uri, folder, "sizes")
+    return SimpleNamespace(uri=uri, folder=folder)
+
+
+def runs_of(lab: SimpleNamespace, study: str) -> StudyRuns:
+    return with_costs(load_study_runs(EXPERIMENT, lab.uri, study), lab.uri)
+
+
+def absences(report: Report) -> dict[str, str]:
+    return {section.key: section.absent for section in report.sections if section.absent}
+
+
+def test_the_page_in_a_browser(lab: SimpleNamespace, tmp_path: Path) -> None:
+    page_file = write_report(EXPERIMENT, lab.uri, "sizes", tmp_path / "out")
+    complaints: list[str] = []
+    with chromium() as browser:
+        for width in (1280, 390):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("request", lambda request: complaints.append(f"asked for {request.url}"))
+            page.goto(page_file.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            boxes = page.evaluate(
+                "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().toJSON())"
+            )
+            assert len(boxes) == 6 + 2 + 1 + 1 + 1 + 2
+            for box in boxes:
+                assert box["height"] > 80
+                assert 250 < box["width"] <= width
+                assert 0 <= box["left"] < box["right"] <= width
+            cells = page.evaluate(
+                "[...document.querySelectorAll('#scaling tbody tr')]"
+                ".map(row => [...row.cells].map(cell => cell.innerText))"
+            )
+        names = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(names) == len(set(names))
+    assert set(complaints) <= {f"asked for {page_file.as_uri()}", "asked for data:,"}
+    table = pd.read_csv(tmp_path / "out" / "tables" / "scaling.csv")
+    assert len(cells) == len(table) == len(PARAMS)
+    for shown, row in zip(cells, table.itertuples(), strict=True):
+        assert shown[0] == str(row.model_size)
+        numbers = [float(text.replace(",", "")) for text in shown[1:-1]]
+        known = [row.params, row.train_flops_per_run, row.seeds, row.mean_score, row.low, row.high]
+        assert numbers == pytest.approx(known, rel=1e-3)
+        assert shown[-1].split() == [run_id[:8] for run_id in row.run_ids.split()]
+        assert row.mean_score == pytest.approx(1 - final_gap(str(row.model_size)), rel=0.05)
+    text = page_file.read_text(encoding="utf-8")
+    assert not re.search(r"<script|(?:src|href)=\"(?!#|data:)", text)
+    assert {file.suffix for file in (tmp_path / "out" / "figures").iterdir()} == {".png", ".svg"}
+
+
+def test_the_report_is_attached_to_the_study(lab: SimpleNamespace, tmp_path: Path) -> None:
+    write_report(EXPERIMENT, lab.uri, "alone", tmp_path)
+    (parent,) = load_study_runs(EXPERIMENT, lab.uri, "alone").parent_run_ids
+    client = connect(lab.uri)
+    assert {item.path for item in client.list_artifacts(parent, "report")} == {
+        "report/figures",
+        "report/report.html",
+        "report/tables",
+    }
+
+
+def test_one_run_supports_little_and_the_report_says_so(lab: SimpleNamespace) -> None:
+    absent = absences(build_report(runs_of(lab, "alone")))
+    assert set(absent) == {
+        "scaling",
+        "iqm",
+        "profiles",
+        "improvement",
+        "search",
+        "importance",
+        "frontier",
+        "throughput",
+    }
+    assert "one seed" in absent["iqm"]
+    assert "one model size" in absent["scaling"]
+    assert "resources.num_env_runners" in absent["throughput"]
+
+
+def test_the_law_is_found_again_over_parameters_and_flops(lab: SimpleNamespace) -> None:
+    evidence = Evidence(runs_of(lab, "sizes"))
+    results = size_results(evidence)
+    assert [len(result.values) for result in results] == [3] * len(PARAMS)
+    for axis in ("params", "train_flops"):
+        law = scaling_law(evidence, results, axis)
+        assert isinstance(law, PowerLaw)
+        low, high = law.intervals["b"]
+        assert low <= EXPONENT <= high
+        assert law.identifiable
+    few = scaling_law(evidence, results[:3], "params")
+    assert few == "3 model sizes cannot identify its three parameters, at least 4 are needed"
+
+
+def test_the_frontier_goes_from_small_to_large(lab: SimpleNamespace) -> None:
+    table = frontier(Evidence(runs_of(lab, "sizes"))).table
+    assert table is not None
+    walker = table[table["task"] == "walker-walk"]
+    assert walker["model_size"].tolist() == list(PARAMS)
+    assert walker["reaches"].is_monotonic_increasing
+    assert (walker["from_flops"].to_numpy()[1:] > walker["to_flops"].to_numpy()[:-1]).all()
+    assert walker["to_flops"].iloc[-1] == pytest.approx(6 * PARAMS["317"] * 256 * STEPS[-1])
+
+
+def test_a_search_is_shown_and_its_setting_matters(lab: SimpleNamespace) -> None:
+    report = build_report(runs_of(lab, "search"))
+    sections = {section.key: section for section in report.sections}
+    points = sections["search"].table
+    assert points is not None
+    assert points["lr"].tolist() == pytest.approx(sorted(LRS, reverse=True))
+    found = sections["importance"].table
+    assert found is not None
+    assert (found["setting"].tolist(), found["importance"].tolist()) == (
+        ["lr"],
+        pytest.approx([1.0], abs=0.05),
+    )
+    shown = sections["learning-curves"]
+    assert any("the 8 best of 12" in sentence for sentence in shown.text)
+
+
+def test_throughput_and_costs_add_up(lab: SimpleNamespace) -> None:
+    runs = runs_of(lab, "workers")
+    table = throughput(Evidence(runs)).table
+    assert table is not None
+    assert table["rollout_workers"].tolist() == [1, 4]
+    seconds = [wall_s("1", STEPS[-1]) * factor for factor in (0.95, 1.05)]
+    assert table["steps_per_s"].tolist() == pytest.approx([np.mean([STEPS[-1] / s for s in seconds])] * 2)
+    total = {s.key: s for s in build_report(runs).sections}["costs"].table.iloc[-1]  # type: ignore[union-attr]
+    assert total["hours"] == pytest.approx(2 * sum(seconds) / 3600)
+    assert total["train_flops"] == pytest.approx(4 * 6 * PARAMS["1"] * 256 * STEPS[-1])
+    assert set(total[RUN_IDS]) == set(runs.trials["run_id"])
+    assert "energy_kwh" not in total
+
+
+def test_energy_is_the_integral_of_the_gpus_power(lab: SimpleNamespace) -> None:
+    client = connect(lab.uri)
+    run_id = load_study_runs(EXPERIMENT, lab.uri, "alone").trials["run_id"].iloc[0]
+    for gpu, watts in ((0, (100.0, 300.0, 300.0)), (1, (50.0, 50.0, 50.0))):
+        for minute, value in zip((0, 60, 120), watts, strict=True):
+            name = f"system/gpu_{gpu}_power_usage_watts"
+            client.log_metric(run_id, name, value, timestamp=minute * 60_000, step=minute)
+    assert runs_of(lab, "alone").trials["energy_kwh"].tolist() == pytest.approx([0.2 + 0.3 + 0.1])
+
+
+def test_groups_that_lack_a_task_are_not_compared(lab: SimpleNamespace) -> None:
+    runs = runs_of(lab, "sizes")
+    lacks = (runs.trials["model_size"] == "5") & (runs.trials["task"] == "walker-walk")
+    evidence = Evidence(replace(runs, trials=runs.trials[~lacks]))
+    assert ("5", "") not in evidence.complete
+    assert any("size 5" in sentence for sentence in evidence.left_out())
+    assert "model_size" not in search_points(Evidence(runs_of(lab, "workers")))
+
+
+@pytest.mark.parametrize(
+    ("study", "out", "message"),
+    [("sizs", "x", "did you mean 'sizes'"), ("alone", "file/x", "cannot write .*; choose another --out")],
+)
+def test_what_cannot_be_reported(
+    lab: SimpleNamespace, tmp_path: Path, study: str, out: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=message):
+        write_report(EXPERIMENT, lab.uri, study, tmp_path / out)
