@@ -42,7 +42,7 @@ def scaling_figure(runs: StudyRuns) -> Figure:
             for group in groups:
                 trials = counted(runs.of(task, *group))
                 if len(trials):
-                    curves = runs.curves[runs.curves["run_id"].isin(trials["run_id"])]
+                    curves = runs.curves_of(trials)
                     draw_curve(curve_axes, curves, runs.label(group), colours[group])
             _draw_sizes(size_axes, runs, task, colours)
             _draw_random(curve_axes, size_axes, random_return)

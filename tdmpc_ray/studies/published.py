@@ -171,6 +171,6 @@ def _groups(runs: StudyRuns, task: str) -> Iterator[tuple[tuple[str, str], pd.Da
     """Curves of the trials that count, by size and setting."""
     for size, setting in product(runs.sizes, runs.settings):
         trials = counted(runs.of(task, size, setting))
-        chosen = runs.curves[runs.curves["run_id"].isin(trials["run_id"])]
+        chosen = runs.curves_of(trials)
         if len(chosen):
             yield (size, setting), chosen

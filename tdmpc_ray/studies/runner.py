@@ -27,6 +27,7 @@ from tdmpc_ray.studies.configure import (
 from tdmpc_ray.studies.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.load import load_study
 from tdmpc_ray.studies.mlflow_writer import SPOOL_FILE
+from tdmpc_ray.studies.models import log_best_models
 from tdmpc_ray.studies.outcome import (
     Outcome,
     StudyResult,
@@ -263,6 +264,8 @@ class _Run:
         tracker.study_run.log_artifact(figure)
         tracker.study_run.log_scaling(scaling_points(runs))
         tracker.study_run.flush()
+        if tracking.models:
+            log_best_models(self.out, say=self.say)
         self.say(f"figure: {shown(figure)}")
         self.say(offer_view(runs, tracking.uri))
 

@@ -194,6 +194,9 @@ class Tracking(Section):
         description=f"none: MLFLOW_TRACKING_URI of the environment, or {DEFAULT_URI}",
     )
     experiment: str = Field(default="tdmpc-ray", min_length=1)
+    models: bool = Field(
+        default=True, description="at the end, log each trial's best checkpoint as a model that plans"
+    )
     system_metrics: bool = Field(
         default=False, description="log processors, memory, GPUs and energy of each trial's node (system/...)"
     )

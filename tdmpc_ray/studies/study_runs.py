@@ -14,8 +14,10 @@ from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.mlflow_find import all_runs, find_experiment, find_study
+from tdmpc_ray.studies.naming import metric_name
 from tdmpc_ray.studies.setting_names import natural, settings
 from tdmpc_ray.studies.study_run import RANDOM_RETURN, STOPPED_EARLY
+from tdmpc_ray.studies.task_sets import shares
 
 PARAM_COUNT = "summary/params_total"
 WALL_S = "time/wall_s"
@@ -32,11 +34,13 @@ class StudyRuns:
     Attributes:
         study: its name, or theirs.
         trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, env_steps,
-            stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops (of all
+            parts, stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops (of all
             updates; NaN if not logged), final, best (both of `metric`), and every parameter as
-            `param.<name>`. The setting is what the study varies beside size and seed, such as `horizon=3`;
-            empty where nothing.
-        curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, env_frames, value.
+            `param.<name>`. A trial of a set of tasks has a row for each of its tasks that other trials learn
+            alone, each with its share of steps, hours and operations, which `parts` tasks have had. The
+            setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.
+        curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, env_frames, value,
+            step (MLflow's: agent steps of all tasks).
         random_returns: task to the random policy's return, as far as known.
         frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
         metric: the metric that `value`, `final` and `best` are of.
@@ -79,6 +83,10 @@ class StudyRuns:
         size, setting = group
         words = [f"size {size}"] if len(self.sizes) > 1 or not setting else []
         return ", ".join([*words, *([setting] if setting else [])])
+
+    def curves_of(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """The evaluations of some of the trials."""
+        return self.curves.merge(trials[["run_id", "task"]], on=["run_id", "task"])
 
     def of(self, task: str, model_size: str, setting: str) -> pd.DataFrame:
         """The trials of one task, model size and setting."""
@@ -144,29 +152,40 @@ def _read(
     filters = [f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'" for parent in parents]
     found = [run for of_study in filters for run in all_runs(client, experiment_id, of_study)]
     name = ", ".join(parent.info.run_name for parent in parents)
-    metric = metric or _metric({run.data.params.get("task", "") for run in found})
+    tasks = {run.data.params.get("task", "task") for run in found}
+    metric = metric or _metric(tasks)
     rows: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
     ratios: list[int] = []
-    for run in found:
+    shown = [
+        (run, share) for run in found for share in shares(run.data.params.get("task", "task"), tasks, metric)
+    ]
+    has_shares = any(share.parts > 1 for _, share in shown)
+    for run, share in shown:
         params, metrics = run.data.params, run.data.metrics
         who = {
             "run_id": run.info.run_id,
             "parent": run.data.tags["mlflow.parentRunId"],
-            "task": params.get("task", "task"),
+            "task": share.task,
             "model_size": params.get("model_size", "default"),
             "seed": params.get("seed", "0"),
         }
         # A step that was run again after a crash is there twice: the later one counts.
         history = sorted(
-            client.get_metric_history(run.info.run_id, metric), key=lambda m: (m.step, m.timestamp)
+            client.get_metric_history(run.info.run_id, share.metric), key=lambda m: (m.step, m.timestamp)
         )
         curve = {point.step: point.value for point in history}
         env_steps = int(metrics.get("time/env_steps", max(curve, default=0)))
         seconds = metrics.get(WALL_S) or _duration_s(run)
         ratio = round(metrics.get(ENV_FRAMES, 0) / env_steps) or 1 if env_steps else 1
         points += [
-            {**who, "env_steps": step, "env_frames": step * ratio, "value": value}
+            {
+                **who,
+                "env_steps": step / share.parts,
+                "env_frames": step * ratio / share.parts,
+                "value": value,
+                "step": step,
+            }
             for step, value in curve.items()
         ]
         ratios.append(ratio)
@@ -177,20 +196,22 @@ def _read(
                 "status": run.info.status,
                 "stopped_early": run.data.tags.get(STOPPED_EARLY, ""),
                 "params": metrics.get(PARAM_COUNT, float("nan")),
-                "env_steps": env_steps,
-                "hours": seconds / 3600,
+                "env_steps": env_steps / share.parts,
+                "hours": seconds / 3600 / share.parts,
                 "steps_per_s": env_steps / seconds if seconds else float("nan"),
-                "train_flops": metrics.get(TRAIN_FLOPS, float("nan")),
+                "train_flops": metrics.get(TRAIN_FLOPS, float("nan")) / share.parts,
                 "final": curve[max(curve)] if curve else float("nan"),
                 "best": max(curve.values(), default=float("nan")),
                 **{f"param.{key}": value for key, value in params.items()},
+                **({"param.tasks": str(share.parts)} if has_shares else {}),
+                "parts": share.parts,
             }
         )
     if not points:
         raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
     trials = pd.DataFrame(rows)
     trials["setting"] = settings(trials)
-    curves = pd.DataFrame(points).merge(trials[["run_id", "setting"]], on="run_id")
+    curves = pd.DataFrame(points).merge(trials[["run_id", "task", "setting"]], on=["run_id", "task"])
     curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
     return StudyRuns(
         experiment=experiment,
@@ -227,7 +248,7 @@ def _random_returns(parents: Sequence[Any], trials: pd.DataFrame) -> dict[str, f
         tasks = trials[trials["parent"] == parent.info.run_id]["task"].unique()
         for task in tasks:
             alone = metrics.get(RANDOM_RETURN) if len(tasks) == 1 else None
-            value = metrics.get(f"{RANDOM_RETURN}/{task}", alone)
+            value = metrics.get(metric_name(f"{RANDOM_RETURN}/{task}"), alone)
             if value is not None:
                 found[task] = value
     return found

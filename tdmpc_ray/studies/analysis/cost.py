@@ -81,7 +81,9 @@ def costs(evidence: Evidence) -> Section:
     rows.append({"task": "total", "model_size": "", "setting": "", **_sums(runs.trials)})
     table = pd.DataFrame(rows).dropna(axis="columns", how="all")
     lacking = (
-        [] if "energy_kwh" in table else ["Energy is left out: no trial has MLflow's GPU power metrics."]
+        []
+        if "energy_kwh" in table
+        else ["Energy is left out: no trial has logged it (tracking: {system_metrics: true})."]
     )
     return Section(
         "costs",
@@ -96,13 +98,14 @@ def costs(evidence: Evidence) -> Section:
 
 
 def _sums(trials: pd.DataFrame) -> dict[str, Any]:
+    once = trials.drop_duplicates("run_id")  # of a set of tasks, beside its specialists, is one for each task
     return {
-        "trials": len(trials),
-        "finished": int((trials["status"] == "FINISHED").sum()),
-        "stopped_early": int((trials["stopped_early"] != "").sum()),
+        "trials": len(once),
+        "finished": int((once["status"] == "FINISHED").sum()),
+        "stopped_early": int((once["stopped_early"] != "").sum()),
         "env_steps": int(trials["env_steps"].sum()),
         "hours": trials["hours"].sum(),
         "train_flops": trials["train_flops"].sum(min_count=1),
         "energy_kwh": trials["energy_kwh"].sum(min_count=1),
-        RUN_IDS: tuple(trials["run_id"]),
+        RUN_IDS: tuple(once["run_id"]),
     }

@@ -123,8 +123,9 @@ def frontier(evidence: Evidence) -> Section:
 
 def _curves(evidence: Evidence, curves: pd.DataFrame, task: str, group: Group, x: str) -> pd.DataFrame:
     of_group = evidence.of(group)
-    run_ids = of_group[of_group["task"] == task]["run_id"]
-    return curves[curves["run_id"].isin(run_ids) & curves[x].notna()]
+    wanted = of_group[of_group["task"] == task][["run_id", "task"]]
+    chosen = curves.merge(wanted, on=["run_id", "task"])
+    return chosen[chosen[x].notna()]
 
 
 def _finish(axes: Axes, evidence: Evidence, task: str, x: str) -> None:
