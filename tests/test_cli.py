@@ -52,6 +52,7 @@ COMMANDS = (
     "resume",
     "evaluate",
     "compare",
+    "report",
     "plan-cluster",
     "sync",
     "submit",
@@ -124,6 +125,7 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "absent"], "no checkpoint at absent: there is no such folder"),
         (["evaluate", "x", "--set", "update.lr=1"], "only settings of the planner can change after the tr"),
         (["compare", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
+        (["report", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

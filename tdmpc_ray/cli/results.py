@@ -97,7 +97,9 @@ def report(
         str | None, typer.Option(help="Such as eval/return. Default: what the tasks are judged by.")
     ] = None,
 ) -> None:
-    """Write a page about studies: curves, scaling law, statistics, search, costs.
+    """Write a page about studies: curves, statistics, costs.
+
+    It has learning curves, the scaling law, comparisons, what a search found, and what it all cost.
 
     One HTML file that needs nothing else, with its figures as PNG and SVG and its tables as CSV beside it;
     MLflow gets a copy, in the folder `report` of the study's run.

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from tdmpc_ray.studies.scaling import mean_interval
@@ -147,10 +147,14 @@ def name_lines(axes: Axes) -> None:
 
 def log_axis(axis: Axis, low: float, high: float) -> None:
     """Plain numbers on a logarithmic axis: a few of each decade where there are few decades."""
-    subs = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 20 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axis.set_minor_formatter(NullFormatter())
+    if high / low < 4:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_minor_locator(NullLocator())
+        return
+    subs = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 20 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs))
 
 
 def value_label(metric: str) -> str:

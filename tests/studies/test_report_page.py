@@ -15,6 +15,7 @@ from browsers import chromium
 from conftest import Callbacks, fake_trial
 from synthetic import EXPERIMENT, EXPONENT, PARAMS, STEPS, final_gap, log_study, wall_s
 
+from tdmpc_ray import cli
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.analysis.cost import throughput
 from tdmpc_ray.studies.analysis.learning import frontier
@@ -98,8 +99,12 @@ def test_the_page_in_a_browser(lab: SimpleNamespace, tmp_path: Path) -> None:
     assert {file.suffix for file in (tmp_path / "out" / "figures").iterdir()} == {".png", ".svg"}
 
 
-def test_the_report_is_attached_to_the_study(lab: SimpleNamespace, tmp_path: Path) -> None:
-    write_report(EXPERIMENT, lab.uri, "alone", tmp_path)
+def test_the_command_writes_the_report_and_attaches_it(
+    lab: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--study", "alone", "--mlflow-uri", lab.uri, "--out", str(tmp_path), "--metric", "eval/return"]
+    assert cli.main(["report", EXPERIMENT, *args]) == 0
+    assert f"report: {tmp_path}/report.html\nlogged to the study's run" in capsys.readouterr().out
     (parent,) = load_study_runs(EXPERIMENT, lab.uri, "alone").parent_run_ids
     client = connect(lab.uri)
     assert {item.path for item in client.list_artifacts(parent, "report")} == {
