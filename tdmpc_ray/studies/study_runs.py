@@ -33,9 +33,9 @@ class StudyRuns:
 
     Attributes:
         study: its name, or theirs.
-        trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, env_steps,
-            parts, stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops (of all
-            updates; NaN if not logged), final, best (both of `metric`), and every parameter as
+        trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, parts,
+            env_steps, stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops
+            (of all updates; NaN if not logged), final, best (both of `metric`), and every parameter as
             `param.<name>`. A trial of a set of tasks has a row for each of its tasks that other trials learn
             alone, each with its share of steps, hours and operations, which `parts` tasks have had. The
             setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.

@@ -1,4 +1,4 @@
-"""One model of several tasks beside its specialists: its run is shown once for each task that others learn."""
+"""One model of several tasks beside its specialists: its run is shown on each task that others learn."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from tdmpc_ray.studies.drawing import mean_curve, spread
 from tdmpc_ray.studies.figures import scaling_figure
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.report import compare, load_study_runs, render_table, scaling_points, summary_table
+from tdmpc_ray.studies.study_costs import with_costs
 from tdmpc_ray.studies.tracking import MLflowTracker
 
 PARAMS = {"tiny": 80_000, "1": 960_000, "19": 19_300_000}
@@ -269,3 +270,40 @@ def test_studies_side_by_side_are_told_apart_by_their_settings(
         UserError, match="no study 'ablatoin' in experiment 'walkers': did you mean 'ablation'"
     ):
         load_study_runs("walkers", store, ["plain", "ablatoin"])
+
+
+def test_a_model_of_two_tasks_beside_their_specialists(store: str, tmp_path: Path, drive: Any) -> None:
+    tracker = MLflowTracker(uri=store, experiment="walkers", study="sets", spool_dir=tmp_path / "spool")
+    tracker.setup()
+    calls = drive(tracker)
+    both = "walker-walk+cup-catch"
+    for task, steps in ((both, 2000), ("walker-walk", 1000), ("cup-catch", 1000)):
+        trial = drive.trial(task, model_size="1", seed=0, task=task)
+        calls.start(trial)
+        report = {"time__env_steps": steps, "time__env_frames": 2 * steps, "time__wall_s": steps * 3.6}
+        report |= {"time__train_flops": 10.0 * steps, "eval__return": 500.0}
+        if task == both:
+            report |= {"eval__walker-walk__return": 300.0, "eval__cup-catch__return": 700.0}
+        calls.result(trial, steps, **report)
+        calls.complete(trial)
+    names = [f"baseline/random_return/{task}" for task in ("walker-walk", "cup-catch")]
+    tracker.study_run.log_metrics({names[0]: 10.0, names[1]: 20.0, f"baseline/random_return/{both}": 15.0})
+    assert tracker.close("FINISHED") is None
+    runs = load_study_runs("walkers", store, "sets")
+    assert runs.tasks == ["cup-catch", "walker-walk"]
+    assert runs.settings == ["tasks=1", "tasks=2"]
+    assert runs.random_returns == {"walker-walk": 10.0, "cup-catch": 20.0}
+    finals = {(row.task, row.setting): row.final for row in runs.trials.itertuples()}
+    assert finals == {
+        ("walker-walk", "tasks=2"): 300.0,
+        ("cup-catch", "tasks=2"): 700.0,
+        ("walker-walk", "tasks=1"): 500.0,
+        ("cup-catch", "tasks=1"): 500.0,
+    }
+    # Matched data: every task had as many steps; what the set cost is shared by its tasks.
+    assert set(runs.trials["env_steps"]) == set(runs.curves["env_steps"]) == {1000}
+    assert runs.trials["hours"].sum() == pytest.approx(4.0)
+    costly = with_costs(runs, store)
+    assert costly.curves["train_flops"].tolist() == [10_000.0] * 4
+    table = summary_table(runs)
+    assert len(table[table["model_size"] == "1"]) == 4
