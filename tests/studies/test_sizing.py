@@ -20,7 +20,7 @@ SPEEDS = Speeds(env_s=1e-3, core_flops=100e9, gpu_flops=20e12, gpu_floor_s=5e-3)
 MACHINE = {"walker-walk": (SPEEDS, SIZES)}
 
 # docs/scaling.md: rates on two cores with environments that sleep for 20 ms, 0.05 updates of 6.6 ms per step.
-MEASURED = {1: 43.8, 2: 88.5, 4: 181.0, 8: 352.4, 16: 610.1, 32: 749.9}
+MEASURED = {1: 44.0, 2: 88.5, 4: 181.0, 8: 352.4, 16: 640.4, 32: 749.9}
 
 
 def study(size: str = "1", **resources: Any) -> Study:
