@@ -10,7 +10,7 @@ import torch
 from counting_env import CountingEnv
 from ray.rllib.core.columns import Columns
 
-from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.config import PLANNERS, agent_config
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
@@ -50,6 +50,15 @@ def test_a_plan_begins_with_the_last_one_of_its_environment_or_anew(module: TDMP
         expected, mean, *_ = plan(model, z, mean, cfg, noise, discount=0.9, explore=True)
     assert torch.equal(action, expected)
     assert mean.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", PLANNERS)
+def test_every_planner_acts(method: str, tiny_overrides: dict[str, Any]) -> None:
+    module = make_module({**tiny_overrides, "planner.method": method}).eval()
+    for is_first in (True, False):
+        action = module.act(torch.randn(2, 5), torch.full((2,), is_first), explore=True)
+        assert action.shape == (2, 2)
+        assert action.abs().max() <= 1
 
 
 def test_evaluation_acts_without_exploration_noise(module: TDMPC2RLModule) -> None:
