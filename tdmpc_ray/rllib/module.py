@@ -96,8 +96,8 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         """
         num_envs, planner, device = len(obs), self.agent.planner, obs.device
         generator = self._seeded_generator(device)
-        # On the CPU a small policy takes as long as autograd's bookkeeping; untried with CUDA graphs. Within it
-        # nothing can be differentiated.
+        # On the CPU a small policy takes as long as autograd's bookkeeping; untried with CUDA graphs. Nothing
+        # can be differentiated within it.
         without_autograd = device.type == "cpu" and planner.method != "gradient"
         with torch.no_grad(), torch.inference_mode(without_autograd):
             task = self.world_model.task(task_id)
