@@ -5,34 +5,19 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from worlds import Quadratic, world
 
-from tdmpc_ray.core.config import PLANNERS, PlannerConfig, agent_config
-from tdmpc_ray.core.math import PolicySample
-from tdmpc_ray.core.planners import Plan, PlanNoise, fused, plan, sampling
+from tdmpc_ray.core.config import PLANNERS, PlannerConfig
+from tdmpc_ray.core.planners import PlanNoise, plan, sampling
 from tdmpc_ray.core.planners.contract import draw_heads
 from tdmpc_ray.core.planners.functions import ModelFunctions
-from tdmpc_ray.core.planners.fused import fused_model
-from tdmpc_ray.core.precision import products_in
 from tdmpc_ray.core.world_model import WorldModel
-
-SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_trajs": 4}
 
 
 @pytest.fixture(params=["fused", "plain"])
 def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "plain":
         monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
-
-
-def world(action_dims: list[int] | None = None, **settings: object) -> tuple[WorldModel, PlannerConfig]:
-    """A model whose values differ from candidate to candidate, as an untrained one's do not."""
-    agent = agent_config("tiny", overrides={**SETTINGS, **settings})
-    torch.manual_seed(0)
-    model = WorldModel((5,), 2, agent.model, action_dims=action_dims).eval()
-    with torch.no_grad():
-        for head in (model.reward_head[-1], model.q_ensemble.layers[-1]):
-            head.weight.normal_(std=0.3)
-    return model, agent.planner
 
 
 def noise_of(noise: PlanNoise, env: int) -> PlanNoise:
@@ -115,71 +100,6 @@ def test_planning_without_policy_trajectories() -> None:
     assert mean.abs().sum() > 0
 
 
-def test_layers_wider_than_the_kernels_buffers_run_in_pytorch() -> None:
-    assert fused_model(world()[0]) is not None
-    assert fused_model(world(**{"model.num_bins": 8193})[0]) is None
-
-
-def test_models_without_simnorm_or_bins_plan_as_in_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    z, prev_mean = torch.randn(2, 16), torch.zeros(2, 3, 2)
-    for settings, fusable in (({"model.simnorm_dim": 0}, True), ({"model.num_bins": 1}, False)):
-        model, cfg = world(**settings, **{"model.latent_dim": 16})
-        assert (fused_model(model) is not None) == fusable
-        assert fused_model(model, dtype="bf16") is None
-        noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
-        one = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
-        with monkeypatch.context() as context:
-            context.setattr(sampling, "fused_model", lambda *_: None)
-            two = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-4)
-        assert (one.mean.abs() > 0.01).any()
-
-
-@pytest.mark.parametrize("kind", ["plain", "episodic", "multitask"])
-def test_the_fused_form_in_bf16_stays_near_float32(kind: str) -> None:
-    model, _ = world([2, 1] if kind == "multitask" else None, **{"model.episodic": kind == "episodic"})
-    task = model.task(torch.tensor([0, 1])) if kind == "multitask" else None
-    z, actions, discount = model.encode(torch.randn(2, 5), task), torch.rand(3, 2, 9, 2), torch.ones(2, 1)
-    eps, heads = torch.randn(3, 2, 9, 2), torch.tensor([1, 0])
-
-    def outputs(dtype: str) -> list[torch.Tensor]:
-        functions = fused_model(model, task, dtype)
-        assert functions is not None
-        with torch.no_grad(), products_in(dtype, z.device):
-            total, last_z, weight = functions.rollout(z, actions, discount)
-            assert last_z.dtype == (torch.bfloat16 if dtype == "bf16" else torch.float32)
-            value = functions.terminal_value(last_z, eps[0], heads)
-            return [total, last_z.float(), weight, value, functions.policy_rollout(z, eps)]
-
-    for bf16, fp32 in zip(outputs("bf16"), outputs("fp32"), strict=True):
-        assert bf16.dtype == torch.float32
-        assert (bf16 - fp32).abs().max() < 0.04 * fp32.abs().max().clamp(min=1e-3)
-    assert not torch.equal(outputs("bf16")[0], outputs("fp32")[0])
-
-
-class Quadratic(WorldModel):
-    """A known world: z is the state itself, z' = z + a, and the reward is -|z - goal|^2 - 0.1 |a|^2."""
-
-    def __init__(self, goal: torch.Tensor) -> None:
-        super().__init__((2,), 2, agent_config("tiny").model)
-        self.goal = goal
-
-    def next(self, z: torch.Tensor, action: torch.Tensor, task: None = None) -> torch.Tensor:
-        return z + action
-
-    def reward(self, z: torch.Tensor, action: torch.Tensor, task: None = None) -> torch.Tensor:
-        return -(z - self.goal).square().sum(-1, keepdim=True) - 0.1 * action.square().sum(-1, keepdim=True)
-
-    def pi(self, z: torch.Tensor, eps: torch.Tensor, task: None = None) -> PolicySample:
-        """A policy that knows nothing."""
-        zero = torch.zeros_like(eps[..., :1])
-        return PolicySample(torch.tanh(eps), torch.zeros_like(eps), torch.zeros_like(eps), zero, zero)
-
-    def q(self, z: torch.Tensor, action: torch.Tensor, heads: torch.Tensor, *_: None) -> torch.Tensor:
-        """As far as the state is from the goal at the end of the plan."""
-        return -(z - self.goal).square().sum(-1, keepdim=True).expand(2, *z.shape[:-1], 1)
-
-
 def optimum(z: torch.Tensor, goal: torch.Tensor, horizon: int, discount: float) -> torch.Tensor:
     """First action of the best sequence, by the Riccati recursion."""
     value = 1.0  # of |z - goal|^2 that is left
@@ -225,36 +145,6 @@ def test_acting_by_the_policy_alone_ignores_model_and_plan() -> None:
     assert torch.equal(quiet.mean[:, 0], sample.mean)
     assert torch.equal(quiet.std[:, 0], sample.log_std.exp())
     assert quiet.values.shape == (2, 0)
-
-
-def test_plans_are_the_same_without_mkl_s_packed_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, cfg = world(action_dims=[2, 1], **{"model.episodic": True})
-    task = model.task(torch.tensor([1, 0]))
-    noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
-    z, prev_mean = model.encode(torch.randn(2, 5), task).detach(), torch.zeros(2, cfg.horizon, 2)
-
-    def act() -> Plan:
-        return plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False, task=task)
-
-    packed = act()
-    monkeypatch.setattr(fused, "_packing", lambda: None)
-    torch.testing.assert_close(act()[:2], packed[:2], rtol=0, atol=1e-4)
-
-
-def test_a_model_of_the_user_s_own_is_not_replaced_by_kernels() -> None:
-    assert fused_model(world()[0]) is not None
-    assert fused_model(Quadratic(torch.zeros(2))) is None
-
-
-@pytest.mark.parametrize("change", ["strides", "bf16", "double"])
-def test_weights_that_the_kernels_would_misread_run_in_pytorch(change: str) -> None:
-    model, _ = world()
-    layer = model.dynamics[1]
-    if change == "strides":
-        layer.weight.data = layer.weight.data.T.contiguous().T
-    else:
-        layer.to(torch.bfloat16 if change == "bf16" else torch.float64)
-    assert fused_model(model) is None
 
 
 @pytest.mark.usefixtures("_form")
@@ -356,15 +246,3 @@ def test_the_gradient_planner_begins_with_the_last_plan_and_the_policy_s() -> No
         assert distance.min() < 1e-3
         executed.add("last plan" if distance.argmin() == 0 else "policy")
     assert executed == {"last plan", "policy"}
-
-
-def test_plans_keep_their_packed_weights_in_one_place() -> None:
-    model, cfg = world()
-    seen = []
-    for _ in range(3):
-        noise = PlanNoise.sample(model, cfg, 1, torch.Generator().manual_seed(0))
-        plan(model, torch.rand(1, 64), torch.zeros(1, 3, 2), cfg, noise, discount=0.9, explore=False)
-        seen.append({index: buffer.data_ptr() for index, buffer in fused._buffers.get(model, {}).items()})
-    assert seen[0] == seen[1] == seen[2]
-    # Dynamics, reward, policy and two heads, of three layers each.
-    assert len(seen[0]) == (15 if fused._packing() else 0)
