@@ -42,7 +42,7 @@ from tdmpc_ray.studies.outcome import (
 )
 from tdmpc_ray.studies.progress import ProgressTable
 from tdmpc_ray.studies.report import load_study_runs, render_table, scaling_figure, scaling_points
-from tdmpc_ray.studies.scheduling import KeepRungs, make_scheduler
+from tdmpc_ray.studies.scheduling import KeepRungs, StopWhenEnough, make_scheduler
 from tdmpc_ray.studies.searching import make_search
 from tdmpc_ray.studies.spec import Study
 from tdmpc_ray.studies.study_folder import (
@@ -159,6 +159,7 @@ class _Run:
             label_params=label,
             artifacts=artifacts,
             expected_trials=study.trials(),
+            enough=study.enough,
         )
         outcome = Outcome(label)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
@@ -209,6 +210,7 @@ class _Run:
                 name=TUNE_FOLDER,
                 storage_path=str(self.out),
                 callbacks=callbacks,
+                stop=StopWhenEnough(study.enough),
                 failure_config=tune.FailureConfig(max_failures=study.max_failures),
                 checkpoint_config=tune.CheckpointConfig(
                     # A population needs the one that another trial is about to go on from.

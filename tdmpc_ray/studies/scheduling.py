@@ -6,7 +6,7 @@ Each holds its trials once the study is asked to stop (see `interrupt`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -107,6 +107,19 @@ def _bandit(**options: Any) -> TrialScheduler:
         return Bandit(**options)
     except (ImportError, RuntimeError):
         raise UserError("scheduler: pb2 needs scikit-learn: pip install scikit-learn") from None
+
+
+class StopWhenEnough(tune.Stopper):
+    """Ends each trial once `enough` gives a reason to; see `Study.enough`."""
+
+    def __init__(self, enough: Callable[[Mapping[str, Any]], str]) -> None:
+        self._enough = enough
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return bool(self._enough(result))
+
+    def stop_all(self) -> bool:
+        return False
 
 
 class WithinBounds:

@@ -179,6 +179,13 @@ class Resources(Section):
     max_concurrent_trials: Count | None = Field(default=None, description="none: as many as fit")
 
 
+class Stop(Section):
+    """When a trial ends before its last step."""
+
+    score: float | None = Field(default=None, description="once its newest evaluation is that good")
+    hours: Amount | None = Field(default=None, gt=0, description="after so many, restarts included")
+
+
 class Checkpoint(Section):
     """When to save; besides, at the end and on Ctrl-C."""
 

@@ -114,6 +114,15 @@ class Study(StudyKeys):
         """Where a trial's results have the newest value of it (see `TDMPC2.step`)."""
         return f"latest/{self.score}"
 
+    def enough(self, result: Mapping[str, Any]) -> str:
+        """Why a trial with this newest result may end before its last step; empty: it may not."""
+        score, hours = result.get("latest", {}).get(self.score), result.get("time_total_s", 0.0) / 3600
+        if self.stop.score is not None and score is not None and score >= self.stop.score:
+            return f"{self.score} reached {self.stop.score:g}"
+        return (
+            f"{self.stop.hours:g} hours" if self.stop.hours is not None and hours >= self.stop.hours else ""
+        )
+
     @property
     def grace_steps(self) -> int:
         """Agent steps that no scheduler cuts short."""

@@ -20,6 +20,7 @@ from tdmpc_ray.studies.sections import (
     Scheduling,
     Search,
     Section,
+    Stop,
     Tracking,
 )
 
@@ -58,6 +59,7 @@ class StudyKeys(Section):
         description="what search and scheduler go by; none: eval/success where tasks are judged by it, or "
         "eval/return",
     )
+    stop: Stop = Stop()
     evaluation: Evaluation = Evaluation()
     resources: Resources = Resources()
     checkpoint: Checkpoint = Checkpoint()

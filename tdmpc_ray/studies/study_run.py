@@ -23,6 +23,7 @@ logger = logging.getLogger("tdmpc_ray.tracking")
 STUDY_FILE = "tracking.json"
 SCALING_RETURN = "scaling/final_return"
 STOPPED_EARLY = "stopped_early"  # tag of a trial that a scheduler has ended
+ENOUGH = "enough"  # tag of one that ended early because the study's `stop` said so: its result counts
 RANDOM_RETURN = "baseline/random_return"
 
 

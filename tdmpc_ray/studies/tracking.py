@@ -20,7 +20,7 @@ from tdmpc_ray.studies.mlflow_client import DEFAULT_URI, absolute_uri, check_tra
 from tdmpc_ray.studies.mlflow_writer import replay_spool
 from tdmpc_ray.studies.naming import clean_metrics, clean_params, clean_tags, trial_label
 from tdmpc_ray.studies.provenance import provenance_tags
-from tdmpc_ray.studies.study_run import STOPPED_EARLY, StudyRun, now_ms
+from tdmpc_ray.studies.study_run import ENOUGH, STOPPED_EARLY, StudyRun, now_ms
 
 __all__ = ["DEFAULT_URI", "MLflowTracker", "StudyRun", "check_tracking", "replay_spool"]
 
@@ -39,6 +39,7 @@ class TrialRecord:
     env_steps: int = 0
     dropped: int = 0
     final_return: float | None = None
+    enough: str = ""  # why it ended before its last step, by the study's own wish
     changed: dict[str, float] = field(default_factory=dict)  # parameters that a scheduler has changed
 
 
@@ -55,6 +56,8 @@ class MLflowTracker(tune.Callback):
         tags: tags of the study's run and of every trial's.
         artifacts: files to attach to the study's run at its start.
         expected_trials: how many the study has; Tune may not have created all of them when it is stopped.
+        enough: a result to why its trial ends with it before its last step, empty where it does not; None: no
+            trial does.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
     """
 
@@ -70,6 +73,7 @@ class MLflowTracker(tune.Callback):
         tags: Mapping[str, str] | None = None,
         artifacts: Iterable[Path] = (),
         expected_trials: int = 0,
+        enough: Callable[[Mapping[str, Any]], str] | None = None,
         shutdown_s: float = 30.0,
     ) -> None:
         self._uri = absolute_uri(uri)
@@ -81,6 +85,7 @@ class MLflowTracker(tune.Callback):
         self._tags = clean_tags(tags or {})
         self._artifacts = [Path(path) for path in artifacts]
         self._expected_trials = expected_trials
+        self._enough = enough
         self._shutdown_s = shutdown_s
         self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
         self._trials: dict[str, TrialRecord] = {}
@@ -155,6 +160,7 @@ class MLflowTracker(tune.Callback):
         if record is None:
             return
         record.env_steps = int(result.get("env_steps", record.env_steps))
+        record.enough = self._enough(result) if self._enough else ""
         kept, dropped = clean_metrics(result.get("report") or {})
         if dropped:
             record.dropped += dropped
@@ -231,7 +237,8 @@ class MLflowTracker(tune.Callback):
             self._put(run_ops.metrics(key, final, step=record.env_steps, time=now_ms()))
         if status == "FINISHED" and record.env_steps < (total := trial.config.get("total_steps", 0)):
             at = f"at {record.env_steps:,} of {total:,} steps"
-            self._put(run_ops.tags(key, {STOPPED_EARLY: at}))
+            tag = {ENOUGH: f"{record.enough}, {at}"} if record.enough else {STOPPED_EARLY: at}
+            self._put(run_ops.tags(key, tag))
         self._put(run_ops.status(key, status, time=now_ms()))
 
     def _log_changes(self, key: str, record: TrialRecord, params: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.load import make_study
+from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.runner import resume_study, run_study
 from tdmpc_ray.studies.scheduling import Asha, KeepRungs, WithinBounds, make_scheduler
 from tdmpc_ray.studies.searching import SearchPerGroup, make_search
@@ -170,6 +171,17 @@ def test_hyperband_halves(local_ray: None, tmp_path: Path, store: str) -> None:
     assert trials["env_steps"].max() == STEPS
     assert (trials["env_steps"] < STEPS).any()
     assert (trials["status"] == "FINISHED").all()
+
+
+def test_a_trial_ends_once_it_is_good_enough(store: str, tmp_path: Path) -> None:
+    asked = study(store, stop={"score": 20}, num_samples=1, space={"update.lr": {"grid": [3e-4, 1e-5]}})
+    runs = run(asked, tmp_path / "out")
+    trials = runs.trials.set_index("param.update.lr")
+    assert trials.loc["0.0003", "env_steps"] == 2000  # ten a result
+    assert trials.loc["0.0003", "stopped_early"] == ""  # its result counts
+    assert trials.loc["1e-05", "env_steps"] == 4000  # 6.6 a result
+    tag = connect(store).get_run(trials.loc["0.0003", "run_id"]).data.tags["enough"]
+    assert tag == f"eval/return reached 20, at 2,000 of {STEPS:,} steps"
 
 
 def test_optuna_learns_where_the_best_rate_is() -> None:
