@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import io
 import re
+import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -17,14 +18,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.analysis.comparison import aggregates, improvement, profiles
-from tdmpc_ray.studies.analysis.cost import costs, throughput
-from tdmpc_ray.studies.analysis.learning import frontier, learning_curves
-from tdmpc_ray.studies.analysis.search import importance_section, parallel_coordinates
-from tdmpc_ray.studies.analysis.section import RUN_IDS, Evidence, Section
-from tdmpc_ray.studies.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
+from tdmpc_ray.studies.analysis.build import Report, build_report
+from tdmpc_ray.studies.analysis.section import RUN_IDS
 from tdmpc_ray.studies.mlflow_client import absolute_uri, connect, one_line, public_uri
-from tdmpc_ray.studies.scaling import PowerLaw, bootstrap_interval, iqm
 from tdmpc_ray.studies.study_costs import with_costs
 from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
 
@@ -32,21 +28,6 @@ PAGE_FILE = "report.html"
 ARTIFACTS = "report"  # folder of the study's run
 _SHORT_ID = 8
 _MANY_IDS = 6  # more are folded away
-
-
-@dataclass(frozen=True)
-class Report:
-    """A study's report.
-
-    Attributes:
-        runs: what it is about.
-        facts: pairs of a word and what the summary says about it.
-        sections: its parts, also those that the data cannot support.
-    """
-
-    runs: StudyRuns
-    facts: tuple[tuple[str, str], ...]
-    sections: tuple[Section, ...]
 
 
 def write_report(
@@ -77,41 +58,30 @@ def write_report(
     safe = re.sub(r"[^\w.-]", "_", runs.study)
     folder = Path(f"{safe}_report") if out is None else Path(out)
     report = build_report(runs)
-    try:
-        page = save_report(report, folder, uri)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; choose another --out") from None
+    with tempfile.TemporaryDirectory() as fresh:  # MLflow gets nothing else that lies in `out`
+        save_report(report, Path(fresh), uri)
+        try:
+            shutil.copytree(fresh, folder, dirs_exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"cannot write {folder}: {reason}; choose another --out") from None
+        _attach(runs, Path(fresh), folder / PAGE_FILE, uri)
+    return folder / PAGE_FILE
+
+
+def _attach(runs: StudyRuns, folder: Path, page: Path, uri: str) -> None:
+    """Log the files to the studies' runs."""
+    from mlflow.exceptions import MlflowException
+
     client = connect(absolute_uri(uri))
     try:
         for run_id in runs.parent_run_ids:
             client.log_artifacts(run_id, str(folder), ARTIFACTS)
-    except Exception as error:
+    except (MlflowException, OSError) as error:
         raise UserError(
             f"the report lies in {page}, but MLflow did not take it ({one_line(error)}): check its store of "
             "artifacts and try again"
         ) from error
-    return page
-
-
-def build_report(runs: StudyRuns) -> Report:
-    """All sections and the summary; `runs` with costs, see `with_costs`."""
-    evidence = Evidence(runs)
-    results = size_results(evidence)
-    laws = {axis: scaling_law(evidence, results, axis) for axis in ("params", "train_flops")}
-    sections = (
-        learning_curves(evidence),
-        sizes_section(evidence, laws),
-        aggregates(evidence),
-        profiles(evidence),
-        improvement(evidence),
-        parallel_coordinates(evidence),
-        importance_section(evidence),
-        frontier(evidence),
-        throughput(evidence),
-        costs(evidence),
-        _runs_section(runs),
-    )
-    return Report(runs, _facts(evidence, laws["params"]), sections)
 
 
 def save_report(report: Report, folder: Path, uri: str) -> Path:
@@ -161,47 +131,6 @@ def save_report(report: Report, folder: Path, uri: str) -> Path:
         encoding="utf-8",
     )
     return page
-
-
-def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ...]:
-    runs = evidence.runs
-    seeds = sorted({len(runs.of(task, *group)) for task in runs.tasks for group in runs.groups} - {0})
-    unfinished = int((runs.trials["status"] != "FINISHED").sum())
-    stopped = int((runs.trials["stopped_early"] != "").sum())
-    notes = [f"{unfinished} not finished"] * bool(unfinished) + [f"{stopped} stopped early"] * bool(stopped)
-    trials = f"{len(runs.trials)}" + (f" ({', '.join(notes)})" if notes else "")
-    facts = [
-        ("study", runs.study),
-        ("task" if len(runs.tasks) == 1 else "tasks", ", ".join(runs.tasks)),
-        ("model sizes", ", ".join(runs.sizes)),
-        ("trials", trials),
-        ("seeds per line", f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"),
-        ("metric", runs.metric),
-    ]
-    if len(evidence.complete) > 1:
-        facts.append(("best", _best(evidence)))
-    facts.append(("power law", law_sentence(law)))
-    return tuple(facts)
-
-
-def _best(evidence: Evidence) -> str:
-    best = max(evidence.complete, key=lambda group: evidence.mean_scores[group])
-    strata = evidence.strata(best)
-    low, high = bootstrap_interval(strata, iqm)
-    scores = [score for stratum in strata for score in stratum]
-    who = f"{evidence.runs.label(best)}: "
-    if low != low:
-        return who + f"mean score {evidence.mean_scores[best]:.3g}; one seed, so no interval"
-    return who + f"IQM of scores {iqm(scores):.3g} (95% interval {low:.3g} to {high:.3g})"
-
-
-def _runs_section(runs: StudyRuns) -> Section:
-    names = ["name", "task", "model_size", "setting", "seed", "status", "stopped_early", "env_steps"]
-    table = runs.trials[[*names, "hours", "final", "best"]].assign(
-        **{RUN_IDS: [(run_id,) for run_id in runs.trials["run_id"]]}
-    )
-    text = "Every run that the numbers above are computed from, as MLflow has it."
-    return Section("runs", "Runs", (text,), table=table.dropna(axis="columns", how="all"))
 
 
 def _svg(figure: Figure) -> str:

@@ -17,13 +17,14 @@ from synthetic import EXPERIMENT, EXPONENT, PARAMS, STEPS, final_gap, log_study,
 
 from tdmpc_ray import cli
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.analysis.build import Report, build_report
 from tdmpc_ray.studies.analysis.cost import throughput
 from tdmpc_ray.studies.analysis.learning import frontier
 from tdmpc_ray.studies.analysis.search import search_points
 from tdmpc_ray.studies.analysis.section import RUN_IDS, Evidence
 from tdmpc_ray.studies.analysis.sizes import scaling_law, size_results
 from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.report_page import Report, build_report, write_report
+from tdmpc_ray.studies.report_page import write_report
 from tdmpc_ray.studies.scaling import PowerLaw
 from tdmpc_ray.studies.study_costs import ENERGY_WH, with_costs
 from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
@@ -102,6 +103,7 @@ def test_the_page_in_a_browser(lab: SimpleNamespace, tmp_path: Path) -> None:
 def test_the_command_writes_the_report_and_attaches_it(
     lab: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "mine.txt").write_text("not a part of it")
     args = ["--study", "alone", "--mlflow-uri", lab.uri, "--out", str(tmp_path), "--metric", "eval/return"]
     assert cli.main(["report", EXPERIMENT, *args]) == 0
     assert f"report: {tmp_path}/report.html\nlogged to the study's run" in capsys.readouterr().out

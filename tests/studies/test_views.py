@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from browsers import chromium
 from rich.console import Console
 from synthetic import EXPERIMENT, PARAMS, STEPS, log_study, wall_s
 
+from tdmpc_ray.studies.aligned_curves import SPACING, nominal_steps, spacing_of
 from tdmpc_ray.studies.mlflow_client import connect
 from tdmpc_ray.studies.report import compare
 from tdmpc_ray.studies.study_costs import with_costs
 from tdmpc_ray.studies.study_runs import load_study_runs
-from tdmpc_ray.studies.views import TAG, nominal_steps, offer_view, write_view
+from tdmpc_ray.studies.views import TAG, offer_view, write_view
 
 SIZES = ("1", "5", "19")
 
@@ -97,11 +99,29 @@ def test_a_view_says_what_it_shows(drive: Any, store: str, tmp_path: Path) -> No
 def test_late_evaluations_stand_where_they_were_due() -> None:
     late = pd.DataFrame({"run_id": "a", "env_steps": [505, 1010, 1540, 2020, 2200]})
     on_time = pd.DataFrame({"run_id": "b", "env_steps": [500, 1000, 1500, 2000, 2200]})
-    both = pd.concat([late, on_time], ignore_index=True)
-    due = nominal_steps(both).tolist()
-    assert due[:4] == due[5:9]
-    assert due[4] == due[9] == 2200  # the last one came out of turn
-    assert nominal_steps(late.iloc[:1]).tolist() == [505]
+    assert spacing_of(late) == 505
+    assert spacing_of(pd.concat([late, on_time])) == 500
+    assert spacing_of(late.iloc[:1]) == 505
+    for curve in (late, on_time):  # the last one came out of turn
+        assert nominal_steps(curve["env_steps"], 500).tolist() == [500, 1000, 1500, 2000, 2200]
+
+
+def test_what_a_view_has_logged_stays_in_place(drive: Any, store: str, tmp_path: Path) -> None:
+    log_study(drive, store, tmp_path, "one", sizes=("1",), seeds=2, tasks=("walker-walk",))
+    runs = with_costs(load_study_runs(EXPERIMENT, store), store)
+    is_early = (runs.curves["env_steps"] <= 3000) & (runs.curves["seed"] == "1")
+    early = runs.curves[is_early].assign(env_steps=lambda rows: rows["env_steps"] + 40)
+    write_view(replace(runs, curves=early), store)
+    write_view(runs, store)
+    client = connect(store)
+    (parent,) = runs.parent_run_ids
+    assert client.get_run(parent).data.tags[SPACING] == "1020.0"
+    costs = [
+        {p.step: p.value for p in client.get_metric_history(run_id, "curve/wall_s")}
+        for run_id in runs.trials["run_id"]
+    ]
+    assert costs[0] == costs[1]  # the seed that came later takes the costs that stood there
+    assert list(costs[0]) == [1020 * n for n in range(1, 11)]
 
 
 def test_a_view_that_cannot_be_written_is_no_failure(drive: Any, store: str, tmp_path: Path) -> None:

@@ -109,10 +109,8 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
         return Section(key, title, absent="the study has one model size with results on every task.")
     if not known:
         return Section(key, title, absent="the trials have logged neither parameters nor FLOPs.")
-    has_gap = why_no_law(evidence, results, known[0]) == "" or (
-        all(scale.has_ceiling for scale in evidence.scales.values())
-        and all((result.values < 1).all() for result in results)
-    )
+    has_ceilings = all(scale.has_ceiling for scale in evidence.scales.values())
+    has_gap = has_ceilings and all((result.values < 1).all() for result in results)
     pictures = [_picture(results, axis, laws[axis], has_gap) for axis in known]
     what = "1 - score, the gap to the best possible score," if has_gap else "The mean score"
     several = len(evidence.runs.settings) > 1
