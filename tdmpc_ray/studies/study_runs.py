@@ -181,8 +181,8 @@ def _read(
         points += [
             {
                 **who,
-                "env_steps": step / share.parts,
-                "env_frames": step * ratio / share.parts,
+                "env_steps": step // share.parts,
+                "env_frames": step * ratio // share.parts,
                 "value": value,
                 "step": step,
             }
@@ -196,7 +196,7 @@ def _read(
                 "status": run.info.status,
                 "stopped_early": run.data.tags.get(STOPPED_EARLY, ""),
                 "params": metrics.get(PARAM_COUNT, float("nan")),
-                "env_steps": env_steps / share.parts,
+                "env_steps": env_steps // share.parts,
                 "hours": seconds / 3600 / share.parts,
                 "steps_per_s": env_steps / seconds if seconds else float("nan"),
                 "train_flops": metrics.get(TRAIN_FLOPS, float("nan")) / share.parts,
