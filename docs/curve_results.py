@@ -19,9 +19,9 @@ import pandas as pd
 
 from tdmpc_ray.envs import random_return, task_info
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.drawing import STYLE, label_lines
-from tdmpc_ray.studies.published import against_published, published_curves, published_figure
-from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.results.drawing import STYLE, label_lines
+from tdmpc_ray.studies.results.published import against_published, published_curves, published_figure
+from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 
 DOCS = Path(__file__).parent
 FILE = DOCS / "data/curves.csv"

@@ -28,7 +28,7 @@ def export(study: str, experiment: str, uri: str) -> pd.DataFrame:
     """Evaluations of the newest run of a study, in the baseline's columns."""
     from mlflow.tracking import MlflowClient
 
-    from tdmpc_ray.studies.study_runs import load_study_runs
+    from tdmpc_ray.studies.results.study_runs import load_study_runs
 
     client, rows = MlflowClient(uri), []
     runs = load_study_runs(experiment, uri, study)

@@ -1,4 +1,4 @@
-"""The asynchronous dataflow as a queue of events: what `studies/sizing.py` says in formulas, played out."""
+"""The asynchronous dataflow as a queue of events: what `plan/sizing.py` says in formulas, played out."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ import pytest
 from tdmpc_ray import cli
 from tdmpc_ray.cli import training
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies import sections
-from tdmpc_ray.studies.spec import Study
+from tdmpc_ray.studies.file import sections
+from tdmpc_ray.studies.file.spec import Study
 
 TRAIN = ["train", "--task", "walker-walk", "--steps", "10"]
 
@@ -165,7 +165,7 @@ def test_a_folder_without_checkpoint(tmp_path: Path) -> None:
 
 
 def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tdmpc_ray.studies import runner
+    from tdmpc_ray.studies.run import runner
 
     started: list[tuple[Study, Path]] = []
 
@@ -245,12 +245,12 @@ def test_evaluate_prints_every_episode(
 def test_an_unexpected_error_leaves_a_log(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tdmpc_ray.studies import report
+    from tdmpc_ray.studies.results import compare
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("out of luck\nsecond line")
 
-    monkeypatch.setattr(report, "compare", fail)
+    monkeypatch.setattr(compare, "compare", fail)
     assert cli.main(["compare", "x"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: RuntimeError: out of luck (details: ")
@@ -266,11 +266,11 @@ def test_an_unexpected_error_leaves_a_log(
 def test_status_of_interrupts(
     error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tdmpc_ray.studies import report
+    from tdmpc_ray.studies.results import compare
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr(report, "compare", fail)
+    monkeypatch.setattr(compare, "compare", fail)
     assert cli.main(["compare", "x"]) == status
     assert capsys.readouterr().err == ("interrupted\n" if status == 130 else "error: no\n")

@@ -16,7 +16,7 @@ from tdmpc_ray.rllib.checkpoint import MODULE, load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.studies.runner import resume_study
+from tdmpc_ray.studies.run.runner import resume_study
 
 TASK = "gym:Pendulum-v1"
 ROOT = Path(__file__).parents[1]

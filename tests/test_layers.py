@@ -17,6 +17,16 @@ ALLOWED = {
     "serving": {"errors", "core", "envs", "rllib", "studies"},
     "cli": {"errors", "core", "envs", "rllib", "studies", "serving"},
 }
+# Within studies: whatever runs one comes last.
+STUDIES = {
+    "tracking": set(),
+    "words": {"tracking"},
+    "file": {"words", "tracking"},
+    "plan": {"words", "tracking", "file"},
+    "results": {"words", "tracking"},
+    "models": {"words", "tracking", "file"},
+    "run": {"words", "tracking", "file", "plan", "results", "models"},
+}
 FOREIGN_TO_CORE = {"ray", "gymnasium", "mlflow", "dm_control", "metaworld"}
 
 
@@ -33,12 +43,20 @@ def imports(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("layer", ALLOWED)
 def test_a_layer_imports_only_what_lies_below(layer: str) -> None:
-    folder = PACKAGE / layer
+    check(PACKAGE / layer, "tdmpc_ray.", ALLOWED[layer] | {layer, "__version__"})
+
+
+@pytest.mark.parametrize("part", STUDIES)
+def test_a_part_of_studies_imports_only_what_lies_below(part: str) -> None:
+    check(PACKAGE / "studies" / part, "tdmpc_ray.studies.", STUDIES[part] | {part})
+
+
+def check(folder: Path, prefix: str, allowed: set[str]) -> None:
     files = list(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     assert files
     for file in files:
-        ours = {name.split(".")[1] for name in imports(file) if name.startswith("tdmpc_ray.")}
-        assert ours - {"__version__"} <= ALLOWED[layer] | {layer}, file
+        ours = {name.removeprefix(prefix).split(".")[0] for name in imports(file) if name.startswith(prefix)}
+        assert ours <= allowed, file
 
 
 def test_core_runs_where_nothing_but_torch_and_numpy_is_installed() -> None:

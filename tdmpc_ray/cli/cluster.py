@@ -13,7 +13,7 @@ import typer
 from tdmpc_ray.errors import UserError
 
 if TYPE_CHECKING:
-    from tdmpc_ray.studies.jobs import Job, Jobs
+    from tdmpc_ray.studies.run.jobs import Job, Jobs
 
 AddressOption = Annotated[
     str | None, typer.Option(help="Of the job server, http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS.")
@@ -44,7 +44,7 @@ def submit(
 
     Example: tdmpc-ray submit experiments/quickstart.yaml --address http://localhost:8265 --wait
     """
-    from tdmpc_ray.studies.load import load_study
+    from tdmpc_ray.studies.file.load import load_study
 
     study = load_study(file)
     jobs = _jobs(address)
@@ -121,10 +121,10 @@ def follow(jobs: Jobs, job_id: str) -> int:
 
 
 def _jobs(address: str | None) -> Jobs:
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
-    from tdmpc_ray.studies.jobs import Jobs
+    from tdmpc_ray.studies.run.jobs import Jobs
 
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not address:

@@ -41,13 +41,13 @@ def import_official(
 
     Example: tdmpc-ray import-official walker.pt --task walker-walk --out results/published
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
     from tdmpc_ray.envs import task_info
     from tdmpc_ray.rllib.exchange import import_official as convert
-    from tdmpc_ray.studies.load import make_study
-    from tdmpc_ray.studies.study_folder import begin
+    from tdmpc_ray.studies.file.folder import begin
+    from tdmpc_ray.studies.file.load import make_study
 
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write to {out}: it is a file; choose another --out")
@@ -88,7 +88,7 @@ def export_official(
 
     Example: tdmpc-ray export-official results/my-run walker.pt
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
     from tdmpc_ray.rllib.exchange import export_official as convert
@@ -111,7 +111,7 @@ def export(
 
     Example: tdmpc-ray export results/my-run --format onnx --what planner
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
     from tdmpc_ray.core.export import export as write

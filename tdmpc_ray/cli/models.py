@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tdmpc_ray.cli.common import MLflowOption, parse_settings
-from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 
 Uri = Annotated[
     str | None,
@@ -32,11 +32,11 @@ def register(
 
     Example: tdmpc-ray register results/my-study --name walker --alias champion
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
-    from tdmpc_ray.studies.mlflow_client import public_uri
-    from tdmpc_ray.studies.models import register as add
+    from tdmpc_ray.studies.models.register import register as add
+    from tdmpc_ray.studies.tracking.client import public_uri
 
     done = add(source, name, alias, mlflow_uri)
     named = f", alias {done.alias}" if done.alias else ""
@@ -59,11 +59,11 @@ def log_models(
 
     Example: tdmpc-ray log-models results/my-study
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
-    from tdmpc_ray.studies.models import log_best_models
-    from tdmpc_ray.studies.outcome import count
+    from tdmpc_ray.studies.models.register import log_best_models
+    from tdmpc_ray.studies.words import count
 
     logged = log_best_models(folder, uri=mlflow_uri, timeout_s=3600, say=print)
     print(f"in MLflow: {count(logged, 'model')}")
@@ -101,7 +101,7 @@ def serve(
     """
     import signal
 
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
     from tdmpc_ray.serving.run import serve_agent

@@ -12,8 +12,8 @@ from tdmpc_ray.cli.common import make_console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tdmpc_ray.studies.sizing import Forecast
-    from tdmpc_ray.studies.spec import Study
+    from tdmpc_ray.studies.file.spec import Study
+    from tdmpc_ray.studies.plan.sizing import Forecast
 
 
 def plan_cluster(
@@ -38,13 +38,14 @@ def plan_cluster(
 
     Example: tdmpc-ray plan-cluster experiments/model_scaling.yaml --gpus 8 --cpus 128
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
-    from tdmpc_ray.studies.load import load_study
-    from tdmpc_ray.studies.outcome import count, steps
-    from tdmpc_ray.studies.sizing import best, forecast
-    from tdmpc_ray.studies.speeds import measure_speeds
+    from tdmpc_ray.studies.file.load import load_study
+    from tdmpc_ray.studies.plan.labels import steps
+    from tdmpc_ray.studies.plan.sizing import best, forecast
+    from tdmpc_ray.studies.plan.speeds import measure_speeds
+    from tdmpc_ray.studies.words import count
 
     study = load_study(file)
     measured = measure_speeds(
@@ -76,8 +77,8 @@ def plan_cluster(
 def _table(found: Forecast, study: Study) -> Table:
     from rich.table import Table
 
-    from tdmpc_ray.studies.naming import trial_label
-    from tdmpc_ray.studies.outcome import label_point
+    from tdmpc_ray.studies.plan.labels import label_point
+    from tdmpc_ray.studies.tracking.naming import trial_label
 
     table = Table()
     heads = (
@@ -109,7 +110,7 @@ def _table(found: Forecast, study: Study) -> Table:
 
 
 def _verdict(found: Forecast, trials: int, cpus: float, gpus: float) -> str:
-    from tdmpc_ray.studies.outcome import count
+    from tdmpc_ray.studies.words import count
 
     if not found.at_once:
         return f"a trial does not fit on {cpus:g} CPUs and {gpus:g} GPUs"
@@ -131,7 +132,7 @@ def schema(
     import json
 
     from tdmpc_ray.errors import UserError
-    from tdmpc_ray.studies.schema import study_schema
+    from tdmpc_ray.studies.file.schema import study_schema
 
     text = json.dumps(study_schema(), indent=1) + "\n"
     if out is None:

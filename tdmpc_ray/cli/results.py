@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tdmpc_ray.cli.common import MLflowOption, make_console, parse_settings, progress_bar
-from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
 
     Example: tdmpc-ray evaluate results/my-run --episodes 3 --video walk.mp4
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
     from tdmpc_ray.core.threads import limit_threads
@@ -77,7 +77,7 @@ def compare(
 
     Example: tdmpc-ray compare tdmpc-ray --study quickstart --over tdmpc2 --out figures
     """
-    from tdmpc_ray.studies.report import compare as compare_study
+    from tdmpc_ray.studies.results.compare import compare as compare_study
 
     console = make_console()
     figure = compare_study(experiment, mlflow_uri, study or None, out, over=over or (), console=console)
@@ -106,7 +106,7 @@ def report(
 
     Example: tdmpc-ray report tdmpc-ray --study model_scaling --out scaling
     """
-    from tdmpc_ray.studies.report_page import write_report
+    from tdmpc_ray.studies.results.page import write_report
 
     page = write_report(experiment, mlflow_uri, study or None, out, metric=metric)
     print(f"report: {page}")
@@ -123,10 +123,10 @@ def sync(
 
     Example: tdmpc-ray sync results/my-study
     """
-    from tdmpc_ray.studies.cluster import quiet
+    from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
-    from tdmpc_ray.studies.sync import sync_study
+    from tdmpc_ray.studies.run.sync import sync_study
 
     done = sync_study(folder, mlflow_uri)
     print(f"delivered: {done:,} entries" if done else "MLflow has everything")

@@ -10,7 +10,7 @@ import typer
 
 from tdmpc_ray.cli.common import MLflowOption, file_name, make_console, parse_settings
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 
 OutOption = Annotated[
     Path | None, typer.Option(help="Folder for the results; new or empty. Default: results/NAME-TIME.")
@@ -103,10 +103,10 @@ def train(
         "checkpoint": {"every": checkpoint_every},
         "tracking": {"uri": mlflow_uri, "experiment": experiment},
     }
-    from tdmpc_ray.studies.load import make_study
+    from tdmpc_ray.studies.file.load import make_study
 
     study = make_study(values, _OPTIONS)
-    from tdmpc_ray.studies.runner import run_study
+    from tdmpc_ray.studies.run.runner import run_study
 
     return run_study(study, out or _default_out(study.name), console=make_console()).exit_status
 
@@ -126,18 +126,18 @@ def tune(
     """
     if file is None:
         raise UserError("tune needs a study file, such as experiments/quickstart.yaml")
-    from tdmpc_ray.studies.load import load_study
+    from tdmpc_ray.studies.file.load import load_study
 
     study = load_study(file)
     if dry:
-        from tdmpc_ray.studies.cluster import quiet
+        from tdmpc_ray.studies.run.cluster import quiet
 
         quiet()
-        from tdmpc_ray.studies.dry_run import dry_run
+        from tdmpc_ray.studies.run.dry_run import dry_run
 
         dry_run(study, make_console())
         return 0
-    from tdmpc_ray.studies.runner import run_study
+    from tdmpc_ray.studies.run.runner import run_study
 
     out = out or _default_out(study.name)
     return run_study(study, out, study_file=file, console=make_console()).exit_status
@@ -167,7 +167,7 @@ def resume(
         from tdmpc_ray.cli.cluster import resume_job
 
         return resume_job(str(folder), address, wait)
-    from tdmpc_ray.studies.runner import resume_study
+    from tdmpc_ray.studies.run.runner import resume_study
 
     return resume_study(folder, console=make_console()).exit_status
 

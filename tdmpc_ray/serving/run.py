@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.studies.cluster import check_resources, ray_session
+from tdmpc_ray.studies.run.cluster import check_resources, ray_session
 
 TOKEN_VARIABLE = "TDMPC_RAY_SERVE_TOKEN"
 _APP = "tdmpc-ray"
@@ -84,7 +84,7 @@ def serve_agent(
     need = {"CPU": float(replicas), "GPU": num_gpus * replicas}
     check_resources(need)
     from tdmpc_ray.core.saved_agent import read_agent
-    from tdmpc_ray.studies.models import fetch_agent
+    from tdmpc_ray.studies.models.register import fetch_agent
 
     token = os.environ.pop(TOKEN_VARIABLE, "")  # nor shall other processes of Ray inherit it
     with tempfile.TemporaryDirectory(prefix="tdmpc-ray-serve-") as temporary:

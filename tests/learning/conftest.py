@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc_ray.studies.load import load_study
-from tdmpc_ray.studies.runner import run_study
-from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.file.load import load_study
+from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.run.runner import run_study
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

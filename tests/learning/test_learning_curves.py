@@ -8,9 +8,9 @@ from statistics import fmean
 import pytest
 
 from tdmpc_ray.envs import random_return, task_info
-from tdmpc_ray.studies.mlflow_client import DEFAULT_URI
-from tdmpc_ray.studies.published import against_published
-from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.results.published import against_published
+from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(6 * 3600)]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tdmpc_ray.studies.study_runs import StudyRuns
+from tdmpc_ray.studies.results.study_runs import StudyRuns
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(6 * 3600)]
 

@@ -20,7 +20,7 @@ import pytest
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from tdmpc_ray.studies.mlflow_client import connect
+from tdmpc_ray.studies.tracking.client import connect
 
 
 def free_port() -> int:
@@ -75,7 +75,7 @@ def first_use(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """What a first study leaves in an empty working folder, with experiment `first`: `folder`, `output`."""
     folder = tmp_path_factory.mktemp("store")
     code = (
-        "from tdmpc_ray.studies.mlflow_client import *; check_tracking(DEFAULT_URI); "
+        "from tdmpc_ray.studies.tracking.client import *; check_tracking(DEFAULT_URI); "
         "ensure_experiment(connect(DEFAULT_URI), DEFAULT_URI, 'first')"
     )
     done = subprocess.run(

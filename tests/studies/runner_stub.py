@@ -70,8 +70,8 @@ def values(uri: str, **changes: Any) -> dict[str, Any]:
 
 
 def main() -> int:
-    from tdmpc_ray.studies.load import make_study
-    from tdmpc_ray.studies.runner import resume_study, run_study
+    from tdmpc_ray.studies.file.load import make_study
+    from tdmpc_ray.studies.run.runner import resume_study, run_study
 
     what, out, uri = sys.argv[1:4]
     Stub.slow, Stub.fails = Path("slow").absolute(), Path("fails").absolute()

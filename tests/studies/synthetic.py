@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc_ray.studies.tracking import MLflowTracker
+from tdmpc_ray.studies.tracking.callback import MLflowTracker
 
 EXPERIMENT = "synthetic"
 PARAMS = {"1": 960_000, "5": 5_300_000, "19": 19_300_000, "48": 48_200_000, "317": 316_900_000}

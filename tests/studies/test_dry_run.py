@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from tdmpc_ray.cli import main
-from tdmpc_ray.studies.cluster import Capacity
-from tdmpc_ray.studies.dry_run import trial_bundles, trial_labels, verdict
-from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.schema import study_schema
-from tdmpc_ray.studies.sizing import forecast
-from tdmpc_ray.studies.spec import Study
-from tdmpc_ray.studies.speeds import Speeds
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.file.schema import study_schema
+from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.plan.sizing import forecast
+from tdmpc_ray.studies.plan.speeds import Speeds
+from tdmpc_ray.studies.run.cluster import Capacity
+from tdmpc_ray.studies.run.dry_run import trial_bundles, trial_labels, verdict
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SPEEDS = Speeds(env_s=1e-3, core_flops=5e10, gpu_flops=1e13, gpu_floor_s=5e-3)

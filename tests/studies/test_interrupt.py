@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies import cluster, interrupt
+from tdmpc_ray.studies.run import cluster, interrupt
 
 
 def test_signals_are_handled_within_a_study_only() -> None:

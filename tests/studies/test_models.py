@@ -22,12 +22,12 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import MODULE
 from tdmpc_ray.rllib.evaluate import load_agent
 from tdmpc_ray.rllib.manifest import MANIFEST, seal
-from tdmpc_ray.studies.best_checkpoint import best_checkpoint, best_of_trials
-from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.model_files import write_model, write_slim
-from tdmpc_ray.studies.models import log_best_models, register
-from tdmpc_ray.studies.runner import run_study
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.models.best_checkpoint import best_checkpoint, best_of_trials
+from tdmpc_ray.studies.models.model_files import write_model, write_slim
+from tdmpc_ray.studies.models.register import log_best_models, register
+from tdmpc_ray.studies.run.runner import run_study
+from tdmpc_ray.studies.tracking.client import connect
 
 PENDULUM = "gym:Pendulum-v1"
 PAIR = "reacher-easy+walker-walk"

@@ -20,10 +20,10 @@ from rich.console import Console
 from runner_stub import Stub
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.runner import run_study
-from tdmpc_ray.studies.sync import sync_study
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.run.runner import run_study
+from tdmpc_ray.studies.run.sync import sync_study
+from tdmpc_ray.studies.tracking.client import connect
 
 # Ray's workers cannot import test modules.
 cloudpickle.register_pickle_by_value(runner_stub)

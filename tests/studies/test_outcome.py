@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tdmpc_ray.studies import interrupt
-from tdmpc_ray.studies.outcome import Outcome, StudyResult, mlflow_command
+from tdmpc_ray.studies.run import interrupt
+from tdmpc_ray.studies.run.outcome import Outcome, StudyResult
+from tdmpc_ray.studies.words import mlflow_command
 
 
 def test_a_stop_before_every_trial_was_created_leaves_the_rest_unfinished() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tdmpc_ray.studies.progress import ProgressTable, TrialRow
+from tdmpc_ray.studies.run.progress import ProgressTable, TrialRow
 
 
 def terminal(height: int = 30) -> Console:

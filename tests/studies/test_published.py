@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.published import against_published, published_curves, published_figure
-from tdmpc_ray.studies.report import compare
-from tdmpc_ray.studies.study_runs import StudyRuns
+from tdmpc_ray.studies.results.compare import compare
+from tdmpc_ray.studies.results.published import against_published, published_curves, published_figure
+from tdmpc_ray.studies.results.study_runs import StudyRuns
 
 
 def made_up(task: str, metric: str, seeds: int = 2, steps: int = 50_000) -> StudyRuns:
@@ -98,7 +98,7 @@ def test_the_figure_is_over_frames_with_seeds_as_bands() -> None:
 def test_compare_judges_tasks_by_their_own_metric(
     monkeypatch: pytest.MonkeyPatch, drive: Any, store: str, tmp_path: Path
 ) -> None:
-    from tdmpc_ray.studies.tracking import MLflowTracker
+    from tdmpc_ray.studies.tracking.callback import MLflowTracker
 
     tracker = MLflowTracker(uri=store, experiment="arms", study="reach", spool_dir=tmp_path / "spool")
     tracker.setup()

@@ -16,12 +16,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.drawing import mean_curve, spread
-from tdmpc_ray.studies.figures import scaling_figure
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.report import compare, load_study_runs, render_table, scaling_points, summary_table
-from tdmpc_ray.studies.study_costs import with_costs
-from tdmpc_ray.studies.tracking import MLflowTracker
+from tdmpc_ray.studies.results.compare import (
+    compare,
+    load_study_runs,
+    render_table,
+    scaling_points,
+    summary_table,
+)
+from tdmpc_ray.studies.results.costs import with_costs
+from tdmpc_ray.studies.results.drawing import mean_curve, spread
+from tdmpc_ray.studies.results.figures import scaling_figure
+from tdmpc_ray.studies.tracking.callback import MLflowTracker
+from tdmpc_ray.studies.tracking.client import connect
 
 PARAMS = {"tiny": 80_000, "1": 960_000, "19": 19_300_000}
 STEPS = (1000, 2000, 3000)

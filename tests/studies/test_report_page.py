@@ -17,17 +17,17 @@ from synthetic import EXPERIMENT, EXPONENT, PARAMS, STEPS, final_gap, log_study,
 
 from tdmpc_ray import cli
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.analysis.build import Report, build_report
-from tdmpc_ray.studies.analysis.cost import throughput
-from tdmpc_ray.studies.analysis.learning import frontier
-from tdmpc_ray.studies.analysis.search import search_points
-from tdmpc_ray.studies.analysis.section import RUN_IDS, Evidence
-from tdmpc_ray.studies.analysis.sizes import scaling_law, size_results
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.report_page import write_report
-from tdmpc_ray.studies.scaling import PowerLaw
-from tdmpc_ray.studies.study_costs import ENERGY_WH, with_costs
-from tdmpc_ray.studies.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.results.analysis.build import Report, build_report
+from tdmpc_ray.studies.results.analysis.cost import throughput
+from tdmpc_ray.studies.results.analysis.learning import frontier
+from tdmpc_ray.studies.results.analysis.search import search_points
+from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence
+from tdmpc_ray.studies.results.analysis.sizes import scaling_law, size_results
+from tdmpc_ray.studies.results.costs import ENERGY_WH, with_costs
+from tdmpc_ray.studies.results.page import write_report
+from tdmpc_ray.studies.results.scaling import PowerLaw
+from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.tracking.client import connect
 
 LRS = [10**exponent for exponent in np.linspace(-4, -2, 12)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tdmpc_ray.studies.scaling import bootstrap_interval, fit_power_law, iqm
+from tdmpc_ray.studies.results.scaling import bootstrap_interval, fit_power_law, iqm
 
 SIZES = np.array([1e6, 3e6, 1e7, 3e7, 1e8, 3e8])
 

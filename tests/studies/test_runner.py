@@ -21,14 +21,14 @@ from rich.console import Console
 from runner_stub import Stub
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies import runner
-from tdmpc_ray.studies.baseline import random_baselines
-from tdmpc_ray.studies.cluster import ray_session
-from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.outcome import mlflow_command, program
-from tdmpc_ray.studies.runner import resume_study, run_study
-from tdmpc_ray.studies.study_folder import begin
+from tdmpc_ray.studies.file.folder import begin
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.run import runner
+from tdmpc_ray.studies.run.baseline import random_baselines
+from tdmpc_ray.studies.run.cluster import ray_session
+from tdmpc_ray.studies.run.runner import resume_study, run_study
+from tdmpc_ray.studies.tracking.client import connect
+from tdmpc_ray.studies.words import mlflow_command, program
 
 # Ray's workers cannot import test modules.
 cloudpickle.register_pickle_by_value(runner_stub)

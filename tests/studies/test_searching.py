@@ -17,13 +17,13 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.runner import resume_study, run_study
-from tdmpc_ray.studies.scheduling import Asha, KeepRungs, WithinBounds, make_scheduler
-from tdmpc_ray.studies.searching import SearchPerGroup, make_search
-from tdmpc_ray.studies.spec import Study
-from tdmpc_ray.studies.study_runs import load_study_runs
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.results.study_runs import load_study_runs
+from tdmpc_ray.studies.run.runner import resume_study, run_study
+from tdmpc_ray.studies.run.scheduling import Asha, KeepRungs, WithinBounds, make_scheduler
+from tdmpc_ray.studies.run.searching import SearchPerGroup, make_search
+from tdmpc_ray.studies.tracking.client import connect
 
 cloudpickle.register_pickle_by_value(peak)  # Ray's workers cannot import test modules
 

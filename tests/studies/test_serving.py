@@ -24,7 +24,7 @@ from tdmpc_ray.core.saved_agent import read_agent
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.evaluate import Agent, load_agent
 from tdmpc_ray.serving.sessions import BatchPlanner, Sessions
-from tdmpc_ray.studies.model_files import write_slim
+from tdmpc_ray.studies.models.model_files import write_slim
 
 PAIR = "reacher-easy+walker-walk"
 TOKEN = "let-me-in"

@@ -9,11 +9,11 @@ import pytest
 from dataflow_simulation import simulate
 
 from tdmpc_ray import cli
-from tdmpc_ray.studies.configure import algorithm_config
-from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.sizing import Trial, best, forecast, is_asynchronous, needs, predict
-from tdmpc_ray.studies.spec import Study
-from tdmpc_ray.studies.speeds import Speeds
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.plan.configure import algorithm_config
+from tdmpc_ray.studies.plan.sizing import Trial, best, forecast, is_asynchronous, needs, predict
+from tdmpc_ray.studies.plan.speeds import Speeds
 
 SIZES = ((24,), 6)
 SPEEDS = Speeds(env_s=1e-3, core_flops=100e9, gpu_flops=20e12, gpu_floor_s=5e-3)

@@ -11,10 +11,10 @@ from ray.tune.search.variant_generator import generate_variants
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.studies.configure import algorithm_config, env_configs, search_space
-from tdmpc_ray.studies.load import load_study, make_study
-from tdmpc_ray.studies.outcome import label_params
-from tdmpc_ray.studies.spec import Study
+from tdmpc_ray.studies.file.load import load_study, make_study
+from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.plan.configure import algorithm_config, env_configs, search_space
+from tdmpc_ray.studies.plan.labels import label_params
 
 STUDY = """
 name: quick

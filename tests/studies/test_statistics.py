@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tdmpc_ray.studies.importance import importance
-from tdmpc_ray.studies.scaling import fit_power_law
-from tdmpc_ray.studies.statistics import performance_profile, probability_of_improvement, score_scale
+from tdmpc_ray.studies.results.importance import importance
+from tdmpc_ray.studies.results.scaling import fit_power_law
+from tdmpc_ray.studies.results.statistics import performance_profile, probability_of_improvement, score_scale
 
 
 @pytest.mark.parametrize(

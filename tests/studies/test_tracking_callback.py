@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 
 from tdmpc_ray.cli import main
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.load import make_study
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.study_folder import begin
-from tdmpc_ray.studies.tracking import MLflowTracker, StudyRun
+from tdmpc_ray.studies.file.folder import begin
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.tracking.callback import MLflowTracker, StudyRun
+from tdmpc_ray.studies.tracking.client import connect
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.mlflow_client import absolute_uri, check_tracking, connect
+from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_files_and_names_that_mlflow_cannot_use(store: str, tmp_path: Path) -> N
 
 
 def test_two_commands_at_once_in_a_new_folder(tmp_path: Path) -> None:
-    code = "from tdmpc_ray.studies.mlflow_client import *; check_tracking(DEFAULT_URI, 'exp')"
+    code = "from tdmpc_ray.studies.tracking.client import *; check_tracking(DEFAULT_URI, 'exp')"
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
-from tdmpc_ray.studies.naming import clean_metrics, metric_name, trial_label
+from tdmpc_ray.studies.tracking.naming import clean_metrics, metric_name, trial_label
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     server = Postgres()
-    code = f"from tdmpc_ray.studies.mlflow_client import *; check_tracking({server.database('empty')!r})"
+    code = f"from tdmpc_ray.studies.tracking.client import *; check_tracking({server.database('empty')!r})"
     # In a process of its own: a database that is connected to cannot be copied.
     subprocess.run([sys.executable, "-c", code], check=True)
     yield server

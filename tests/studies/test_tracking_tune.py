@@ -15,9 +15,9 @@ import pytest
 from ray import cloudpickle, tune
 from rich.console import Console
 
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.progress import ProgressTable
-from tdmpc_ray.studies.tracking import DROPPED, FINAL_RETURN, MLflowTracker, StudyRun
+from tdmpc_ray.studies.run.progress import ProgressTable
+from tdmpc_ray.studies.tracking.callback import DROPPED, FINAL_RETURN, MLflowTracker, StudyRun
+from tdmpc_ray.studies.tracking.client import connect
 
 RESULTS = 6  # per trial, 100 agent steps each
 

@@ -14,9 +14,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies import run_ops
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.mlflow_writer import REJECTED_FILE, SPOOL_FILE, RunWriter, replay_spool
+from tdmpc_ray.studies.tracking import ops as run_ops
+from tdmpc_ray.studies.tracking.client import connect
+from tdmpc_ray.studies.tracking.writer import REJECTED_FILE, SPOOL_FILE, RunWriter, replay_spool
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 

@@ -16,12 +16,12 @@ from browsers import chromium
 from rich.console import Console
 from synthetic import EXPERIMENT, PARAMS, STEPS, log_study, wall_s
 
-from tdmpc_ray.studies.aligned_curves import SPACING, nominal_steps, spacing_of
-from tdmpc_ray.studies.mlflow_client import connect
-from tdmpc_ray.studies.report import compare
-from tdmpc_ray.studies.study_costs import with_costs
-from tdmpc_ray.studies.study_runs import load_study_runs
-from tdmpc_ray.studies.views import TAG, offer_view, write_view
+from tdmpc_ray.studies.results.aligned_curves import SPACING, nominal_steps, spacing_of
+from tdmpc_ray.studies.results.compare import compare
+from tdmpc_ray.studies.results.costs import with_costs
+from tdmpc_ray.studies.results.study_runs import load_study_runs
+from tdmpc_ray.studies.results.views import TAG, offer_view, write_view
+from tdmpc_ray.studies.tracking.client import connect
 
 SIZES = ("1", "5", "19")
 

@@ -1,0 +1,89 @@
+"""A study's folder on disk: what it holds, and who may use it.
+
+study.yaml     the study with every default written out: all that a resume needs
+tune/          Tune's state; tune/<trial>/checkpoint_*, logs, error.txt
+mlflow/        what MLflow has not got yet
+baseline.json  the random policy's return
+scaling.png    the figure
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.tracking.client import public_uri, write_private
+from tdmpc_ray.studies.words import shown
+
+STUDY_FILE = "study.yaml"
+TUNE_FOLDER = "tune"
+TRACKING_FOLDER = "mlflow"
+FIGURE_FILE = "scaling.png"
+LOCK_FILE = ".lock"
+
+
+def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
+    """Make a study's folder; returns the files to attach to its run, free of passwords.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    uri, texts = study.tracking.uri, {STUDY_FILE: study.to_yaml(out)}
+    files = []
+    try:
+        if study_file is not None and study_file.is_file():  # not a pipe, which has been read
+            name = study_file.name
+            texts[f"given_{name}" if name == STUDY_FILE else name] = study_file.read_text(encoding="utf-8")
+        (out / TRACKING_FOLDER).mkdir(parents=True, exist_ok=True)
+        write_private(out / STUDY_FILE, texts[STUDY_FILE])
+        for name, text in texts.items():
+            files.append(out / TRACKING_FOLDER / name)
+            files[-1].write_text(public_uri(uri, text), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+    return files
+
+
+def existing(out: Path) -> Path:
+    """The absolute path of a study's folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    out = Path(out).absolute()
+    if not (out / STUDY_FILE).is_file():
+        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
+    return out
+
+
+@contextlib.contextmanager
+def only_process(out: Path) -> Iterator[None]:
+    """Keep a second process away from a study's folder; the system lets go of it when this one dies."""
+    try:
+        with FileLock(out / LOCK_FILE, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{shown(out)} is in use: another process is running this study") from None
+
+
+def has_trials(folder: Path) -> bool:
+    """Whether Tune has saved trials there; without, it would silently begin anew, and so do we.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    newest = max(folder.glob("experiment_state-*.json"), default=None)
+    if newest is None:
+        return False
+    try:
+        return bool(json.loads(newest.read_text(encoding="utf-8"))["trial_data"])
+    except (OSError, ValueError, KeyError):
+        raise UserError(
+            f"cannot resume: {shown(newest)} is damaged; the checkpoints beside it are whole, begin anew"
+        ) from None

@@ -1,0 +1,147 @@
+"""The keys of a study file, each checked by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from tdmpc_ray.core.config import PRESETS, agent_config, split_key
+from tdmpc_ray.errors import UserError, unknown
+from tdmpc_ray.studies.file.draws import Draw
+from tdmpc_ray.studies.file.points import RESOURCES, check_resource
+from tdmpc_ray.studies.file.sections import (
+    Amount,
+    Checkpoint,
+    Count,
+    CountOrNone,
+    Evaluation,
+    Resources,
+    Scheduling,
+    Search,
+    Section,
+    Stop,
+    Tracking,
+)
+
+
+class StudyKeys(Section):
+    """What can be written in a study file."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
+    task: str | None = Field(
+        default=None, description="a task, a set of them (mt30, mt80), or a list for one model"
+    )
+    tasks: list[str] = Field(default=[], description="instead of task: several, each with trials of its own")
+    obs: str = Field(default="state", description="state, or rgb: stacked camera frames of DMControl's tasks")
+    preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
+    model_sizes: list[str] = Field(default=["5"], min_length=1)
+    seeds: list[CountOrNone] = Field(default=[0], min_length=1)
+    steps: Count = Field(description="agent steps per trial")
+    steps_per_task: bool = Field(
+        default=False, description="steps are those of each task: a set of four takes four times as many"
+    )
+    overrides: dict[str, Any] = Field(
+        default={}, alias="set", description="fixed settings, `update.lr: 1e-3`"
+    )
+    space: dict[str, Draw] = Field(
+        default={}, description="settings to vary; also `resources.num_env_runners: {grid: [1, 2, 4]}`"
+    )
+    start_from: str | None = Field(
+        default=None, description="checkpoint whose networks every trial begins with"
+    )
+    num_samples: Count = Field(default=1, description="draws of what is not a grid")
+    search: Search = Search()
+    scheduler: Scheduling = Scheduling()
+    metric: str | None = Field(
+        default=None,
+        pattern=r"^eval/.+",
+        description="what search and scheduler go by; none: eval/success where tasks are judged by it, or "
+        "eval/return",
+    )
+    stop: Stop = Stop()
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+    checkpoint: Checkpoint = Checkpoint()
+    max_failures: CountOrNone = Field(default=2, description="restarts of a trial from its latest checkpoint")
+    max_env_faults: CountOrNone = Field(
+        default=10, description="faults of environments within 1,000 agent steps that a trial survives"
+    )
+    env_step_timeout_s: Amount = Field(
+        default=60, description="seconds that a step of an environment may take; 0: any time"
+    )
+    tracking: Tracking = Tracking()
+
+    @field_validator("model_sizes", mode="before")
+    @classmethod
+    def _sizes_are_names(cls, sizes: Any) -> Any:
+        return [str(size) for size in sizes] if isinstance(sizes, list) else sizes
+
+    @field_validator("model_sizes", "seeds")
+    @classmethod
+    def _no_repeats(cls, values: list[Any]) -> list[Any]:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value} is there twice")
+        return values
+
+    @field_validator("model_sizes")
+    @classmethod
+    def _sizes_exist(cls, sizes: list[str]) -> list[str]:
+        for size in sizes:
+            as_value_error(agent_config, size)
+        return sizes
+
+    @field_validator("preset")
+    @classmethod
+    def _preset_exists(cls, preset: str) -> str:
+        if preset not in PRESETS:
+            raise ValueError(str(unknown("preset", preset, PRESETS)))
+        return preset
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _several_tasks_are_a_set(cls, task: Any) -> Any:
+        return "+".join(map(str, task)) if isinstance(task, list) and task else task
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _sets_among_tasks(cls, tasks: Any) -> Any:
+        return [cls._several_tasks_are_a_set(task) for task in tasks] if isinstance(tasks, list) else tasks
+
+    @field_validator("task")
+    @classmethod
+    def _task_exists(cls, task: str | None) -> str | None:
+        from tdmpc_ray.envs import task_info
+
+        return None if task is None else str(as_value_error(task_info, task).name)
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_exist(cls, tasks: list[str]) -> list[str]:
+        return cls._no_repeats([str(cls._task_exists(task)) for task in tasks])
+
+    @field_validator("overrides")
+    @classmethod
+    def _settings_exist(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for key in settings:
+            as_value_error(split_key, key)
+        return settings
+
+    @field_validator("space")
+    @classmethod
+    def _space_exists(cls, space: dict[str, Draw]) -> dict[str, Draw]:
+        for key, draw in space.items():
+            if key.startswith(RESOURCES):
+                check_resource(key, draw)
+            else:
+                as_value_error(split_key, key)
+        return space
+
+
+def as_value_error(check: Any, *args: Any) -> Any:
+    """Call `check`; pydantic gathers ValueErrors, and adds where in the file they are."""
+    try:
+        return check(*args)
+    except UserError as error:
+        raise ValueError(str(error)) from None

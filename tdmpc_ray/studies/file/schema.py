@@ -1,0 +1,50 @@
+"""The JSON schema of a study file, by which editors complete keys and mark wrong ones."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, SECTIONS
+from tdmpc_ray.studies.file.points import RESOURCE_KEYS
+from tdmpc_ray.studies.file.sections import SCHEDULERS, SEARCHES
+from tdmpc_ray.studies.file.spec import Study
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON schema (2020-12) of `Study`, with the names of all settings, sizes, searches and schedulers."""
+    schema = Study.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    settings = [f"{name}.{field.name}" for name, section in SECTIONS.items() for field in fields(section)]
+    parts, properties = schema["$defs"], schema["properties"]
+    properties["set"] |= {"properties": {key: {} for key in settings}, "additionalProperties": False}
+    properties["space"] |= {
+        "properties": {key: {"$ref": "#/$defs/Draw"} for key in (*settings, *RESOURCE_KEYS)},
+        "additionalProperties": False,
+    }
+    parts["Draw"] |= {"minProperties": 1, "maxProperties": 1}
+    sizes = sorted(MODEL_SIZES, key=list(MODEL_SIZES).index)
+    properties["model_sizes"]["items"] = {"enum": [*sizes, *(int(s) for s in sizes if s.isdigit())]}
+    properties["preset"]["enum"] = list(PRESETS)
+    one = {"type": ["string", "array"], "items": {"type": "string"}}
+    properties["task"] = {"description": properties["task"]["description"], **one}
+    properties["tasks"] |= {"items": one}
+    schema["oneOf"] = [{"required": ["task"]}, {"required": ["tasks"]}]
+    for key, part, names in (("search", "Search", SEARCHES), ("scheduler", "Scheduling", SCHEDULERS)):
+        parts[part]["properties"]["method"]["enum"] = list(names)
+        properties[key] = {"anyOf": [{"$ref": f"#/$defs/{part}"}, {"enum": list(names)}]}
+    _accept_strings(schema)
+    return schema
+
+
+def _accept_strings(part: Any) -> None:
+    """YAML reads `1e6` as a string; what is read as a number may be written so."""
+    if isinstance(part, dict):
+        if part.get("type") in ("integer", "number"):
+            part["type"] = [part["type"], "string"]
+            part["pattern"] = r"^[+-]?[\d.]+([eE][+-]?\d+)?$"
+        for value in part.values():
+            _accept_strings(value)
+    elif isinstance(part, list):
+        for value in part:
+            _accept_strings(value)

@@ -1,0 +1,204 @@
+"""A study file: what to train, over which settings, sizes and seeds, with what resources.
+
+    name: quickstart
+    task: walker-walk
+    model_sizes: [tiny, 1]
+    seeds: [0]
+    steps: 6000
+    space: {update.lr: {loguniform: [1e-4, 1e-3]}, planner.horizon: {grid: [2, 3, 5]}}
+
+Everything is checked when the file is read, before Ray starts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import model_validator
+
+from tdmpc_ray.core.config import agent_config, split_key
+from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error
+from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
+from tdmpc_ray.studies.file.search_checks import check_search
+from tdmpc_ray.studies.tracking.client import absolute_uri
+
+_MAX_CHECKED = 1000  # combinations of the space that are checked one by one
+
+
+class Study(StudyKeys):
+    """One study: a trial for each task, model size, seed and point of the space."""
+
+    @model_validator(mode="after")
+    def _tasks_give_observations(self) -> Study:
+        from tdmpc_ray.envs import check_obs, task_info
+
+        if (self.task is None) == (not self.tasks):
+            raise ValueError("give either 'task' or 'tasks', such as task: walker-walk")
+        for task in self.task_names:
+            as_value_error(check_obs, task_info(task), self.obs)
+        return self
+
+    @model_validator(mode="after")
+    def _settings_fit(self) -> Study:
+        both = sorted(set(self.overrides) & set(self.space))
+        if both:
+            raise ValueError(f"'{both[0]}' is both in set and in space: keep one")
+        if self.num_samples > 1 and all(draw.grid is not None for draw in self.space.values()):
+            raise ValueError("num_samples > 1 would repeat the same trials: space draws nothing at random")
+        for size in self.model_sizes:
+            for probe in self._probes():
+                as_value_error(agent_config, size, self.preset, {**self.overrides, **_of_agent(probe)})
+                with_resources(self.resources, probe)
+        return self
+
+    @model_validator(mode="after")
+    def _search_and_scheduler_fit(self) -> Study:
+        check_search(self)
+        return self
+
+    def _probes(self) -> list[dict[str, Any]]:
+        """Values of the space to check: every combination, as long as these are few."""
+        probes = {key: draw.probes() for key, draw in self.space.items()}
+        if math.prod(len(values) for values in probes.values()) <= _MAX_CHECKED:
+            return [dict(zip(probes, values, strict=True)) for values in product(*probes.values())]
+        single = ({key: value} for key, values in probes.items() for value in values)
+        return list(islice(single, _MAX_CHECKED))
+
+    def trials(self) -> int:
+        """Number of trials."""
+        return len(self.points()) * len(self.seeds) * self.num_samples
+
+    def settings(self) -> dict[str, Any]:
+        """The fixed settings as numbers: `1e-3` is a string in YAML."""
+        resolved = self._resolve(self.overrides)
+        return {key: resolved[key] for key in self.overrides}
+
+    @property
+    def task_names(self) -> list[str]:
+        """What is learned: by each trial one of them."""
+        return self.tasks or [str(self.task)]
+
+    @property
+    def what(self) -> str:
+        """The tasks in a few words."""
+        names = self.task_names
+        return names[0] if len(names) == 1 else f"{len(names)} tasks"
+
+    def steps_of(self, task: str) -> int:
+        """Agent steps of a trial."""
+        from tdmpc_ray.envs import task_info
+
+        return self.steps * (max(len(task_info(task).tasks), 1) if self.steps_per_task else 1)
+
+    @property
+    def most_steps(self) -> int:
+        """Agent steps of the longest trial."""
+        return max(map(self.steps_of, self.task_names))
+
+    @property
+    def score(self) -> str:
+        """The metric that trials are judged by: larger is better."""
+        from tdmpc_ray.envs import task_info
+
+        judged_by_success = all(task_info(task).metric == "success" for task in self.task_names)
+        return self.metric or ("eval/success" if judged_by_success else "eval/return")
+
+    @property
+    def score_key(self) -> str:
+        """Where a trial's results have the newest value of it (see `TDMPC2.step`)."""
+        return f"latest/{self.score}"
+
+    def enough(self, result: Mapping[str, Any]) -> str:
+        """Why a trial with this newest result may end before its last step; empty: it may not."""
+        score, hours = result.get("latest", {}).get(self.score), result.get("time_total_s", 0.0) / 3600
+        if self.stop.score is not None and score is not None and score >= self.stop.score:
+            return f"{self.score} reached {self.stop.score:g}"
+        return (
+            f"{self.stop.hours:g} hours" if self.stop.hours is not None and hours >= self.stop.hours else ""
+        )
+
+    @property
+    def grace_steps(self) -> int:
+        """Agent steps that no scheduler cuts short."""
+        return self.scheduler.grace_steps or max(-(-self.most_steps // 9), self.evaluation.every)
+
+    @property
+    def perturbation_steps(self) -> int:
+        """Agent steps between two exploits of a population."""
+        return self.scheduler.every or max(self.most_steps // 20, self.evaluation.every)
+
+    def values(self, key: str) -> list[Any]:
+        """What `space` lists for a setting, or points of its range, in the setting's type."""
+        return [self._resolve({key: value})[key] for value in self.space[key].probes()]
+
+    def draws(self) -> dict[str, Any]:
+        """What is drawn or suggested, in Tune's terms: setting to distribution."""
+        drawn = {key: draw for key, draw in self.space.items() if draw.grid is None}
+        return {key: draw.to_tune(self.values(key)) for key, draw in drawn.items()}
+
+    def grids(self) -> dict[str, list[Any]]:
+        """What every value is tried of, settings and resources, in their types."""
+        return {key: self.values(key) for key, draw in self.space.items() if draw.grid is not None}
+
+    def points(self) -> list[Point]:
+        """What is tried in any case: each task and model size with each point of the grids."""
+        grids, found = self.grids(), []
+        for task, size, *values in product(self.task_names, self.model_sizes, *grids.values()):
+            at = dict(zip(grids, values, strict=True))
+            settings, resources = {**self.settings(), **_of_agent(at)}, with_resources(self.resources, at)
+            found.append(Point(task, size, settings, resources, self.steps_of(task)))
+        return found
+
+    def random_steps(self, point: Point) -> int:
+        """Agent steps before the first update."""
+        from tdmpc_ray.envs import task_info
+
+        agent = agent_config(point.model_size, self.preset, point.settings)
+        return agent.data.num_seed_steps(task_info(point.task).episode_length)
+
+    def foresees_termination(self, task: str) -> bool:
+        """Whether the episodic model is on for the task's sake, and not because the study says so."""
+        from tdmpc_ray.envs import task_info
+
+        said = "model.episodic" in {**self.overrides, **self.space}
+        return not said and task_info(task).can_terminate
+
+    def to_yaml(self, folder: Path | None = None) -> str:
+        """This study with every default written out; nothing depends on the working directory.
+
+        Args:
+            folder: the study's own; what lies in it is named relative to it, so that it can be moved.
+        """
+        values = self.model_dump(by_alias=True)
+        values["set"] = self.settings()
+        values["space"] = {key: draw.model_dump(exclude_none=True) for key, draw in self.space.items()}
+        if self.start_from:
+            start, home = (os.path.abspath(path) for path in (self.start_from, folder or "/"))
+            is_inside = folder is not None and Path(start).is_relative_to(home)
+            values["start_from"] = os.path.relpath(start, home) if is_inside else start
+        values["tracking"]["uri"] = absolute_uri(self.tracking.uri)
+        return yaml.safe_dump(values, sort_keys=False)
+
+    def within(self, folder: Path) -> Study:
+        """As `to_yaml` wrote it for its folder, wherever that lies now."""
+        return self.model_copy(update={"start_from": self.start_from and str(folder / self.start_from)})
+
+    def _resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings in their types; beside the space's first point, because alone they may not fit."""
+        values = {**self._probes()[0], **values}
+        settings = {**self.overrides, **_of_agent(values)}
+        sections = agent_config(self.model_sizes[0], self.preset, settings).to_dict()
+        typed = {key: sections[split_key(key)[0]][split_key(key)[1]] for key in settings}
+        resources = with_resources(self.resources, values).model_dump()
+        return typed | {f"{RESOURCES}{name}": value for name, value in resources.items()}
+
+
+def _of_agent(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without resources."""
+    return {key: value for key, value in values.items() if not key.startswith(RESOURCES)}

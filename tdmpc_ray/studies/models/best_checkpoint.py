@@ -1,0 +1,107 @@
+"""The checkpoint to use of those that a run or a study has kept."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+from tdmpc_ray.rllib.checkpoint import MODULE, find_checkpoint
+from tdmpc_ray.rllib.manifest import is_complete, verify
+from tdmpc_ray.studies.file.folder import STUDY_FILE, TUNE_FOLDER
+from tdmpc_ray.studies.file.load import load_study
+
+_METADATA = MODULE / "metadata.json"
+_STATE_FILE = "algorithm_state.pkl"
+
+
+@dataclass(frozen=True)
+class ScoredCheckpoint:
+    """A whole checkpoint and its newest evaluation.
+
+    Attributes:
+        path: of the checkpoint.
+        metric: what it was judged by, such as `eval/return`.
+        score: value of the metric; None where nothing was evaluated before it was saved.
+        evaluated_at: agent steps of the networks that were evaluated.
+        out: folder of the study that it belongs to, if any.
+    """
+
+    path: Path
+    metric: str
+    score: float | None
+    evaluated_at: int
+    out: Path | None
+
+    @property
+    def trial(self) -> str | None:
+        """Folder name of the trial in its study."""
+        return None if self.out is None else self.path.parent.name
+
+    @property
+    def trial_id(self) -> str | None:
+        """Tune's id of the trial, with which its folder's name ends."""
+        return None if self.trial is None else self.trial.rpartition("-")[2]
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint, with its trial's."""
+        return self.path.name if self.trial is None else f"{self.trial}/{self.path.name}"
+
+    def __str__(self) -> str:
+        if self.score is None:
+            return f"{self.name} (not evaluated)"
+        return f"{self.name} ({self.metric} {self.score:.4g} at {self.evaluated_at:,} steps)"
+
+
+def best_checkpoint(source: Path) -> ScoredCheckpoint:
+    """The checkpoint at `source`, or the one with the best evaluation of those kept below it.
+
+    Of equals, and of those that nobody has evaluated, the newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    verify(find_checkpoint(source), below=str(MODULE))  # says what is wrong where there is none
+    return max(_scored(source), key=_rank)
+
+
+def best_of_trials(out: Path) -> list[ScoredCheckpoint]:
+    """The best checkpoint of each trial of a study's folder, in the order of the trials' names."""
+    best: dict[Path, ScoredCheckpoint] = {}
+    for found in _scored(out / TUNE_FOLDER):
+        other = best.get(found.path.parent)
+        if other is None or _rank(found) > _rank(other):
+            best[found.path.parent] = found
+    return [best[folder] for folder in sorted(best)]
+
+
+def study_folder(path: Path) -> Path | None:
+    """The folder of the study that a checkpoint or a trial's folder lies in, or is."""
+    path = path.absolute()
+    return next((folder for folder in (path, *path.parents) if (folder / STUDY_FILE).is_file()), None)
+
+
+def _scored(source: Path) -> list[ScoredCheckpoint]:
+    found = [p.parents[4] for p in source.absolute().rglob(str(_METADATA))]
+    return [_score(path) for path in found if is_complete(path)]
+
+
+def _score(path: Path) -> ScoredCheckpoint:
+    out = study_folder(path)
+    if out is not None and path.parent.parent != out / TUNE_FOLDER:
+        out = None  # what a study began with, such as imported networks
+    state = path / _STATE_FILE  # imported networks have none
+    own = pickle.loads(state.read_bytes()).get("tdmpc2", {}) if state.is_file() else {}
+    latest = own.get("latest", {})
+    if out is not None:
+        metric = load_study(out / STUDY_FILE).score
+    else:
+        metric = "eval/success" if "eval/success" in latest else "eval/return"
+    return ScoredCheckpoint(path, metric, latest.get(metric), own.get("evaluated_at", 0), out)
+
+
+def _rank(scored: ScoredCheckpoint) -> tuple[float, int]:
+    saved = (scored.path / _METADATA).stat().st_mtime_ns
+    return -math.inf if scored.score is None else scored.score, saved

@@ -1,0 +1,114 @@
+"""A study's trials in RLlib's and Tune's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tdmpc_ray.studies.file.points import RESOURCES, Point
+from tdmpc_ray.studies.file.sections import Resources
+from tdmpc_ray.studies.file.spec import Study
+
+if TYPE_CHECKING:
+    from tdmpc_ray.rllib import TDMPC2Config
+
+# A trial's resources as attributes of the algorithm's config.
+ATTRIBUTES = {
+    "num_env_runners": "num_env_runners",
+    "num_envs_per_env_runner": "num_envs_per_env_runner",
+    "rollout_fragment_length": "rollout_fragment_length",
+    "asynchronous": "asynchronous",
+    "cpus_per_env_runner": "num_cpus_per_env_runner",
+    "gpus_per_env_runner": "num_gpus_per_env_runner",
+    "cpus_for_main_process": "num_cpus_for_main_process",
+    "num_learners": "num_learners",
+    "gpus_per_learner": "num_gpus_per_learner",
+}
+
+MakeEnvConfig = Callable[[str], dict[str, Any]]  # of a task
+
+
+def algorithm_config(study: Study, point: Point | None = None) -> TDMPC2Config:
+    """The algorithm's config at a point, with the first seed; None: the first point."""
+    from tdmpc_ray.rllib import TDMPC2Config
+
+    point = point or study.points()[0]
+    config = TDMPC2Config().environment(point.task, obs=study.obs)
+    config.training(
+        model_size=point.model_size,
+        preset=study.preset,
+        overrides=point.settings,
+        eval_every=study.evaluation.every,
+        total_steps=point.steps,
+        start_from=study.start_from,
+        videos=study.evaluation.videos,
+        system_metrics=study.tracking.system_metrics,
+    )
+    config.update_from_dict(attributes(point.resources))
+    config.fault_tolerance(max_env_faults=study.max_env_faults, env_step_timeout_s=study.env_step_timeout_s)
+    config.evaluation(
+        evaluation_duration=study.evaluation.episodes, evaluation_num_env_runners=study.evaluation.runners
+    )
+    config.debugging(seed=study.seeds[0])
+    return config
+
+
+def attributes(resources: Resources) -> dict[str, Any]:
+    """Resources in RLlib's terms."""
+    return {name: getattr(resources, key) for key, name in ATTRIBUTES.items()}
+
+
+def env_configs(study: Study) -> MakeEnvConfig:
+    """What environments of a task are built from."""
+    from tdmpc_ray.rllib import TDMPC2Config
+
+    return lambda task: dict(TDMPC2Config().environment(task, obs=study.obs).env_config)
+
+
+def at_point(point: Point, env_config: MakeEnvConfig) -> dict[str, Any]:
+    """What a point says of a trial, as entries of its config."""
+    return {
+        "model_size": point.model_size,
+        "agent_overrides": point.settings,
+        "env_config": env_config(point.task),
+        "total_steps": point.steps,
+        **attributes(point.resources),
+    }
+
+
+def search_space(study: Study, env_config: MakeEnvConfig) -> dict[str, Any]:
+    """What differs between trials, and the fixed settings, in Tune's terms.
+
+    With a model-based search, which chooses them itself, the first of each.
+    """
+    from ray import tune
+
+    if study.search.is_model_based:
+        return {**at_point(study.points()[0], env_config), "seed": study.seeds[0]}
+
+    def over(values: list[Any]) -> Any:
+        return tune.grid_search(values) if len(values) > 1 else values[0]
+
+    grids = {key: tune.grid_search(values) for key, values in study.grids().items()}
+    settings = {key: grid for key, grid in grids.items() if not key.startswith(RESOURCES)}
+    resources = {ATTRIBUTES[k.removeprefix(RESOURCES)]: g for k, g in grids.items() if k not in settings}
+    steps = {task: study.steps_of(task) for task in study.task_names}
+    return {
+        "model_size": over(study.model_sizes),
+        "seed": over(study.seeds),
+        "agent_overrides": {**study.settings(), **settings, **study.draws()},
+        "env_config": over([env_config(task) for task in study.task_names]),
+        "total_steps": tune.sample_from(_StepsOf(steps)) if len(steps) > 1 else study.most_steps,
+        **attributes(study.resources),
+        **resources,
+    }
+
+
+class _StepsOf:
+    """A trial's steps by its task; a class, because Tune pickles it."""
+
+    def __init__(self, steps: dict[str, int]) -> None:
+        self._steps = steps
+
+    def __call__(self, config: Any) -> int:
+        return self._steps[config["env_config"]["task"]]

@@ -1,0 +1,128 @@
+"""What hardware does in a second: measured on this machine, given, or taken from docs/scaling.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.cost import plan_flops
+from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.threads import limit_threads
+from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.studies.file.spec import Study
+
+# Of docs/scaling.md.
+LOOP_S, LOOP_ENV_S = 2e-3, 5e-5
+GPU_TFLOPS, GPU_FLOOR_MS = 23.0, 5.0
+_MEASURE_S = 1.0
+
+Sizes = tuple[Sequence[int], int]  # shape of the observations, number of the action's dimensions
+Measured = Mapping[str, tuple["Speeds", Sizes]]  # by task
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What the hardware does.
+
+    Attributes:
+        env_s: seconds that one environment takes for a step.
+        core_flops: floating-point operations of a CPU core per second.
+        gpu_flops: of a GPU.
+        gpu_floor_s: least seconds of a plan or an update on a GPU, for starting its kernels.
+        loop_s: seconds that a runner takes for each step of its vector beside environments and planner.
+        loop_env_s: and for each environment in it.
+    """
+
+    env_s: float
+    core_flops: float
+    gpu_flops: float
+    gpu_floor_s: float
+    loop_s: float = LOOP_S
+    loop_env_s: float = LOOP_ENV_S
+
+    def seconds(self, flops: float, cpus: float, gpus: float) -> float:
+        """Of work on a part of a GPU, or without one on CPU cores."""
+        if gpus:
+            return self.gpu_floor_s + flops / (self.gpu_flops * min(gpus, 1.0))
+        return flops / (self.core_flops * max(cpus, 1.0))
+
+
+def measure_speeds(
+    study: Study,
+    *,
+    env_ms: float | None = None,
+    core_gflops: float | None = None,
+    gpu_tflops: float | None = None,
+    gpu_floor_ms: float | None = None,
+) -> Measured:
+    """For each of its tasks, what is not given is measured on this machine; of GPUs, see docs/scaling.md."""
+    core_flops = measure_core() if core_gflops is None else core_gflops * 1e9
+    measured = {}
+    for task in study.task_names:
+        sizes, env_s = known_sizes(task, study.obs), (env_ms or 0.0) / 1e3
+        if env_ms is None or sizes is None:
+            measured_s, sizes = measure_env(task, study.obs)
+            env_s = measured_s if env_ms is None else env_s
+        speeds = Speeds(
+            env_s=env_s,
+            core_flops=core_flops,
+            gpu_flops=1e12 * (gpu_tflops or GPU_TFLOPS),
+            gpu_floor_s=1e-3 * (GPU_FLOOR_MS if gpu_floor_ms is None else gpu_floor_ms),
+        )
+        measured[task] = speeds, sizes
+    return measured
+
+
+def known_sizes(task: str, obs: str) -> Sizes | None:
+    """Of tasks that the catalog has sizes of, installed or not."""
+    from tdmpc_ray.envs import task_info
+
+    info = task_info(task)
+    if obs != "state" or info.obs_size is None or info.action_size is None:
+        return None
+    return (info.obs_size,), info.action_size
+
+
+def measure_env(task: str, obs: str) -> tuple[float, Sizes]:
+    """Seconds that a step of the task takes on one core of this machine, resets included; and its sizes.
+
+    Raises:
+        UserError: the task cannot be built here.
+    """
+    from tdmpc_ray.envs import make_env
+
+    env = make_env(task, seed=0, obs=obs)
+    env.reset()
+    steps, started = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - started) < _MEASURE_S:
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        steps += 1
+        if terminated or truncated:
+            env.reset()
+    obs_shape, action_shape = env.observation_space.shape, env.action_space.shape
+    assert obs_shape is not None
+    assert action_shape is not None
+    env.close()
+    return seconds / steps, (obs_shape, action_shape[0])
+
+
+def measure_core() -> float:
+    """Operations per second that a plan of size 1 reaches on one core of this machine."""
+    limit_threads(1)
+    agent = agent_config("1")
+    model = WorldModel((24,), 6, agent.model, target=False)
+    mean = torch.zeros(1, agent.planner.horizon, 6)
+    noise = PlanNoise.sample(model, agent.planner, 1, torch.Generator().manual_seed(0))
+    rounds, started = -1, time.perf_counter()
+    with torch.no_grad():
+        z = model.encode(torch.zeros(1, 24))
+        while rounds < 1 or time.perf_counter() - started < _MEASURE_S:
+            if rounds == 0:
+                started = time.perf_counter()  # the first one is slower
+            plan(model, z, mean, agent.planner, noise, discount=0.99, explore=True)
+            rounds += 1
+    return rounds * plan_flops(model, agent.planner) / (time.perf_counter() - started)

@@ -1,0 +1,1 @@
+"""What studies have found: tables, figures, statistics, the report, charts in MLflow."""

@@ -1,0 +1,103 @@
+"""Evaluations once more, at steps and costs that the seeds of a group share, so that MLflow averages them.
+
+MLflow averages seeds, and joins results with what they cost, by step, of which it samples few. So each
+evaluation is logged to its trial as `curve/...`, at the step that it was due at, with the wall time and the
+FLOPs that it took the seeds on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tdmpc_ray.studies.results.study_runs import StudyRuns
+from tdmpc_ray.studies.tracking.study_run import now_ms
+
+COSTS = {"wall_s": "curve/wall_s", "train_flops": "curve/train_flops"}  # column of `curves` to metric
+SPACING = "evaluation_spacing"  # tag of a study's run, see `spacing_of`
+_BATCH = 1000  # metrics that MLflow takes at once
+
+
+def log_aligned(client: Any, runs: StudyRuns, parents: Iterable[Any]) -> None:
+    """Log the curves of studies, as far as their trials do not have them.
+
+    Args:
+        client: of MLflow.
+        runs: the studies, with costs (see `with_costs`).
+        parents: the studies' runs.
+    """
+    every = runs.curves.assign(due=_due(client, runs.curves, parents))
+    for _, curves in every.groupby(["task", "model_size", "setting"]):
+        _log_curves(client, curves, curve_metric(runs.metric))
+
+
+def curve_metric(metric: str) -> str:
+    """`eval/return` as `curve/return`: the metric that `log_aligned` logs."""
+    return f"curve/{metric.removeprefix('eval/')}"
+
+
+def spacing_of(curves: pd.DataFrame) -> float:
+    """Agent steps from one evaluation to the next, of the trial whose evaluations are least late."""
+    ordered = [curve["env_steps"].sort_values() for _, curve in curves.groupby("run_id")]
+    # The last one may come out of turn.
+    spacings = [steps.iloc[max(len(steps) - 2, 0)] / max(len(steps) - 1, 1) for steps in ordered]
+    return float(f"{min(spacings):.3g}")
+
+
+def nominal_steps(steps: pd.Series, spacing: float) -> pd.Series:
+    """The steps that evaluations were due at, the same for all seeds: they are made some steps late.
+
+    Multiples of the spacing; the own step where none is near, as for a last evaluation out of turn.
+    """
+    due = (steps / spacing).round() * spacing
+    return due.where((steps - due).abs() <= spacing / 4, steps).round().astype(int)
+
+
+def _due(client: Any, curves: pd.DataFrame, parents: Iterable[Any]) -> pd.Series:
+    """Nominal steps of all evaluations. Each study keeps its first spacing: what is logged stays in place."""
+    parts = []
+    for parent in parents:
+        of_study = curves[curves["parent"] == parent.info.run_id]
+        if len(of_study):
+            spacing = float(parent.data.tags.get(SPACING) or spacing_of(of_study))
+            client.set_tag(parent.info.run_id, SPACING, spacing)
+            parts.append(nominal_steps(of_study["env_steps"], spacing))
+    return pd.concat(parts)
+
+
+def _log_curves(client: Any, curves: pd.DataFrame, metric: str) -> None:
+    """Log the evaluations of a group's seeds at the steps they were `due` at, with what they cost on average.
+
+    The cost of a step is the mean over the seeds that had got there when it was logged first: MLflow would
+    draw seeds of different costs as one line that goes back and forth.
+    """
+    names = [metric, *COSTS.values()]
+    logged = {run_id: _logged(client, run_id, names) for run_id in curves["run_id"].unique()}
+    curves = curves.copy()
+    for column, name in COSTS.items():
+        means = curves.groupby("due")[column].mean()
+        known = {step: cost for histories in logged.values() for step, cost in histories[name].items()}
+        curves[column] = curves["due"].map({**means, **known})
+    for run_id, curve in curves.groupby("run_id"):
+        points = [
+            _metric(name, value, step)
+            for column, name in {"value": metric, **COSTS}.items()
+            for step, value in zip(curve["due"], curve[column], strict=True)
+            if step not in logged[run_id][name] and np.isfinite(value)
+        ]
+        for first in range(0, len(points), _BATCH):
+            client.log_batch(run_id, metrics=points[first : first + _BATCH])
+
+
+def _logged(client: Any, run_id: str, names: Iterable[str]) -> dict[str, dict[int, float]]:
+    """Metrics to their values by step."""
+    return {name: {p.step: p.value for p in client.get_metric_history(run_id, name)} for name in names}
+
+
+def _metric(name: str, value: float, step: int) -> Any:
+    from mlflow.entities import Metric
+
+    return Metric(name, float(value), now_ms(), int(step))

@@ -1,0 +1,91 @@
+"""All sections of a report, and what its summary says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
+from tdmpc_ray.studies.results.analysis.cost import costs, throughput
+from tdmpc_ray.studies.results.analysis.learning import frontier, learning_curves
+from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
+from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Section
+from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
+from tdmpc_ray.studies.results.scaling import PowerLaw, bootstrap_interval, iqm
+from tdmpc_ray.studies.results.study_runs import StudyRuns
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study's report.
+
+    Attributes:
+        runs: what it is about.
+        facts: pairs of a word and what the summary says about it.
+        sections: its parts, also those that the data cannot support.
+    """
+
+    runs: StudyRuns
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+
+
+def build_report(runs: StudyRuns) -> Report:
+    """All sections and the summary; `runs` with costs, see `with_costs`."""
+    evidence = Evidence(runs)
+    results = size_results(evidence)
+    laws = {axis: scaling_law(evidence, results, axis) for axis in ("params", "train_flops")}
+    sections = (
+        learning_curves(evidence),
+        sizes_section(evidence, laws),
+        aggregates(evidence),
+        profiles(evidence),
+        improvement(evidence),
+        parallel_coordinates(evidence),
+        importance_section(evidence),
+        frontier(evidence),
+        throughput(evidence),
+        costs(evidence),
+        _runs_section(runs),
+    )
+    return Report(runs, _facts(evidence, laws["params"]), sections)
+
+
+def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ...]:
+    runs = evidence.runs
+    seeds = sorted({len(runs.of(task, *group)) for task in runs.tasks for group in runs.groups} - {0})
+    unfinished = int((runs.trials["status"] != "FINISHED").sum())
+    stopped = int((runs.trials["stopped_early"] != "").sum())
+    notes = [f"{unfinished} not finished"] * bool(unfinished) + [f"{stopped} stopped early"] * bool(stopped)
+    trials = f"{len(runs.trials)}" + (f" ({', '.join(notes)})" if notes else "")
+    facts = [
+        ("study", runs.study),
+        ("task" if len(runs.tasks) == 1 else "tasks", ", ".join(runs.tasks)),
+        ("model sizes", ", ".join(runs.sizes)),
+        ("trials", trials),
+        ("seeds per line", f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"),
+        ("metric", runs.metric),
+    ]
+    if len(evidence.complete) > 1:
+        facts.append(("best", _best(evidence)))
+    facts.append(("power law", law_sentence(law)))
+    return tuple(facts)
+
+
+def _best(evidence: Evidence) -> str:
+    best = max(evidence.complete, key=lambda group: evidence.mean_scores[group])
+    strata = evidence.strata(best)
+    low, high = bootstrap_interval(strata, iqm)
+    scores = [score for stratum in strata for score in stratum]
+    who = f"{evidence.runs.label(best)}: "
+    if low != low:
+        return who + f"mean score {evidence.mean_scores[best]:.3g}; one seed, so no interval"
+    return who + f"IQM of scores {iqm(scores):.3g} (95% interval {low:.3g} to {high:.3g})"
+
+
+def _runs_section(runs: StudyRuns) -> Section:
+    names = ["name", "task", "model_size", "setting", "seed", "status", "stopped_early", "env_steps"]
+    table = runs.trials[[*names, "hours", "final", "best"]].assign(
+        **{RUN_IDS: [(run_id,) for run_id in runs.trials["run_id"]]}
+    )
+    text = "Every run that the numbers above are computed from, as MLflow has it."
+    return Section("runs", "Runs", (text,), table=table.dropna(axis="columns", how="all"))

@@ -1,0 +1,111 @@
+"""What the study cost, and how fast it went with more rollout workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.drawing import name_lines, rank_colours
+from tdmpc_ray.studies.results.scaling import mean_interval
+
+WORKERS = "param.resources.num_env_runners"
+
+
+def throughput(evidence: Evidence) -> Section:
+    """Agent steps per second over the number of rollout workers, a line per model size."""
+    key, title = "throughput", "Throughput against rollout workers"
+    trials = evidence.runs.trials
+    trials = trials[trials["steps_per_s"] > 0]
+    if WORKERS not in trials or trials[WORKERS].isna().all():
+        absent = "the trials do not say how many rollout workers they had (resources.num_env_runners)."
+        return Section(key, title, absent=absent)
+    trials = trials.dropna(subset=[WORKERS]).assign(workers=lambda rows: rows[WORKERS].astype(int))
+    if trials["workers"].nunique() < 2:
+        return Section(
+            key, title, absent=f"every trial had {trials['workers'].iloc[0]}, so nothing to compare."
+        )
+    rows = []
+    for size in evidence.runs.sizes:
+        for workers, group in trials[trials["model_size"] == size].groupby("workers"):
+            low, high = mean_interval(group["steps_per_s"])
+            rows.append(
+                {
+                    "model_size": size,
+                    "rollout_workers": workers,
+                    "trials": len(group),
+                    "steps_per_s": group["steps_per_s"].mean(),
+                    "low": low,
+                    "high": high,
+                    RUN_IDS: tuple(group["run_id"]),
+                }
+            )
+    table = pd.DataFrame(rows)
+    colours = rank_colours(evidence.runs.sizes)
+    with panel() as (figure, axes):
+        for size, group in table.groupby("model_size", sort=False):
+            mean, style = group["steps_per_s"], {"color": colours[size], "capsize": 3, "marker": "o"}
+            error = [mean - group["low"].fillna(mean), group["high"].fillna(mean) - mean]
+            lines = axes.errorbar(group["rollout_workers"], mean, error, **style)
+            lines.lines[0].set_label(f"size {size}")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("rollout workers per trial")
+        axes.set_ylabel("agent steps per second")
+        axes.set_title("Throughput")
+        name_lines(axes)
+    return Section(
+        key,
+        title,
+        (
+            "Agent steps per second of wall time, evaluations and restarts included: the mean over trials "
+            "with its 95% interval. Trials that shared a machine slowed each other down, so lines of "
+            "different studies compare only where these ran alike.",
+        ),
+        (Picture("throughput", "Agent steps per second over rollout workers, a line per size", figure),),
+        table,
+    )
+
+
+def costs(evidence: Evidence) -> Section:
+    """Hours, FLOPs and energy per size and setting, and in total; every trial counts."""
+    runs = evidence.runs
+    rows = []
+    for task in runs.tasks:
+        for group in runs.groups:
+            trials = runs.of(task, *group)
+            if len(trials):
+                rows.append({"task": task, "model_size": group[0], "setting": group[1], **_sums(trials)})
+    rows.append({"task": "total", "model_size": "", "setting": "", **_sums(runs.trials)})
+    table = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    lacking = (
+        []
+        if "energy_kwh" in table
+        else ["Energy is left out: no trial has logged it (tracking: {system_metrics: true})."]
+    )
+    return Section(
+        "costs",
+        "What it cost",
+        (
+            "Every trial counts here, also failed and stopped ones. Hours are the trials' wall time, summed; "
+            "trials that ran side by side count each. FLOPs are those of the gradient updates.",
+            *lacking,
+        ),
+        table=table,
+    )
+
+
+def _sums(trials: pd.DataFrame) -> dict[str, Any]:
+    once = trials.drop_duplicates("run_id")  # of a set of tasks, beside its specialists, is one for each task
+    return {
+        "trials": len(once),
+        "finished": int((once["status"] == "FINISHED").sum()),
+        "stopped_early": int((once["stopped_early"] != "").sum()),
+        "env_steps": int(trials["env_steps"].sum()),
+        "hours": trials["hours"].sum(),
+        "train_flops": trials["train_flops"].sum(min_count=1),
+        "energy_kwh": trials["energy_kwh"].sum(min_count=1),
+        RUN_IDS: tuple(once["run_id"]),
+    }

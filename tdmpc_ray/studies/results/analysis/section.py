@@ -1,0 +1,149 @@
+"""What the sections of a report share: their parts, and the scores that they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from tdmpc_ray.studies.results.drawing import STYLE, rank_colours
+from tdmpc_ray.studies.results.scaling import Floats
+from tdmpc_ray.studies.results.statistics import Scale, score_scale
+from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
+
+RUN_IDS = "run_ids"  # the column of every table with the runs behind a row
+MAX_LINES = 8  # groups in one figure that can be told apart
+_PANEL = (5.2, 3.7)  # inches: on a phone's width its letters can still be read
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure: `name` is its file's, `alt` says what it shows to those who do not see it."""
+
+    name: str
+    alt: str
+    figure: Figure
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes:
+        key: name of its files, and its anchor on the page.
+        title: heading.
+        text: how to read it and what it is computed from, a paragraph each.
+        pictures: its figures.
+        table: its numbers, with the column `run_ids`; None where there is none.
+        absent: why the data cannot support it; then the rest is empty.
+    """
+
+    key: str
+    title: str
+    text: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    table: pd.DataFrame | None = None
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A study's runs (with costs, see `with_costs`) and their scores.
+
+    Attributes:
+        runs: the runs.
+        trials: the trials that results count, with `score` (see `Scale`).
+        scales: task to its scale.
+    """
+
+    runs: StudyRuns
+    trials: pd.DataFrame = field(init=False)
+    scales: dict[str, Scale] = field(init=False)
+
+    def __post_init__(self) -> None:
+        runs = self.runs
+        parts = [counted(runs.of(task, *group)) for task in runs.tasks for group in runs.groups]
+        trials = pd.concat([part for part in parts if len(part)]).copy()
+        scales = {
+            str(task): score_scale(
+                str(task), runs.metric, of_task["final"], runs.random_returns.get(str(task))
+            )
+            for task, of_task in trials.groupby("task")
+        }
+        trials["score"] = [
+            float(scales[task].scores(final))
+            for task, final in zip(trials["task"], trials["final"], strict=True)
+        ]
+        object.__setattr__(self, "trials", trials)
+        object.__setattr__(self, "scales", scales)
+
+    def of(self, group: Group) -> pd.DataFrame:
+        """The counted trials of a group."""
+        size, setting = group
+        return self.trials[(self.trials["model_size"] == size) & (self.trials["setting"] == setting)]
+
+    def strata(self, group: Group) -> list[Floats]:
+        """A group's scores, one array per task in the tasks' order."""
+        return [part["score"].to_numpy(dtype=float) for _, part in self.of(group).groupby("task")]
+
+    def run_ids(self, group: Group) -> tuple[str, ...]:
+        """The runs behind a group's scores."""
+        return tuple(self.of(group)["run_id"])
+
+    @cached_property
+    def complete(self) -> list[Group]:
+        """Groups with a result on every task: those that can be compared."""
+        return [g for g in self.runs.groups if set(self.of(g)["task"]) == set(self.scales)]
+
+    @cached_property
+    def mean_scores(self) -> dict[Group, float]:
+        """Mean over tasks of the mean score, of each complete group."""
+        return {group: float(np.mean([s.mean() for s in self.strata(group)])) for group in self.complete}
+
+    @cached_property
+    def shown(self) -> list[Group]:
+        """The complete groups that figures show: all, or the best `MAX_LINES`, in the study's order."""
+        best = sorted(self.complete, key=lambda group: -self.mean_scores[group])[:MAX_LINES]
+        return [group for group in self.complete if group in best]
+
+    @cached_property
+    def colours(self) -> dict[Group, Any]:
+        """The colour of each group that figures show."""
+        return rank_colours(self.shown)
+
+    def left_out(self) -> tuple[str, ...]:
+        """Sentences about what figures do not show; none where they show everything."""
+        words = []
+        if len(self.complete) > len(self.shown):
+            words.append(f"Shown are the {len(self.shown)} best of {len(self.complete)} by mean score.")
+        missing = [self.runs.label(group) for group in self.runs.groups if group not in self.complete]
+        if missing:
+            words.append(f"Left out, because they lack a result on some task: {', '.join(missing)}.")
+        return tuple(words)
+
+    def scale_words(self) -> str:
+        """How results became scores, in a sentence."""
+        rules: dict[str, list[str]] = {}
+        for task, scale in self.scales.items():
+            rules.setdefault(scale.words, []).append(task)
+        if len(rules) == 1:
+            return f"Score: {next(iter(rules))}."
+        return "Score: " + "; ".join(f"{rule} ({', '.join(tasks)})" for rule, tasks in rules.items()) + "."
+
+
+@contextmanager
+def panel(width: float = _PANEL[0], height: float = _PANEL[1]) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of one panel in the house style."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+        yield figure, figure.subplots()

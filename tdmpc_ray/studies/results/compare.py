@@ -1,0 +1,190 @@
+"""What a study found: a table and a figure, read from MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.figures import scaling_figure
+from tdmpc_ray.studies.results.published import against_published, published_figure
+from tdmpc_ray.studies.results.scaling import mean_interval
+from tdmpc_ray.studies.results.study_runs import StudyRuns, counted, load_study_runs
+from tdmpc_ray.studies.results.views import offer_view
+
+__all__ = [
+    "StudyRuns",
+    "compare",
+    "load_study_runs",
+    "render_table",
+    "scaling_figure",
+    "scaling_points",
+    "summary_table",
+]
+
+RANDOM = "random"
+
+
+def summary_table(runs: StudyRuns) -> pd.DataFrame:
+    """Summarise a study, one row per task, model size and setting, and one per task for the random policy.
+
+    A row counts the trials that have finished; where none has, those that have been evaluated.
+
+    Returns:
+        Columns task, model_size, setting (see `StudyRuns`), params, seeds, unfinished (trials), final (mean
+        over seeds of the last evaluation), low, high (its 95% interval, NaN for one seed), best (of any
+        evaluation), env_steps (mean per trial), hours (sum over trials), steps_per_s (mean).
+    """
+    rows: list[dict[str, Any]] = []
+    for task in runs.tasks:
+        for size, setting in product(runs.sizes, runs.settings):
+            everyone = runs.of(task, size, setting)
+            group = counted(everyone)
+            if group.empty:
+                continue
+            finals = group["final"].to_numpy(dtype=float)
+            low, high = mean_interval(finals)
+            rows.append(
+                {
+                    "task": task,
+                    "model_size": size,
+                    "setting": setting,
+                    "unfinished": int((everyone["status"] != "FINISHED").sum()),
+                    "params": group["params"].max(),
+                    "seeds": len(group),
+                    "final": finals.mean(),
+                    "low": low,
+                    "high": high,
+                    "best": group["best"].max(),
+                    "env_steps": group["env_steps"].mean(),
+                    "hours": group["hours"].sum(),
+                    "steps_per_s": group["steps_per_s"].mean(),
+                }
+            )
+        if task in runs.random_returns:
+            rows.append({"task": task, "model_size": RANDOM, "final": runs.random_returns[task], "seeds": 0})
+    return pd.DataFrame(rows)
+
+
+def scaling_points(runs: StudyRuns) -> list[tuple[int, float]]:
+    """Pairs (parameters, mean final return) per model size, for the scaling curve on the study's run.
+
+    Over settings and tasks, where the study has several.
+    """
+    table = summary_table(runs)
+    known = table[table["params"].notna()]
+    means = known.groupby("params")["final"].mean()
+    return [(int(params), float(final)) for params, final in means.items()]
+
+
+def render_table(runs: StudyRuns) -> Table:
+    """The summary for a terminal."""
+    name = "success" if runs.metric.endswith("success") else "return"
+    table = Table(  # its width has to stay below 80
+        title=f"{runs.study} ({', '.join(runs.tasks)}), final evaluation {name}",
+        padding=(0, 0, 0, 1),
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    summary = summary_table(runs)
+    tasks, settings = len(runs.tasks) > 1, runs.settings != [""]
+    digits = 2 if name == "success" else 1
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        **({"task": lambda row: row["task"]} if tasks else {}),
+        "model size": lambda row: row["model_size"],
+        **({"setting": lambda row: row["setting"]} if settings else {}),
+        "params": lambda row: f"{row['params'] / 1e6:.2f} M" if np.isfinite(row["params"]) else "?",
+        "seeds": lambda row: f"{row['seeds']}{'*' if row['unfinished'] else ''}",
+        name: lambda row: f"{row['final']:.{digits}f}",
+        "95% CI": lambda row: (
+            f"{row['low']:.{digits}f} to {row['high']:.{digits}f}" if np.isfinite(row["low"]) else "n=1"
+        ),
+        "env steps": lambda row: f"{row['env_steps']:,.0f}",
+        "hours": lambda row: f"{row['hours']:.2f}",
+        "steps/s": lambda row: f"{row['steps_per_s']:.1f}",
+    }
+    if settings:  # to stay within the width
+        del columns["params"], columns["steps/s"]
+    for header in columns:
+        words = header in ("task", "model size", "setting")
+        table.add_column(header, justify="left" if words else "right", no_wrap=True)
+    for row in summary.to_dict("records"):
+        if row["model_size"] == RANDOM:
+            cells = dict.fromkeys(columns, "")
+            cells |= {"model size": "random policy", name: columns[name](row)}
+            table.add_row(*(row["task"] if h == "task" else cell for h, cell in cells.items()), style="dim")
+            continue
+        table.add_row(*(cell(row) for cell in columns.values()))
+    if (summary["unfinished"] > 0).any():
+        table.caption = "* some trials have not finished: they count only where none of the group has"
+        table.caption_justify = "left"
+    return table
+
+
+def compare(
+    experiment: str,
+    uri: str,
+    study: str | Sequence[str] | None = None,
+    out: Path | None = None,
+    *,
+    metric: str | None = None,
+    over: Sequence[str] = (),
+    console: Console | None = None,
+) -> Path:
+    """Print a study's table, write its figure, and say where MLflow has its charts.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        uri: address of MLflow.
+        study: name or run id of the study, or of several to be compared; None: the newest one.
+        out: the file (.png, .pdf or .svg), or a folder for it; None: `<study>_<kind>.png` here.
+        metric: the metric to compare, such as `eval/return`; None: the one that the tasks are judged by.
+        over: published algorithms (see `published.ALGORITHMS`) to draw the study's curves over; none: the
+            scaling figure.
+        console: where to print; None: standard output.
+
+    Returns:
+        The figure's file.
+
+    Raises:
+        UserError: MLflow does not answer, or has no such experiment, study or metric; nothing was published.
+    """
+    console = console or Console()
+    runs = load_study_runs(experiment, uri, study, metric=metric)
+    console.print(render_table(runs))
+    if over:
+        for row in against_published(runs, over).to_dict("records"):
+            console.print(_against(row), highlight=False, soft_wrap=True)
+    figure, kind = (published_figure(runs, over), "published") if over else (scaling_figure(runs), "scaling")
+    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in runs.study)
+    path = Path(f"{safe}_{kind}.png") if out is None else Path(out)
+    if path.is_dir() or path.suffix not in (".png", ".pdf", ".svg"):
+        path = path / f"{safe}_{kind}.png"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=160)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
+    console.print(offer_view(runs, uri), markup=False, highlight=False, soft_wrap=True)
+    return path
+
+
+def _against(row: dict[str, Any]) -> str:
+    who = ", ".join(filter(None, (f"size {row['model_size']}", row["setting"])))
+    seeds = f"{row['seeds']} seed{'s' if row['seeds'] > 1 else ''}"
+    ours = f"{row['task']} at {row['env_frames']:,} frames: {who} ({seeds}) {row['value']:.4g}"
+    if math.isnan(row["published"]):
+        return f"{ours}, {row['algorithm']} was published from {row['published_from']:,} frames on"
+    ratio = f", {row['value'] / row['published']:.2f} of it" if row["published"] > 0 else ""
+    return f"{ours}, {row['algorithm']} as published {row['published']:.4g}{ratio}"

@@ -1,0 +1,169 @@
+"""What the figures of studies share: style, colours, curves over seeds, labels at the ends of lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+from tdmpc_ray.studies.results.scaling import mean_interval
+
+_SHORT_NAME = 12  # letters that a label beside a panel may have
+
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": "#333333",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "text.color": "#333333",
+}
+
+
+def rank_colours(groups: Sequence[Any]) -> dict[Any, Any]:
+    """Colours by rank, light to dark along one perceptually ordered map."""
+    colormap = mpl.colormaps["viridis_r"]
+    places = np.linspace(0.25, 0.9, len(groups)) if len(groups) > 1 else [0.6]
+    return {group: colormap(place) for group, place in zip(groups, places, strict=True)}
+
+
+def aligned(
+    curves: pd.DataFrame, x: str = "env_steps", by: str = "run_id"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Curves of several seeds at the same places: where all of them have data, interpolated in between.
+
+    Args:
+        curves: a row per evaluation, with `value`.
+        x: the column of places.
+        by: the column that tells seeds apart.
+
+    Returns:
+        Places (points,) and values (seeds, points); no points where the seeds have none in common.
+    """
+    seeds = [group.sort_values(x) for _, group in curves.groupby(by)]
+    start = max(group[x].iloc[0] for group in seeds)
+    stop = min(group[x].iloc[-1] for group in seeds)
+    places = np.unique(np.concatenate([group[x].to_numpy(dtype=float) for group in seeds]))
+    places = places[(places >= start) & (places <= stop)]
+    return places, np.array([np.interp(places, group[x], group["value"]) for group in seeds])
+
+
+def mean_curve(
+    curves: pd.DataFrame, x: str = "env_steps"
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over seeds along the column `x`, see `aligned`.
+
+    Returns:
+        Places, mean, lower and upper end of the 95% interval, each (points,); the ends are NaN for one seed.
+    """
+    places, values = aligned(curves, x)
+    bounds = np.array([mean_interval(column) for column in values.T]).reshape(-1, 2)
+    return places, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
+
+
+def draw_curve(axes: Axes, curves: pd.DataFrame, label: str, colour: Any, x: str = "env_steps") -> None:
+    """The mean over seeds with its interval, single seeds faint; `x` is the column of places."""
+    seeds = curves.groupby("run_id")
+    if len(seeds) > 1:
+        for _, seed in seeds:
+            axes.plot(seed[x], seed["value"], color=colour, alpha=0.3, linewidth=0.8)
+    places, mean, low, high = mean_curve(curves, x)
+    marker = "o" if len(places) < 40 else ""
+    axes.plot(places, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=label)
+    axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move ascending positions as little as it takes to be `gap` apart, within [low, high] if they fit."""
+    clusters: list[tuple[float, int]] = []  # mean position and number of members
+    for value in values:
+        clusters.append((min(max(value, low), high), 1))
+        while len(clusters) > 1:
+            (below, few), (above, more) = clusters[-2:]
+            if above - below >= gap * (few + more) / 2:
+                break
+            count = few + more
+            half = gap * (count - 1) / 2
+            centre = (below * few + above * more) / count
+            clusters[-2:] = [(max(min(centre, high - half), low + half), count)]
+    return [centre + gap * (k - (count - 1) / 2) for centre, count in clusters for k in range(count)]
+
+
+def label_lines(axes: Axes) -> None:
+    """Write each line's name at its right end, moved apart where they would overlap."""
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    bottom, top = axes.get_ylim()
+    gap = 0.055 * (top - bottom)
+    ends = []
+    for line in lines:
+        values = np.asarray(line.get_ydata(), dtype=float)
+        if len(values):
+            ends.append((float(values[-1]), line))
+    ends.sort(key=lambda end: end[0])
+    heights = spread([value for value, _ in ends], gap, bottom, top)
+    for height, (_, line) in zip(heights, ends, strict=True):
+        axes.annotate(
+            str(line.get_label()),
+            (1.0, height),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=line.get_color(),
+            annotation_clip=False,
+        )
+
+
+def name_lines(axes: Axes) -> None:
+    """Name the lines of a figure's only panel: at their ends where names are short, else below it."""
+    handles, names = axes.get_legend_handles_labels()
+    if max((len(name) for name in names), default=0) <= _SHORT_NAME:
+        label_lines(axes)
+        return
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    columns = 1 if max(map(len, names)) > 2 * _SHORT_NAME else 2
+    figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // columns))
+    figure.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
+
+
+def log_axis(axis: Axis, low: float, high: float) -> None:
+    """Plain numbers on a logarithmic axis: a few of each decade where there are few decades."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+    if high / low < 4:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_minor_locator(NullLocator())
+        return
+    subs = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 20 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs))
+
+
+def value_label(metric: str) -> str:
+    return "success rate in evaluation" if metric.endswith("success") else "return in evaluation"
+
+
+def short(value: float) -> str:
+    """1500 as 1.5k, 5.4e6 as 5.4M, 2e15 as 2P."""
+    for power, suffix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if abs(value) >= 10**power:
+            return f"{value / 10**power:.3g}{suffix}"
+    return f"{value:.3g}"

@@ -1,0 +1,254 @@
+"""A study's runs read back from MLflow as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from tdmpc_ray.core.config import MODEL_SIZES
+from tdmpc_ray.envs.catalog import task_info
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.setting_names import natural, settings
+from tdmpc_ray.studies.results.task_sets import shares
+from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, one_line, sqlite_path
+from tdmpc_ray.studies.tracking.find import all_runs, find_experiment, find_study
+from tdmpc_ray.studies.tracking.naming import metric_name
+from tdmpc_ray.studies.tracking.study_run import RANDOM_RETURN, STOPPED_EARLY
+
+PARAM_COUNT = "summary/params_total"
+WALL_S = "time/wall_s"
+TRAIN_FLOPS = "time/train_flops"
+ENV_FRAMES = "time/env_frames"
+
+Group = tuple[str, str]  # model size and setting
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """One study, or several together, as they stand in MLflow.
+
+    Attributes:
+        study: its name, or theirs.
+        trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, parts,
+            env_steps, stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops
+            (of all updates; NaN if not logged), final, best (both of `metric`), and every parameter as
+            `param.<name>`. A trial of a set of tasks has a row for each of its tasks that other trials learn
+            alone, each with its share of steps, hours and operations, which `parts` tasks have had. The
+            setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.
+        curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, env_frames, value,
+            step (MLflow's: agent steps of all tasks).
+        random_returns: task to the random policy's return, as far as known.
+        frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
+        metric: the metric that `value`, `final` and `best` are of.
+        experiment_id: MLflow's; empty for tables from elsewhere.
+    """
+
+    experiment: str
+    study: str
+    parent_run_ids: tuple[str, ...]
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+    random_returns: dict[str, float]
+    frames_per_step: int
+    metric: str
+    experiment_id: str = ""
+
+    @property
+    def sizes(self) -> list[str]:
+        """Model sizes, small to large."""
+        return sort_sizes(self.trials)
+
+    @property
+    def settings(self) -> list[str]:
+        """What the study varies beside size and seed, numbers in order; one empty string where nothing."""
+        return sorted(self.trials["setting"].unique(), key=natural)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks, by name."""
+        return sorted(self.trials["task"].unique())
+
+    @property
+    def groups(self) -> list[Group]:
+        """Pairs of model size and setting that have trials, sizes first."""
+        present = set(zip(self.trials["model_size"], self.trials["setting"], strict=True))
+        return [group for group in product(self.sizes, self.settings) if group in present]
+
+    def label(self, group: Group) -> str:
+        """What tells a group from the others, in words."""
+        size, setting = group
+        words = [f"size {size}"] if len(self.sizes) > 1 or not setting else []
+        return ", ".join([*words, *([setting] if setting else [])])
+
+    def curves_of(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """The evaluations of some of the trials."""
+        return self.curves.merge(trials[["run_id", "task"]], on=["run_id", "task"])
+
+    def of(self, task: str, model_size: str, setting: str) -> pd.DataFrame:
+        """The trials of one task, model size and setting."""
+        trials = self.trials
+        here = (trials["task"] == task) & (trials["model_size"] == model_size)
+        return trials[here & (trials["setting"] == setting)]
+
+
+def load_study_runs(
+    experiment: str, uri: str, study: str | Sequence[str] | None = None, *, metric: str | None = None
+) -> StudyRuns:
+    """Read the trials of a study, or of several, and their evaluation curves.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        uri: address of MLflow.
+        study: name or run id of the study, or of several; None: the newest one.
+        metric: which metric to read the curves of; None: the one that the tasks are judged by.
+
+    Raises:
+        UserError: MLflow does not answer, or has no such experiment or study, or no trial has an evaluation.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        raise UserError(
+            f"no MLflow database at {path}: run a study first, or give the address of another one"
+        )
+    check_tracking(uri)
+    client = connect(absolute_uri(uri))
+    try:
+        experiment_id = find_experiment(client, experiment)
+        wanted = [study] if study is None or isinstance(study, str) else study
+        parents = [find_study(client, experiment, experiment_id, name) for name in wanted]
+        return _read(client, experiment, experiment_id, parents, metric)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"reading from MLflow failed ({one_line(error)}): check the server and try again"
+        ) from error
+
+
+def counted(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that a result counts: the finished ones, or all that have an evaluation if none is."""
+    evaluated = trials[trials["final"].notna()]
+    finished = evaluated[(evaluated["status"] == "FINISHED") & (evaluated["stopped_early"] == "")]
+    return finished if len(finished) else evaluated
+
+
+def sort_sizes(trials: pd.DataFrame) -> list[str]:
+    """Model sizes of a table of trials in the order of the published sizes, unknown ones by parameters."""
+    known = list(MODEL_SIZES)
+    params = trials.groupby("model_size")["params"].max()
+    return sorted(
+        params.index,
+        key=lambda size: (known.index(size) if size in known else len(known), params[size], size),
+    )
+
+
+def _read(
+    client: Any, experiment: str, experiment_id: str, parents: Sequence[Any], metric: str | None
+) -> StudyRuns:
+    filters = [f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'" for parent in parents]
+    found = [run for of_study in filters for run in all_runs(client, experiment_id, of_study)]
+    name = ", ".join(parent.info.run_name for parent in parents)
+    tasks = {run.data.params.get("task", "task") for run in found}
+    metric = metric or _metric(tasks)
+    rows: list[dict[str, Any]] = []
+    points: list[dict[str, Any]] = []
+    ratios: list[int] = []
+    shown = [
+        (run, share) for run in found for share in shares(run.data.params.get("task", "task"), tasks, metric)
+    ]
+    has_shares = any(share.parts > 1 for _, share in shown)
+    for run, share in shown:
+        params, metrics = run.data.params, run.data.metrics
+        who = {
+            "run_id": run.info.run_id,
+            "parent": run.data.tags["mlflow.parentRunId"],
+            "task": share.task,
+            "model_size": params.get("model_size", "default"),
+            "seed": params.get("seed", "0"),
+        }
+        # A step that was run again after a crash is there twice: the later one counts.
+        history = sorted(
+            client.get_metric_history(run.info.run_id, share.metric), key=lambda m: (m.step, m.timestamp)
+        )
+        curve = {point.step: point.value for point in history}
+        env_steps = int(metrics.get("time/env_steps", max(curve, default=0)))
+        seconds = metrics.get(WALL_S) or _duration_s(run)
+        ratio = round(metrics.get(ENV_FRAMES, 0) / env_steps) or 1 if env_steps else 1
+        points += [
+            {
+                **who,
+                "env_steps": step // share.parts,
+                "env_frames": step * ratio // share.parts,
+                "value": value,
+                "step": step,
+            }
+            for step, value in curve.items()
+        ]
+        ratios.append(ratio)
+        rows.append(
+            {
+                **who,
+                "name": run.info.run_name,
+                "status": run.info.status,
+                "stopped_early": run.data.tags.get(STOPPED_EARLY, ""),
+                "params": metrics.get(PARAM_COUNT, float("nan")),
+                "env_steps": env_steps // share.parts,
+                "hours": seconds / 3600 / share.parts,
+                "steps_per_s": env_steps / seconds if seconds else float("nan"),
+                "train_flops": metrics.get(TRAIN_FLOPS, float("nan")) / share.parts,
+                "final": curve[max(curve)] if curve else float("nan"),
+                "best": max(curve.values(), default=float("nan")),
+                **{f"param.{key}": value for key, value in params.items()},
+                **({"param.tasks": str(share.parts)} if has_shares else {}),
+                "parts": share.parts,
+            }
+        )
+    if not points:
+        raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
+    trials = pd.DataFrame(rows)
+    trials["setting"] = settings(trials)
+    curves = pd.DataFrame(points).merge(trials[["run_id", "task", "setting"]], on=["run_id", "task"])
+    curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
+    return StudyRuns(
+        experiment=experiment,
+        study=name,
+        parent_run_ids=tuple(parent.info.run_id for parent in parents),
+        trials=trials,
+        curves=curves,
+        random_returns=_random_returns(parents, trials) if metric == "eval/return" else {},
+        frames_per_step=max(ratios),
+        metric=metric,
+        experiment_id=experiment_id,
+    )
+
+
+def _metric(tasks: set[str]) -> str:
+    """Success where all tasks are judged by it, else return."""
+    try:
+        judged_by = {task_info(task).metric for task in tasks}
+    except UserError:  # a task of somebody else's
+        judged_by = set()
+    return "eval/success" if judged_by == {"success"} else "eval/return"
+
+
+def _duration_s(run: Any) -> float:
+    """Seconds from start to end; a run that goes on has no end yet."""
+    return (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
+
+
+def _random_returns(parents: Sequence[Any], trials: pd.DataFrame) -> dict[str, float]:
+    """`baseline/random_return` of a study with a single task, `baseline/random_return/<task>` of others."""
+    found = {}
+    for parent in parents:
+        metrics = parent.data.metrics
+        tasks = trials[trials["parent"] == parent.info.run_id]["task"].unique()
+        for task in tasks:
+            alone = metrics.get(RANDOM_RETURN) if len(tasks) == 1 else None
+            value = metrics.get(metric_name(f"{RANDOM_RETURN}/{task}"), alone)
+            if value is not None:
+                found[task] = value
+    return found

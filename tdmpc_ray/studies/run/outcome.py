@@ -1,0 +1,123 @@
+"""How a study ended, and what its trials and folders are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from tdmpc_ray.studies.run.interrupt import StopRequest
+from tdmpc_ray.studies.tracking.naming import trial_label
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial that has used up its restarts."""
+
+    name: str
+    reason: str  # one line
+    log: Path | None
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """How a study ended.
+
+    Attributes:
+        finished: number of trials that are done.
+        failed: trials that ended with an error.
+        unfinished: number of trials that a resume would continue or start.
+        signum: the signal that ended the study early, or None.
+        checkpoints: folder of a trial to its newest checkpoint.
+    """
+
+    out: Path
+    finished: int
+    failed: tuple[FailedTrial, ...]
+    unfinished: int
+    signum: int | None
+    checkpoints: dict[str, Path]
+
+    @property
+    def exit_status(self) -> int:
+        """For the shell: 0, 1 with failed trials, 128 + n after signal n."""
+        if self.signum is not None:
+            return 128 + self.signum
+        return 1 if self.failed else 0
+
+
+class Outcome(tune.Callback):
+    """Keeps the trials as they are at the end, and counts the results on the way."""
+
+    def __init__(self, params: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        self._params = params
+        self._trials: list[Trial] = []
+        self._ended: set[str] = set()
+        self.num_results = 0
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.num_results += 1
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._ended.add(trial.trial_id)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        self._trials = trials
+
+    def result(self, out: Path, request: StopRequest, expected: int) -> StudyResult:
+        """How the study of `expected` trials ended; Tune has not created those that never began."""
+        failed = [trial for trial in self._trials if trial.status == Trial.ERROR]
+        # Not by status: Tune marks the trials that it stops with itself as TERMINATED.
+        # A scheduler can end a trial between two of its results.
+        ended = {t.trial_id for t in self._trials if t.last_result.get("done")} | self._ended
+        finished = [t for t in self._trials if t not in failed and t.trial_id in ended]
+        unfinished = expected - len(failed) - len(finished)
+        return StudyResult(
+            out=out,
+            finished=len(finished),
+            failed=tuple(_failed_trial(trial, self._label(trial)) for trial in failed),
+            unfinished=unfinished,
+            signum=request.signum if unfinished else None,
+            checkpoints={trial_name(t): Path(t.checkpoint.path) for t in self._trials if t.checkpoint},
+        )
+
+    def _label(self, trial: Trial) -> str:
+        return trial_label(self._params(trial.config))
+
+    def get_state(self) -> dict[str, Any]:
+        return {"ended": sorted(self._ended)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._ended = set(state["ended"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_trials": []}
+
+
+def trial_name(trial: Trial) -> str:
+    """Also a folder's name: short, readable, unique."""
+    config = trial.config
+    return f"size{config['model_size']}-seed{config['seed']}-{trial.trial_id}"
+
+
+def _failed_trial(trial: Trial, name: str) -> FailedTrial:
+    files = [Path(trial.path or "") / "error.txt", Path(trial.error_file or "")]
+    file = next((file for file in files if file.is_file()), None)
+    text = file.read_text(encoding="utf-8", errors="replace") if file else ""
+    return FailedTrial(name, error_reason(text), file)
+
+
+def error_reason(text: str) -> str:
+    """The gist in one line of a trial's error file, which holds a report per failure."""
+    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+    # A traceback ends with its reason, on the first line that is not indented; Ray's report of a dead
+    # process begins with it.
+    lines = [line for line in lines[frames[-1] if frames else 0 :] if line.strip() and line[0] != " "]
+    return lines[0].strip()[:300] if lines else "unknown error"

@@ -1,0 +1,282 @@
+"""A study's way: file -> Tune on Ray -> MLflow -> table and figure. Also its continuation after a stop."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.tune_config import ResumeConfig
+from rich.console import Console
+from rich.text import Text
+
+from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.file.folder import (
+    FIGURE_FILE,
+    STUDY_FILE,
+    TRACKING_FOLDER,
+    TUNE_FOLDER,
+    begin,
+    existing,
+    has_trials,
+    only_process,
+)
+from tdmpc_ray.studies.file.load import load_study
+from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.models.register import log_best_models
+from tdmpc_ray.studies.plan.configure import (
+    MakeEnvConfig,
+    algorithm_config,
+    at_point,
+    env_configs,
+    search_space,
+)
+from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
+from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_figure, scaling_points
+from tdmpc_ray.studies.results.views import offer_view
+from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
+from tdmpc_ray.studies.run.cluster import check_resources, quiet, ray_session
+from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
+from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, trial_name
+from tdmpc_ray.studies.run.progress import ProgressTable
+from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough, make_scheduler
+from tdmpc_ray.studies.run.searching import make_search
+from tdmpc_ray.studies.tracking.callback import MLflowTracker, check_tracking
+from tdmpc_ray.studies.tracking.writer import SPOOL_FILE
+from tdmpc_ray.studies.words import count, mlflow_command, program, shown
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    *,
+    study_file: Path | None = None,
+    trainable: type[tune.Trainable] | None = None,
+    console: Console | None = None,
+) -> StudyResult:
+    """Run a study from its beginning.
+
+    Args:
+        study: what to run.
+        out: the study's folder; new or empty.
+        study_file: the file it was read from, to be kept with it.
+        trainable: instead of TD-MPC2; gets what `configure.search_space` has, and `preset`, as its config,
+            and says `done` at `total_steps`.
+        console: where to print; None: standard output.
+
+    Raises:
+        UserError: the folder is in use, MLflow does not answer, or the machine lacks what a trial needs.
+    """
+    out = Path(out).absolute()
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f"{out} is not empty: continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
+        )
+    run = _Run(study, out, trainable, console or Console())
+    artifacts = begin(study, out, study_file)
+    with only_process(out):
+        return run(resume=False, artifacts=artifacts)
+
+
+def resume_study(
+    out: Path, *, trainable: type[tune.Trainable] | None = None, console: Console | None = None
+) -> StudyResult:
+    """Continue a study that was stopped, killed or had failing trials, from its newest checkpoints.
+
+    Raises:
+        UserError: the folder is no study's.
+    """
+    out = existing(out)
+    with only_process(out):
+        study = load_study(out / STUDY_FILE).within(out)
+        run = _Run(study, out, trainable, console or Console(), resume=True)
+        return run(resume=has_trials(out / TUNE_FOLDER))
+
+
+class _Run:
+    """One process's part of a study."""
+
+    def __init__(
+        self,
+        study: Study,
+        out: Path,
+        trainable: type[tune.Trainable] | None,
+        console: Console,
+        resume: bool = False,
+    ) -> None:
+        self.study = study
+        self.out = out
+        self.console = console
+        # Everything that can be wrong shows here, before anything is written or started.
+        quiet()
+        self.trainable, self.fixed, self.env_config = _trainable_and_fixed(study, trainable)
+        self.search, self.scheduler = make_search(study, self.env_config), make_scheduler(study)
+        check_resources(self.resources_per_trial())
+        try:
+            check_tracking(study.tracking.uri, study.tracking.experiment)
+        except UserError as error:
+            if study.tracking.required and not resume:
+                raise
+            self.say(f"note: {error}; until then, metrics wait in {shown(out / TRACKING_FOLDER)}")
+
+    def __call__(self, *, resume: bool, artifacts: Sequence[Path] = ()) -> StudyResult:
+        study = self.study
+        trials = count(study.trials(), "trial")
+        what = "resuming" if resume else "starting"
+        self.say(
+            f"{what} {study.name}: {trials} of {steps(study)} steps on {study.what}, in {shown(self.out)}"
+        )
+        for point in study.points():
+            if point.steps <= (random_steps := study.random_steps(point)):
+                self.say(
+                    f"note: nothing will be learned, as updates begin after {random_steps:,} steps: "
+                    "take more steps, or set data.seed_steps"
+                )
+                break
+        for task in study.task_names:
+            if study.foresees_termination(task):
+                self.say(f"note: {task} can terminate: the model learns to foresee it (model.episodic)")
+        label = partial(label_params, study=study)
+        tracker = MLflowTracker(
+            uri=study.tracking.uri,
+            experiment=study.tracking.experiment,
+            study=study.name,
+            spool_dir=self.out / TRACKING_FOLDER,
+            trial_params=trial_params,
+            label_params=label,
+            artifacts=artifacts,
+            expected_trials=study.trials(),
+            enough=study.enough,
+        )
+        outcome = Outcome(label)
+        from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
+
+        callbacks = [
+            tracker,
+            LogBaseline(tracker, random_baselines(study.task_names, self.out, self.say)),
+            SaveTrials(study.checkpoint.every, say=self.say),
+            CollectReplays(),
+            KeepRungs(self.scheduler),
+            ProgressTable(trial_params=label, console=self.console),
+            outcome,
+        ]
+        # What Tune has not noted when it is killed is run again; noting takes long where trials are many.
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = (
+            "1"  # there is no score before the first evaluation
+        )
+        os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
+        with ray_session(self.resources_per_trial(), self.say), graceful_stop() as request:
+            self.tuner(callbacks, resume).fit()
+            result = outcome.result(self.out, request, study.trials())  # Tune asks Ray where its files are
+        if resume and not outcome.num_results and not result.failed and request.signum is None:
+            self.say("note: nothing was left to do; a new run with --start-from goes on from these networks")
+        self.report(result, tracker)
+        return result
+
+    def tuner(self, callbacks: list[tune.Callback], resume: bool) -> tune.Tuner:
+        """Tune's experiment; where it is resumed, all but its trials comes from the study again."""
+        study = self.study
+        # Not Tuner.restore: it brings back the pickled callbacks, whose folders and addresses may be gone.
+        again = ResumeConfig(
+            unfinished=ResumeConfig.ResumeType.RESUME,
+            errored=ResumeConfig.ResumeType.RESUME,
+            finished=ResumeConfig.ResumeType.SKIP,
+        )
+        return tune.Tuner(
+            self.trainable,
+            param_space={**self.fixed, **search_space(study, self.env_config)},
+            tune_config=tune.TuneConfig(
+                # A model-based search multiplies by sizes and seeds itself.
+                num_samples=study.trials() if study.search.is_model_based else study.num_samples,
+                search_alg=self.search,
+                scheduler=self.scheduler,
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=TUNE_FOLDER,
+                storage_path=str(self.out),
+                callbacks=callbacks,
+                stop=StopWhenEnough(study.enough),
+                failure_config=tune.FailureConfig(max_failures=study.max_failures),
+                checkpoint_config=tune.CheckpointConfig(
+                    # A population needs the one that another trial is about to go on from.
+                    num_to_keep=max(study.checkpoint.keep, 4 * study.scheduler.is_population),
+                    checkpoint_at_end=True,
+                ),
+                verbose=0,
+            ),
+            _tuner_kwargs={"resume_config": again} if resume else None,
+        )
+
+    def resources_per_trial(self) -> dict[str, float]:
+        """What Ray reserves for a trial: of each resource the most that any of them needs."""
+        need: dict[str, float] = {}
+        for point in self.study.points():
+            config = {**self.fixed, **at_point(point, self.env_config)}
+            request = self.trainable.default_resource_request(config)
+            for name, amount in (request.required_resources if request else {"CPU": 1.0}).items():
+                need[name] = max(amount, need.get(name, 0.0))
+        return need
+
+    def report(self, result: StudyResult, tracker: MLflowTracker) -> None:
+        """Print and log what came out, and say what to do next."""
+        if result.signum is None:
+            self.results(tracker)
+        for trial in result.failed:
+            log = f" (log: {shown(trial.log)})" if trial.log else ""
+            self.say(f"failed: {trial.name}: {trial.reason}{log}")
+        again = f"{program('tdmpc-ray')} resume {shlex.quote(str(shown(self.out)))}"
+        if result.signum is not None:
+            saved = f"{len(result.checkpoints)} of {self.study.trials()} trials have a checkpoint"
+            self.say(f"interrupted: {saved}; resume with: {again}")
+        elif result.failed:
+            self.say(f"once the cause is gone, continue with: {again}")
+        if (self.out / TRACKING_FOLDER / SPOOL_FILE).exists():
+            sync = f"{program('tdmpc-ray')} sync {shlex.quote(str(shown(self.out)))}"
+            self.say(f"MLflow has not got everything: once it answers, bring it the rest with: {sync}")
+        self.say(f"open MLflow with: {mlflow_command(self.study.tracking.uri)}")
+
+    def results(self, tracker: MLflowTracker) -> None:
+        """The table and the scaling figure, from MLflow."""
+        tracking = self.study.tracking
+        figure = self.out / FIGURE_FILE
+        try:
+            runs = load_study_runs(
+                tracking.experiment, tracking.uri, tracker.parent_run_id or self.study.name
+            )
+        except UserError as error:
+            self.say(f"no results to show: {error}")
+            return
+        self.console.print(render_table(runs))
+        scaling_figure(runs).savefig(figure, dpi=160)
+        tracker.study_run.log_artifact(figure)
+        tracker.study_run.log_scaling(scaling_points(runs))
+        tracker.study_run.flush()
+        if tracking.models:
+            log_best_models(self.out, say=self.say)
+        self.say(f"figure: {shown(figure)}")
+        self.say(offer_view(runs, tracking.uri))
+
+    def say(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+
+def _trainable_and_fixed(
+    study: Study, trainable: type[tune.Trainable] | None
+) -> tuple[type[tune.Trainable], dict[str, Any], MakeEnvConfig]:
+    """What runs the trials, what is the same in all of their configs, and what their environments need."""
+    if trainable is not None:
+        return trainable, {"preset": study.preset}, lambda task: {"task": task}
+    from tdmpc_ray.rllib import TDMPC2
+
+    try:
+        for point in study.points():
+            algorithm_config(study, point).validate()
+    except ValueError as error:
+        raise UserError(f"RLlib refuses this study: {reason(error)}") from None
+    return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)

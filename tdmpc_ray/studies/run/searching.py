@@ -1,0 +1,174 @@
+"""Which settings a study tries next: every one, draws at random, or what a searcher of Tune suggests."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import pickle
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ray.tune.search import SEARCH_ALG_IMPORT, ConcurrencyLimiter, Searcher
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.file.sections import SEARCHERS
+from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.plan.configure import MakeEnvConfig, at_point
+
+# What a searcher calls the seed of its own draws.
+_SEED_NAMES = {"optuna": "seed", "hyperopt": "random_state_seed", "bayesopt": "random_state"}
+
+
+def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
+    """Tune's search algorithm for a study.
+
+    Args:
+        study: what to search.
+        env_config: a task to what its environments are built from.
+
+    Raises:
+        UserError: the searcher is not installed, or refuses its options.
+    """
+    method = study.search.method
+    if not study.search.is_model_based:
+        # The same draws for every size and seed, and in every run of the study.
+        return BasicVariantGenerator(
+            max_concurrent=study.resources.max_concurrent_trials or 0,
+            constant_grid_search=True,
+            random_state=0,
+        )
+    package, install = SEARCHERS[method]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"search: {method} is not installed: pip install {install}")
+    metric, space = study.score_key, study.draws()
+
+    kind = SEARCH_ALG_IMPORT[method]()
+    logging.getLogger("optuna").setLevel(logging.WARNING)  # it tells of every study that it makes
+
+    def make(number: int) -> Searcher:
+        seed = {_SEED_NAMES[method]: number} if method in _SEED_NAMES else {}
+        try:
+            searcher: Searcher = kind(metric=metric, mode="max", **{**seed, **study.search.options})
+            searcher.set_search_properties(metric, "max", space)
+        except (TypeError, ValueError, AssertionError, ImportError) as error:
+            raise UserError(f"search: {method} refuses this study: {reason(error)}") from None
+        return searcher
+
+    groups = [at_point(point, env_config) for point in study.points()]
+    search = SearchPerGroup(groups, study.seeds, study.num_samples, metric, make)
+    limit = study.resources.max_concurrent_trials
+    return ConcurrencyLimiter(search, max_concurrent=limit) if limit else search
+
+
+@dataclass
+class _Suggestion:
+    """Settings that are tried with every seed."""
+
+    settings: dict[str, Any]
+    missing: int  # seeds that have not ended
+    scores: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Group:
+    """A point of the study, with a search of its own: what is best may differ between them."""
+
+    fixed: dict[str, Any]
+    searcher: Searcher
+    asked: int = 0
+    open: dict[str, _Suggestion] = field(default_factory=dict)
+
+
+class SearchPerGroup(Searcher):
+    """A searcher for each point of the study; it is told the mean score over the seeds.
+
+    Args:
+        groups: entries of the config that all trials of a point share, `agent_overrides` among them.
+        seeds: every suggestion is tried with each.
+        num_samples: suggestions per group.
+        metric: key of the score in a trial's results.
+        make: a new searcher, from its number.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        seeds: Sequence[int],
+        num_samples: int,
+        metric: str,
+        make: Callable[[int], Searcher],
+    ) -> None:
+        super().__init__(metric=metric, mode="max")
+        self._seeds, self._num_samples = list(seeds), num_samples
+        self._groups = [_Group(dict(fixed), make(number)) for number, fixed in enumerate(groups)]
+        self._queue: deque[tuple[int, str, int]] = deque()  # group, suggestion, seed
+        self._running: dict[str, tuple[int, str]] = {}  # trial to group and suggestion
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
+        return True  # all was said at construction
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if not self._queue:
+            number = min(range(len(self._groups)), key=lambda n: self._groups[n].asked)
+            group = self._groups[number]
+            if group.asked >= self._num_samples:
+                return Searcher.FINISHED
+            name = f"{number}-{group.asked}"
+            settings = group.searcher.suggest(name)
+            if settings == Searcher.FINISHED:  # there is nothing else to try
+                group.asked = self._num_samples
+                return self.suggest(trial_id)
+            if settings is None:
+                return None
+            group.asked += 1
+            group.open[name] = _Suggestion(settings, missing=len(self._seeds))
+            self._queue.extend((number, name, seed) for seed in self._seeds)
+        number, name, seed = self._queue.popleft()
+        self._running[trial_id] = number, name
+        fixed = self._groups[number].fixed
+        overrides = {**fixed["agent_overrides"], **self._groups[number].open[name].settings}
+        return {**fixed, "seed": seed, "agent_overrides": overrides}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        known = self._running.pop(trial_id, None)
+        if known is None:  # a failed trial that was tried again: its end has been told
+            return
+        group = self._groups[known[0]]
+        suggestion = group.open[known[1]]
+        score = (result or {}).get(self.metric)
+        if not error and score is not None and math.isfinite(score):
+            suggestion.scores.append(float(score))
+        suggestion.missing -= 1
+        if suggestion.missing == 0:
+            del group.open[known[1]]
+            told = {self.metric: fmean(suggestion.scores)} if suggestion.scores else None
+            group.searcher.on_trial_complete(known[1], told, error=told is None)
+
+    def save(self, checkpoint_path: str) -> None:
+        groups = [(g.asked, g.open, _saved(g.searcher)) for g in self._groups]
+        state = {"groups": groups, "queue": self._queue, "running": self._running}
+        Path(checkpoint_path).write_bytes(pickle.dumps(state))
+
+    def restore(self, checkpoint_path: str) -> None:
+        state = pickle.loads(Path(checkpoint_path).read_bytes())
+        self._queue, self._running = state["queue"], state["running"]
+        for group, (asked, open_, saved) in zip(self._groups, state["groups"], strict=True):
+            group.asked, group.open = asked, open_
+            with tempfile.NamedTemporaryFile() as file:
+                Path(file.name).write_bytes(saved)
+                group.searcher.restore(file.name)
+
+
+def _saved(searcher: Searcher) -> bytes:
+    with tempfile.NamedTemporaryFile() as file:
+        searcher.save(file.name)
+        return Path(file.name).read_bytes()

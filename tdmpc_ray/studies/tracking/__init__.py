@@ -1,0 +1,1 @@
+"""MLflow: runs of studies and trials, written without ever waiting for it."""

@@ -1,0 +1,264 @@
+"""Tune's callbacks to MLflow: one run per study, one child run per trial, for as long as the study lives.
+
+A stock callback would start new runs after a restore, fail the study on a bad name or a dead server, and
+leave the runs of an interrupted study RUNNING; this one does none of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from tdmpc_ray.studies.tracking import ops as run_ops
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri, check_tracking
+from tdmpc_ray.studies.tracking.naming import clean_metrics, clean_params, clean_tags, trial_label
+from tdmpc_ray.studies.tracking.provenance import provenance_tags
+from tdmpc_ray.studies.tracking.study_run import ENOUGH, STOPPED_EARLY, StudyRun, now_ms
+from tdmpc_ray.studies.tracking.writer import replay_spool
+
+__all__ = ["DEFAULT_URI", "MLflowTracker", "StudyRun", "check_tracking", "replay_spool"]
+
+DROPPED = "tracking/dropped_nonfinite"
+FINAL_RETURN = "summary/final_return"
+VIDEO_FOLDER = "videos"  # of a checkpoint, see rllib.algorithm; and of the run's artifacts
+
+
+@dataclass
+class TrialRecord:
+    """What has to outlive a restart about one trial."""
+
+    params: dict[str, Any]  # as at its first start: MLflow's parameters never change
+    started: int  # ms
+    end: str | None = None  # FINISHED or FAILED; None while it runs
+    env_steps: int = 0
+    dropped: int = 0
+    final_return: float | None = None
+    enough: str = ""  # why it ended before its last step, by the study's own wish
+    changed: dict[str, float] = field(default_factory=dict)  # parameters that a scheduler has changed
+
+
+class MLflowTracker(tune.Callback):
+    """Logs a study to MLflow from a background thread; no state of the server ever holds the study.
+
+    Args:
+        uri: address of MLflow.
+        experiment: name of the experiment; created if absent.
+        study: name of the study's own run.
+        spool_dir: folder of this study for what MLflow has not got yet; kept across resumes.
+        trial_params: a trial's config to its parameters (model_size, seed, task, preset, overrides).
+        label_params: the part of it that names the trial's run; None: all of it.
+        tags: tags of the study's run and of every trial's.
+        artifacts: files to attach to the study's run at its start.
+        expected_trials: how many the study has; Tune may not have created all of them when it is stopped.
+        enough: a result to why its trial ends with it before its last step, empty where it does not; None: no
+            trial does.
+        shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        experiment: str,
+        study: str,
+        spool_dir: Path,
+        trial_params: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
+        label_params: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
+        tags: Mapping[str, str] | None = None,
+        artifacts: Iterable[Path] = (),
+        expected_trials: int = 0,
+        enough: Callable[[Mapping[str, Any]], str] | None = None,
+        shutdown_s: float = 30.0,
+    ) -> None:
+        self._uri = absolute_uri(uri)
+        self._experiment = experiment
+        self._study = study
+        self._spool_dir = Path(spool_dir).absolute()
+        self._trial_params = trial_params
+        self._label_params = label_params or trial_params
+        self._tags = clean_tags(tags or {})
+        self._artifacts = [Path(path) for path in artifacts]
+        self._expected_trials = expected_trials
+        self._enough = enough
+        self._shutdown_s = shutdown_s
+        self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
+        self._trials: dict[str, TrialRecord] = {}
+        self._run_ids: dict[str, str] = {}
+        self._resumed = False
+        self._open = False
+        self._run: StudyRun | None = None
+
+    @property
+    def study_run(self) -> StudyRun:
+        """The study's own run; also usable after the study's end (then `flush` it)."""
+        if self._run is None:
+            self._run = StudyRun(
+                uri=self._uri,
+                experiment=self._experiment,
+                study=self._study,
+                uid=self._uid,
+                folder=self._spool_dir,
+                run_ids=self._run_ids,
+            )
+        return self._run
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """MLflow's id of the study's run; None where MLflow has not answered yet."""
+        return self.study_run.run_id
+
+    def setup(
+        self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any
+    ) -> None:
+        self.study_run.save()
+        self._tags = {**self._tags, **clean_tags(provenance_tags())}
+        self._open = True
+        atexit.register(self.close)  # a second Ctrl-C leaves Tune without its last callback
+        tags = {**self._tags, "study": self._study, "study_uid": self._uid, "kind": "study"}
+        self._put(
+            run_ops.create(self._uid, name=self._study, time=now_ms(), tags=tags, params={}, parent=None)
+        )
+        if self._resumed:
+            self._put(run_ops.status(self._uid, "RUNNING", time=now_ms()))
+        for path in self._artifacts:
+            self.study_run.log_artifact(path)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        params = dict(self._trial_params(trial.config))
+        record = self._trials.get(trial.trial_id)
+        again = record is not None
+        if record is None:
+            record = self._trials[trial.trial_id] = TrialRecord(params=params, started=now_ms())
+        record.end = None
+        key = self._key(trial)
+        own = {"study": self._study, "study_uid": self._uid, "kind": "trial", "trial_id": trial.trial_id}
+        # Also where the trial is known: the process that started it may have died before MLflow heard of it.
+        self._put(
+            run_ops.create(
+                key,
+                name=trial_label(self._label_params(trial.config)),
+                time=record.started,
+                tags={**self._tags, **own},
+                params=clean_params(record.params),
+                parent=self._uid,
+            )
+        )
+        if self._resumed or again:
+            self._put(run_ops.status(key, "RUNNING", time=now_ms()))
+        self._log_changes(key, record, params)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        record = self._trials.get(trial.trial_id)
+        if record is None:
+            return
+        record.env_steps = int(result.get("env_steps", record.env_steps))
+        record.enough = self._enough(result) if self._enough else ""
+        kept, dropped = clean_metrics(result.get("report") or {})
+        if dropped:
+            record.dropped += dropped
+            kept[DROPPED] = float(record.dropped)
+        record.final_return = kept.get("eval/return", record.final_return)
+        # An evaluation beside the training tells of networks that are some steps old.
+        evaluated_at = int(result.get("evaluated_at", record.env_steps))
+        evaluation = {name: value for name, value in kept.items() if name.startswith("eval/")}
+        rest = {name: value for name, value in kept.items() if name not in evaluation}
+        for step, values in ((evaluated_at, evaluation), (record.env_steps, rest)):
+            if values:
+                self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=True))
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        for film in sorted(Path(checkpoint.path).glob(f"{VIDEO_FOLDER}/*")):
+            self._put(run_ops.artifact(self._key(trial), film, VIDEO_FOLDER))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end_trial(trial, "FINISHED")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._end_trial(trial, "FAILED")
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        # Not by the trials' own status: an interrupt leaves them TERMINATED, as if they had ended.
+        ends = [self._trials[t.trial_id].end if t.trial_id in self._trials else None for t in trials]
+        if None in ends or len(ends) < self._expected_trials:
+            self.close("KILLED")
+        else:
+            self.close("FAILED" if "FAILED" in ends else "FINISHED")
+
+    def close(self, status: str = "KILLED") -> Path | None:
+        """End the study's run and those of its unfinished trials, and deliver what waits; once.
+
+        Returns:
+            The spool file if MLflow lacks something, else None.
+        """
+        if not self._open:
+            return None
+        self._open = False
+        atexit.unregister(self.close)
+        for trial_id, record in self._trials.items():
+            if record.end is None:
+                self._put(run_ops.status(f"{self._uid}/{trial_id}", "KILLED", time=now_ms()))
+        self._put(run_ops.status(self._uid, status, time=now_ms()))
+        return self.study_run.flush(self._shutdown_s)
+
+    def get_state(self) -> dict[str, Any]:
+        trials = {trial_id: asdict(record) for trial_id, record in self._trials.items()}
+        run_ids = self._run.writer.run_ids if self._run else self._run_ids
+        return {"uid": self._uid, "run_ids": run_ids, "trials": trials}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._uid = state["uid"]
+        self._run_ids = dict(state["run_ids"])
+        self._trials = {trial_id: TrialRecord(**values) for trial_id, values in state["trials"].items()}
+        self._run = None
+        self._resumed = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks; threads cannot be. What it unpickles is a study that goes on.
+        return {**self.__dict__, "_run": None, "_open": False, "_resumed": True}
+
+    def _end_trial(self, trial: Any, status: str) -> None:
+        record = self._trials.get(trial.trial_id)
+        if record is None:
+            return
+        record.end = status
+        key = self._key(trial)
+        if record.final_return is not None:
+            final = {FINAL_RETURN: record.final_return}
+            self._put(run_ops.metrics(key, final, step=record.env_steps, time=now_ms()))
+        if status == "FINISHED" and record.env_steps < (total := trial.config.get("total_steps", 0)):
+            at = f"at {record.env_steps:,} of {total:,} steps"
+            tag = {ENOUGH: f"{record.enough}, {at}"} if record.enough else {STOPPED_EARLY: at}
+            self._put(run_ops.tags(key, tag))
+        self._put(run_ops.status(key, status, time=now_ms()))
+
+    def _log_changes(self, key: str, record: TrialRecord, params: Mapping[str, Any]) -> None:
+        """Log numbers that a scheduler has changed as metrics, from the value they began with."""
+        for name, value in params.items():
+            first = record.params.get(name)
+            if not (_is_number(value) and _is_number(first)) or value == record.changed.get(name, first):
+                continue
+            points = [(0, first)] if name not in record.changed else []
+            record.changed[name] = value
+            for step, number in [*points, (record.env_steps, value)]:
+                metrics, _ = clean_metrics({f"hp/{name}": number})
+                self._put(run_ops.metrics(key, metrics, step=step, time=now_ms()))
+
+    def _key(self, trial: Any) -> str:
+        return f"{self._uid}/{trial.trial_id}"
+
+    def _put(self, op: run_ops.Op) -> None:
+        self.study_run.writer.put(op)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,37 @@
+"""How things are said to users."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from tdmpc_ray.studies.tracking.client import public_uri, sqlite_path
+
+
+def count(number: int, thing: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number:,} {thing}" + "s" * (number != 1)
+
+
+def shown(path: Path) -> Path:
+    """The path as a user would type it here."""
+    path = Path(os.path.abspath(path))
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def mlflow_command(uri: str) -> str:
+    """The command that shows the runs, or the address where they are shown already."""
+    path = sqlite_path(uri)
+    if path is None and not uri.startswith(("postgresql", "mysql", "mssql")):
+        return uri
+    address = public_uri(uri) if path is None else f"sqlite:///{shown(path)}"
+    return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(address)}"
+
+
+def program(name: str) -> str:
+    """How to call a program of this environment: its name, or its path where it is not on PATH."""
+    path = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) == str(path) else shlex.quote(str(shown(path)))
