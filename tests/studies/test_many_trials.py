@@ -56,7 +56,9 @@ class Costs:
 
 
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("trials", [8, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "trials", [8, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
 def test_many_short_trials(trials: int, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     costs = Costs(monkeypatch)
     before_gib = psutil.Process().memory_info().rss / 2**30

@@ -44,7 +44,9 @@ class Scale:
 SHORT = Scale(steps=5000, begin_s=2.0, end_s=4.0, answer_s=1.0)
 LONG = Scale(steps=120_000, begin_s=20.0, end_s=80.0, answer_s=5.0)
 scales = pytest.mark.parametrize(
-    "scale", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"]
+    "scale",
+    [SHORT, pytest.param(LONG, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    ids=["short", "long"],
 )
 
 
@@ -108,7 +110,7 @@ def test_an_outage_costs_no_time_and_no_point(scale: Scale, outage: str, door: D
         assert "MLflow has not got everything: once it answers, bring it the rest with: " in said
     if scale is LONG:
         print(f"{outage}: {took_s:.1f} s, {took_s / usual_s:.3f} of a study with MLflow at hand")
-        assert took_s < 1.02 * usual_s
+        assert took_s < 1.05 * usual_s  # docs/reliability.md has what it was
 
 
 def test_a_study_starts_without_mlflow_only_where_it_may(door: Door, tmp_path: Path) -> None:
