@@ -18,17 +18,23 @@ class Door:
         uri: address of the door.
         state: "open"; "shut": hangs up; "forbidden": answers 403, as MLflow does to names it does not know.
         delay_s: before each answer.
+        logged: set once metrics have come by.
+        hung_up: set once somebody has found it shut.
     """
 
     def __init__(self, port: int) -> None:
         self.state, self.delay_s = "open", 0.0
+        self.logged, self.hung_up = threading.Event(), threading.Event()
         door = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length) if length else None
+                if self.path.endswith("/log-batch"):
+                    door.logged.set()
                 if door.state == "shut":
+                    door.hung_up.set()
                     self.close_connection = True
                     return
                 time.sleep(door.delay_s)

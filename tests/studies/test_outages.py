@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 @dataclass(frozen=True)
 class Scale:
-    """How long: agent steps of the stub (1,000 a second), and when an outage begins and ends, in seconds."""
+    """How long: agent steps of the stub (1,000 a second), seconds until an outage begins and ends."""
 
     steps: int
     begin_s: float
@@ -91,21 +92,24 @@ def test_an_outage_costs_no_time_and_no_point(scale: Scale, outage: str, door: D
         door.state = {"forbidden": "forbidden", "slow": "open"}.get(outage, "shut")
         door.delay_s = scale.answer_s if outage == "slow" else 0.0
 
-    def end() -> None:
-        door.state = "open"
+    def come_and_go() -> None:
+        if outage == "at the start":
+            assert door.hung_up.wait(120)
+        else:
+            assert door.logged.wait(120)
+            time.sleep(scale.begin_s)
+            begin()
+        if outage not in ("for good", "slow"):
+            time.sleep(scale.end_s - scale.begin_s)
+            door.state = "open"
 
-    plan = [(scale.begin_s, begin), (scale.end_s, end)]
+    door.logged.clear()  # by the usual study
     if outage == "at the start":
         begin()
-        plan = plan[1:]
-    elif outage in ("for good", "slow"):
-        plan = plan[:1]
-    timers = [threading.Timer(seconds, what) for seconds, what in plan]
-    for timer in timers:
-        timer.start()
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
     took_s, said = study_through(door, scale, tmp_path, name)
-    for timer in timers:
-        timer.join()
+    thread.join()
     if outage == "for good":
         assert "MLflow has not got everything: once it answers, bring it the rest with: " in said
     if scale is LONG:
