@@ -43,7 +43,7 @@ bench-scale: $(STAMP) ## env steps per second with 1 to 32 runners, the loop bes
 	$(BIN)/python tests/bench/bench_loop.py
 	$(BIN)/python tests/bench/bench_learner.py
 
-bench-gpu: $(STAMP) ## the same on a GPU
+bench-gpu: $(STAMP) ## plan and update in milliseconds on a GPU
 	$(BIN)/python tests/bench/bench_gpu.py $(BENCH_ARGS)
 
 test-learning: $(STAMP) ## learning runs of minutes to hours (not in CI)

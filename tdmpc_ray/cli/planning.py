@@ -61,6 +61,10 @@ def plan_cluster(
         f"{1e3 * speeds.gpu_floor_s:g} ms at least.",
         highlight=False,
     )
+    given = [point.resources for point in study.points()]
+    asks = any(resources.gpus_per_learner or resources.gpus_per_env_runner for resources in given)
+    if gpus and not asks:
+        console.print("note: the study asks for no GPU (resources.gpus_per_learner): all would stay idle")
     as_written = forecast(study, measured, cpus, gpus)
     better = best(study, measured, cpus, gpus)
     console.print(_table(as_written, study))

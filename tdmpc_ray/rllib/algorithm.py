@@ -70,6 +70,7 @@ class TDMPC2(DurableAlgorithm):
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
         self.updates_before = 0  # of the networks that the run began with, by which runners know new weights
         self.lost_fragments = 0
+        self.runner_restarts = 0
         self._lost_in_a_row = 0  # fragments, since the last step
         self.env_faults = 0
         self._fault_window = FaultWindow(config.max_env_faults)
@@ -206,6 +207,9 @@ class TDMPC2(DurableAlgorithm):
         """Take restarted runners back, with the learner's weights; waits for none."""
         restored = take_back(env_runner_group)
         if restored:
+            self.runner_restarts += len(restored)
+            kind = "evaluation" if env_runner_group is self.eval_env_runner_group else "env"
+            self.notes += [f"{kind} runner {runner} had died and is back" for runner in restored]
             learner = self.learner_group.get_state(
                 components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
             )[COMPONENT_LEARNER]
@@ -237,6 +241,7 @@ class TDMPC2(DurableAlgorithm):
             "env_frames": self.env_steps * self.config.action_repeat,
             "grad_updates": self.grad_updates,
             "lost_fragments": self.lost_fragments,
+            "runner_restarts": self.runner_restarts,
             "env_faults": self.env_faults,
             "skipped_updates": self.skipped_updates,
         }
@@ -264,6 +269,7 @@ class TDMPC2(DurableAlgorithm):
             state["tdmpc2"] = {
                 "pace": self.pace.state(),
                 "lost_fragments": self.lost_fragments,
+                "runner_restarts": self.runner_restarts,
                 "env_faults": self.env_faults,
                 "skipped_updates": self.skipped_updates,
                 "evaluated_at": self.evaluator.evaluated_at,

@@ -128,6 +128,7 @@ def test_without_a_terminal_lines_are_sparse(drive: Any, pipe: Console) -> None:
     calls.complete(trial)
     calls.end()
     assert pipe.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "size=1 seed=0: starting",
         "size=1 seed=0: 10/1,000 steps, train return 5.0",
         "size=1 seed=0: 510/1,000 steps, eval return 77.0, train return 5.0, 10.0 steps/s, 49s left",
         "size=1 seed=0: done after 510 steps, 51s",
@@ -141,7 +142,7 @@ def test_lines_come_at_intervals(drive: Any, pipe: Console) -> None:
     calls.start(trial)
     for step in (10, 20, 30):
         calls.result(trial, step)
-    assert len(pipe.file.getvalue().splitlines()) == 3  # type: ignore[attr-defined]
+    assert len(pipe.file.getvalue().splitlines()) == 1 + 3  # type: ignore[attr-defined]
 
 
 def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) -> None:
@@ -153,6 +154,7 @@ def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) 
     assert "500 updates to go" in shown(progress, pipe)
     calls.result(trial, 500, updates_owed=0)
     assert pipe.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "size=1 seed=0: starting",
         "size=1 seed=0: 500/1,000 steps, 500 updates to go",
         "size=1 seed=0: 500/1,000 steps",
     ]

@@ -59,7 +59,7 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     assert "note: gym:Pendulum-v1 can terminate: the model learns to foresee it (model.episodic)" in text
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
     assert f"continue with: {program('tdmpc-ray')} resume out" in text
-    assert text.splitlines()[-1] == f"open MLflow with: {mlflow_command('sqlite:///mlflow.db')}"
+    assert f"\ncharts: {mlflow_command('sqlite:///mlflow.db')}, then open http://" in text
 
     runs = mlflow_read.runs(store, "exp")
     parent, good, bad = (runs[n] for n in ("toy", *(f"size=tiny seed={s}" for s in (0, 1))))

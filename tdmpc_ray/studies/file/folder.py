@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.tracking.client import public_uri, write_private
-from tdmpc_ray.studies.words import shown
+from tdmpc_ray.studies.words import count, shown
 
 STUDY_FILE = "study.yaml"
 TUNE_FOLDER = "tune"
@@ -70,6 +70,18 @@ def only_process(out: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise UserError(f"{shown(out)} is in use: another process is running this study") from None
+
+
+def saved_trials(folder: Path) -> str:
+    """What a resume of Tune's folder can go on from, in a line."""
+    trials = list(folder.glob("size*-seed*"))  # see `outcome.trial_name`
+    saved = [trial for trial in trials if any(trial.glob("checkpoint_*"))]
+    anew = len(trials) - len(saved)
+    parts = [f"{count(len(saved), 'trial')} from the newest checkpoint"] if saved else []
+    parts += (
+        [f"{count(anew, 'trial')} from the beginning, as none was saved (checkpoint.every)"] if anew else []
+    )
+    return f"resuming {' and '.join(parts)}" if parts else "resuming before the first trial"
 
 
 def has_trials(folder: Path) -> bool:

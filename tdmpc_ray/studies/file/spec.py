@@ -162,12 +162,29 @@ class Study(StudyKeys):
         agent = agent_config(point.model_size, self.preset, point.settings)
         return agent.data.num_seed_steps(task_info(point.task).episode_length)
 
-    def foresees_termination(self, task: str) -> bool:
-        """Whether the episodic model is on for the task's sake, and not because the study says so."""
+    def notes(self) -> list[str]:
+        """What a user might not expect of it, a line each."""
         from tdmpc_ray.envs import task_info
 
-        said = "model.episodic" in {**self.overrides, **self.space}
-        return not said and task_info(task).can_terminate
+        said = {}
+        for point in self.points():
+            random = self.random_steps(point)
+            if point.steps <= random:
+                said["random"] = (
+                    f"nothing will be learned, as updates begin after {random:,} steps: "
+                    "take more steps, or set data.seed_steps"
+                )
+            elif random > point.steps / 4:
+                said.setdefault(
+                    "random",
+                    f"the first {random:,} of {point.steps:,} steps are random (data.seed_steps); then as "
+                    "many updates catch up with them",
+                )
+        episodic = "model.episodic" in {**self.overrides, **self.space}
+        for task in self.task_names:
+            if not episodic and task_info(task).can_terminate:
+                said[task] = f"{task} can terminate: the model learns to foresee it (model.episodic)"
+        return list(said.values())
 
     def to_yaml(self, folder: Path | None = None) -> str:
         """This study with every default written out; nothing depends on the working directory.

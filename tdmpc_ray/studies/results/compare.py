@@ -127,7 +127,7 @@ def render_table(runs: StudyRuns) -> Table:
             continue
         table.add_row(*(cell(row) for cell in columns.values()))
     if (summary["unfinished"] > 0).any():
-        table.caption = "* some trials have not finished: they count only where none of the group has"
+        table.caption = "* some have not finished; where none has, their newest evaluations count"
         table.caption_justify = "left"
     return table
 

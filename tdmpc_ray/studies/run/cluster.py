@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -178,14 +179,18 @@ def check_resources(need: Mapping[str, float]) -> None:
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         return  # a cluster may grow
     amount, has = need.get("GPU", 0), torch.cuda.device_count()
+    amounts = f"{amount:g} GPU{'' if amount == 1 else 's'}"
     if amount > has:
-        raise UserError(f"a trial needs {amount:g} GPUs and this machine has {has}: lower gpus_per_learner")
+        raise UserError(
+            f"a trial needs {amounts} and this machine has {has}: lower gpus_per_learner (--num-gpus)"
+        )
 
 
 def quiet() -> None:
     """Silence what Ray and the simulators say about themselves; call it before they are imported."""
     for name, value in {
         "RAY_USAGE_STATS_ENABLED": "0",
+        **({} if sys.stdout.isatty() else {"RAY_COLOR_PREFIX": "0"}),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # Metrics go to MLflow; Tune's files would repeat the whole config in every line.
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

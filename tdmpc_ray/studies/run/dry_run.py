@@ -37,6 +37,8 @@ def dry_run(study: Study, console: Console) -> None:
         console.print(Text(f"  {label}"), soft_wrap=True)
     if (rest := sum(1 for _ in labels)) > 0:
         console.print(f"  and {rest:,} more")
+    for note in study.notes():
+        console.print(Text(f"note: {note}"), soft_wrap=True)
     bundles = trial_bundles(study)
     total = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in ("CPU", "GPU")}
     each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"

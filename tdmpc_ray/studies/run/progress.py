@@ -132,6 +132,8 @@ class ProgressTable(tune.Callback):
         for other in trials:
             self._row(other)
         self._row(trial).status = "running"
+        if self._live is None:
+            self._say(f"{self._row(trial).name}: starting")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

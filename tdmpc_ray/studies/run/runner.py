@@ -24,6 +24,7 @@ from tdmpc_ray.studies.file.folder import (
     existing,
     has_trials,
     only_process,
+    saved_trials,
 )
 from tdmpc_ray.studies.file.load import load_study
 from tdmpc_ray.studies.file.spec import Study
@@ -130,16 +131,10 @@ class _Run:
         self.say(
             f"{what} {study.name}: {trials} of {steps(study)} steps on {study.what}, in {shown(self.out)}"
         )
-        for point in study.points():
-            if point.steps <= (random_steps := study.random_steps(point)):
-                self.say(
-                    f"note: nothing will be learned, as updates begin after {random_steps:,} steps: "
-                    "take more steps, or set data.seed_steps"
-                )
-                break
-        for task in study.task_names:
-            if study.foresees_termination(task):
-                self.say(f"note: {task} can terminate: the model learns to foresee it (model.episodic)")
+        for note in study.notes():
+            self.say(f"note: {note}")
+        if resume:
+            self.say(saved_trials(self.out / TUNE_FOLDER))
         label = partial(label_params, study=study)
         tracker = MLflowTracker(
             uri=study.tracking.uri,
@@ -170,6 +165,7 @@ class _Run:
         )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
         with ray_session(self.resources_per_trial(), self.say), graceful_stop() as request:
+            self.say("Ray is up; the trials start")
             self.tuner(callbacks, resume).fit()
             result = outcome.result(self.out, request, study.trials())  # Tune asks Ray where its files are
         if resume and not outcome.num_results and not result.failed and request.signum is None:
@@ -225,8 +221,7 @@ class _Run:
 
     def report(self, result: StudyResult, tracker: MLflowTracker) -> None:
         """Print and log what came out, and say what to do next."""
-        if result.signum is None:
-            self.results(tracker)
+        shows_charts = result.signum is None and self.results(tracker)
         for trial in result.failed:
             log = f" (log: {shown(trial.log)})" if trial.log else ""
             self.say(f"failed: {trial.name}: {trial.reason}{log}")
@@ -239,10 +234,11 @@ class _Run:
         if (self.out / TRACKING_FOLDER / SPOOL_FILE).exists():
             sync = f"{program('tdmpc-ray')} sync {shlex.quote(str(shown(self.out)))}"
             self.say(f"MLflow has not got everything: once it answers, bring it the rest with: {sync}")
-        self.say(f"open MLflow with: {mlflow_command(self.study.tracking.uri)}")
+        if not shows_charts:
+            self.say(f"open MLflow with: {mlflow_command(self.study.tracking.uri)}")
 
-    def results(self, tracker: MLflowTracker) -> None:
-        """The table and the scaling figure, from MLflow."""
+    def results(self, tracker: MLflowTracker) -> bool:
+        """The table, the scaling figure and the charts, from MLflow; whether there are any."""
         tracking = self.study.tracking
         figure = self.out / FIGURE_FILE
         try:
@@ -251,7 +247,7 @@ class _Run:
             )
         except UserError as error:
             self.say(f"no results to show: {error}")
-            return
+            return False
         self.console.print(render_table(runs))
         scaling_figure(runs).savefig(figure, dpi=160)
         tracker.study_run.log_artifact(figure)
@@ -261,6 +257,7 @@ class _Run:
             log_best_models(self.out, say=self.say)
         self.say(f"figure: {shown(figure)}")
         self.say(offer_view(runs, tracking.uri))
+        return True
 
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
