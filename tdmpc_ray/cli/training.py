@@ -68,7 +68,10 @@ def train(
     ] = 50_000,
     eval_episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
     videos: Annotated[bool, typer.Option("--videos", help="Film an episode at the end.")] = False,
-    checkpoint_every: Annotated[int, typer.Option(help="Agent steps between checkpoints.")] = 5000,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(help="Agent steps between checkpoints. Default: a tenth of all, 5,000 at most."),
+    ] = None,
     mlflow_uri: MLflowOption = DEFAULT_URI,
     experiment: Annotated[str, typer.Option(help="Experiment in MLflow.")] = "tdmpc-ray",
     out: OutOption = None,

@@ -189,7 +189,9 @@ class Stop(Section):
 class Checkpoint(Section):
     """When to save; besides, at the end and on Ctrl-C."""
 
-    every: Count = Field(default=5000, description="agent steps between checkpoints")
+    every: Count | None = Field(
+        default=None, description="agent steps between checkpoints; none: a tenth of all, 5,000 at most"
+    )
     keep: Count = Field(default=2, description="newest checkpoints to keep per trial")
 
 

@@ -124,6 +124,11 @@ class Study(StudyKeys):
         )
 
     @property
+    def checkpoint_steps(self) -> int:
+        """Agent steps between two checkpoints of a trial."""
+        return self.checkpoint.every or min(max(self.most_steps // 10, 1), 5000)
+
+    @property
     def grace_steps(self) -> int:
         """Agent steps that no scheduler cuts short."""
         return self.scheduler.grace_steps or max(-(-self.most_steps // 9), self.evaluation.every)

@@ -153,7 +153,7 @@ class _Run:
         callbacks = [
             tracker,
             LogBaseline(tracker, random_baselines(study.task_names, self.out, self.say)),
-            SaveTrials(study.checkpoint.every, say=self.say),
+            SaveTrials(study.checkpoint_steps, say=self.say),
             CollectReplays(),
             KeepRungs(self.scheduler),
             ProgressTable(trial_params=label, console=self.console),
