@@ -62,15 +62,19 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
         os.kill(killed, signal.SIGKILL)
         before = algo.env_steps
         result = algo.train()
+        notes = result["notes"]
         while pids(algo.env_runner_group).get(1, killed) == killed:
             assert time.monotonic() < deadline
             result = algo.train()
+            notes += result["notes"]
         assert algo.env_steps > before  # the other one went on
         assert result["lost_fragments"] <= 1
         counted = algo.env_steps
         while algo.env_steps < counted + 100:
             assert time.monotonic() < deadline
-            algo.train()
+            notes += algo.train()["notes"]
+        assert notes == ["env runner 1 had died and is back"]
+        assert algo.runner_restarts == 1
         weights = algo.env_runner_group.foreach_env_runner(
             lambda runner: int(runner.module.grad_updates), local_env_runner=False
         )

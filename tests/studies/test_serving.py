@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import torch
 from agents import random_checkpoint
 from conftest import free_port
@@ -275,6 +276,7 @@ def test_batches_that_are_compiled_are_filled_up(checkpoint: Path, tmp_path: Pat
 def test_what_cannot_be_served_is_said_at_once(
     checkpoint: Path, store: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ray.shutdown()  # as in a new process: another test's may be up
     with_store = ("--mlflow-uri", store, "--port", str(free_port()))
     for args, problem in (
         (["models:/nobody@champion", *with_store], "no model models:/nobody@champion at sqlite"),
