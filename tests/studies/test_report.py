@@ -237,7 +237,7 @@ def test_settings_are_told_apart_and_unfinished_trials_do_not_count(
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "│" not in text
     assert re.search(r"1 +horizon=10 +3\* +1001.0 +998.5 to 1003.5 +1,000", text)
-    assert "* some trials have not finished" in text
+    assert "* some have not finished" in text
     labels = [line.get_label() for line in scaling_figure(runs).get_axes()[0].get_lines()]
     assert [label for label in labels if not label.startswith("_")] == runs.settings
 
