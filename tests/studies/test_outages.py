@@ -114,7 +114,7 @@ def test_an_outage_costs_no_time_and_no_point(scale: Scale, outage: str, door: D
         assert "MLflow has not got everything: once it answers, bring it the rest with: " in said
     if scale is LONG:
         print(f"{outage}: {took_s:.1f} s, {took_s / usual_s:.3f} of a study with MLflow at hand")
-        assert took_s < 1.05 * usual_s  # docs/reliability.md has what it was
+        assert took_s < 1.02 * usual_s
 
 
 def test_a_study_starts_without_mlflow_only_where_it_may(door: Door, tmp_path: Path) -> None:
