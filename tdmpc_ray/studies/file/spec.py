@@ -153,10 +153,10 @@ class Study(StudyKeys):
 
     def points(self) -> list[Point]:
         """What is tried in any case: each task and model size with each point of the grids."""
-        grids, found = self.grids(), []
+        grids, fixed, found = self.grids(), self.settings(), []
         for task, size, *values in product(self.task_names, self.model_sizes, *grids.values()):
             at = dict(zip(grids, values, strict=True))
-            settings, resources = {**self.settings(), **_of_agent(at)}, with_resources(self.resources, at)
+            settings, resources = {**fixed, **_of_agent(at)}, with_resources(self.resources, at)
             found.append(Point(task, size, settings, resources, self.steps_of(task)))
         return found
 

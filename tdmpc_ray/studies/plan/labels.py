@@ -28,8 +28,7 @@ def trial_params(config: Mapping[str, Any]) -> dict[str, Any]:
 def label_params(config: Mapping[str, Any], study: Study) -> dict[str, Any]:
     """Of `trial_params` what is not the same in every trial, and the size and seed."""
     params = trial_params(config)
-    if "task" in params:
-        params["task"] = short_task(params["task"])
+    params["task"] = short_task(params["task"])
     shown = {"model_size", "seed", *study.space, *(["task"] if len(study.task_names) > 1 else [])}
     return {key: value for key, value in params.items() if key in shown}
 

@@ -116,7 +116,8 @@ class _Run:
         quiet()
         self.trainable, self.fixed, self.env_config = _trainable_and_fixed(study, trainable)
         self.search, self.scheduler = make_search(study, self.env_config), make_scheduler(study)
-        check_resources(self.resources_per_trial())
+        self.need = self.resources_per_trial()
+        check_resources(self.need)
         try:
             check_tracking(study.tracking.uri, study.tracking.experiment)
         except UserError as error:
@@ -164,7 +165,7 @@ class _Run:
             "1"  # there is no score before the first evaluation
         )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
-        with ray_session(self.resources_per_trial(), self.say), graceful_stop() as request:
+        with ray_session(self.need, self.say), graceful_stop() as request:
             self.say("Ray is up; the trials start")
             self.tuner(callbacks, resume).fit()
             result = outcome.result(self.out, request, study.trials())  # Tune asks Ray where its files are
