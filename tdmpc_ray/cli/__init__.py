@@ -98,7 +98,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # a wrong option or argument
             # Without arguments the "message" is the help.
-            line = error.format_message()
+            line = error.format_message().replace("Input should", "must").partition(", unable to parse")[0]
             print(line, file=sys.stderr) if "Usage:" in line else _complain(line)
             return 2
         if os.environ.get("TDMPC_RAY_DEBUG") == "1":

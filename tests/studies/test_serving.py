@@ -170,12 +170,20 @@ def test_two_requests_of_a_session_are_answered_one_after_the_other(server: Serv
         ({"session": "x"}, "obs: Field required"),
         ({"session": "x", "obs": [0], "first": True}, "first: Extra inputs are not permitted"),
         ("{", "the body is not JSON"),
+        ("[1]", "the body must be a JSON object, sent with 'Content-Type: application/json'"),
     ],
 )
 def test_bad_input_is_one_clear_line(server: Server, body: Any, problem: str) -> None:
     status, told = server.ask("POST", "/v1/act", body)
     assert status == 422
     assert told["error"].startswith(problem)
+
+
+def test_a_body_without_its_type_is_one_clear_line(server: Server) -> None:
+    body = {"session": "x", "obs": [0] * 6}
+    status, told = server.ask("POST", "/v1/act", body, content_type="application/x-www-form-urlencoded")
+    assert status == 422
+    assert told["error"].startswith("the body must be a JSON object, sent with")
 
 
 def test_what_is_served_and_who_may_ask(server: Server, checkpoint: Path) -> None:

@@ -264,7 +264,12 @@ def test_several_problems_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: [", "line 1, column 8"),
+        ("name: a\nseeds: [0\n", "line 2: the list that begins here lacks its ']' or a comma"),
+        ("set: {update.lr: 1\n", "line 1: what begins here with '{' lacks its '}' or a comma"),
+        ("name: a: b\n", "line 1, column 8: a ':' that belongs to no key"),
+        ("name:\n\ta\n", "line 2, column 1: a tab; indent by spaces"),
+        ("name: [", "line 1, column 8: a list, a '{' or a quote is not closed"),
+        ("name: &\n", "line 1, column 8: expected alphabetic or numeric character"),
         ("- a\n- b\n", "must hold 'key: value' lines"),
         ("name: a\nname: b\n", "line 2, column 1: 'name' is there twice"),
         ("task: 2021-13-45\n", "month must be in 1..12"),

@@ -57,6 +57,8 @@ def existing(out: Path) -> Path:
         UserError: it is none.
     """
     out = Path(out).absolute()
+    if not out.is_dir():
+        raise UserError(f"there is no folder {shown(out)}")
     if not (out / STUDY_FILE).is_file():
         raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
     return out

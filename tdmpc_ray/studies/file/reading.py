@@ -27,14 +27,29 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path}{where}: {error.problem or 'not valid YAML'}") from None
+        raise UserError(f"{path}{_riddle(error)}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise UserError(f"{path}: {reason(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, such as 'task: walker-walk'")
     return values
+
+
+def _riddle(error: yaml.MarkedYAMLError) -> str:
+    """Where, and what is wrong there, in words for who does not know YAML's grammar."""
+    mark, problem = error.problem_mark, error.problem or "not valid YAML"
+    begun = error.context_mark.line + 1 if error.context_mark else 0
+    if begun and "flow sequence" in (error.context or ""):
+        return f", line {begun}: the list that begins here lacks its ']' or a comma"
+    if begun and "flow mapping" in (error.context or ""):
+        return f", line {begun}: what begins here with '{{' lacks its '}}' or a comma"
+    if problem.startswith("mapping values are not allowed"):
+        problem = "a ':' that belongs to no key; indent lines of one section alike, put a text with ': ' in quotes"
+    elif "<stream end>" in problem:
+        problem = "a list, a '{' or a quote is not closed"
+    elif "'\\t'" in problem:
+        problem = "a tab; indent by spaces"
+    return (f", line {mark.line + 1}, column {mark.column + 1}" if mark else "") + f": {problem}"
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:

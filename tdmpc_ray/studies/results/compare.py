@@ -88,16 +88,17 @@ def scaling_points(runs: StudyRuns) -> list[tuple[int, float]]:
 
 def render_table(runs: StudyRuns) -> Table:
     """The summary for a terminal."""
+    summary = summary_table(runs)
     name = "success" if runs.metric.endswith("success") else "return"
+    evaluated = "newest evaluations'" if (summary["unfinished"] > 0).any() else "final evaluation's"
     table = Table(  # its width has to stay below 80
-        title=f"{runs.study} ({', '.join(runs.tasks)}), final evaluation {name}",
+        title=f"{runs.study} ({', '.join(runs.tasks)}), {evaluated} {name}",
         padding=(0, 0, 0, 1),
         title_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    summary = summary_table(runs)
     tasks, settings = len(runs.tasks) > 1, runs.settings != [""]
     digits = 2 if name == "success" else 1
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
