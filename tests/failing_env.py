@@ -79,8 +79,8 @@ class FailingEnv(gymnasium.Env):
         if config.get("step", 0) != step or config.get("episode", self._episode) != self._episode:
             return False
         if "once" in config:
-            mark = Path(config["once"])
-            if mark.exists():
+            try:  # of several processes, one
+                Path(config["once"]).touch(exist_ok=False)
+            except FileExistsError:
                 return False
-            mark.touch()
         return "kind" in config

@@ -122,7 +122,10 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--steps", "5"], "train needs --task"),
         (["tune", "absent.yaml"], "cannot read absent.yaml: No such file or directory"),
         (["resume", "absent"], "there is no folder absent"),
-        (["train", "--task", "walker-walk", "--steps", "2k"], "Invalid value for '--steps': must be a valid integer"),
+        (
+            ["train", "--task", "walker-walk", "--steps", "2k"],
+            "Invalid value for '--steps': must be a valid integer",
+        ),
         (["evaluate", "absent"], "no checkpoint at absent: there is no such folder"),
         (["evaluate", "x", "--set", "update.lr=1"], "only settings of the planner can change after the tr"),
         (["compare", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),

@@ -8,11 +8,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
+from tdmpc_ray import __version__
 from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
@@ -80,7 +80,7 @@ def _options(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     if show_version:
-        print(f"tdmpc-ray {version('tdmpc-ray')}")
+        print(f"tdmpc-ray {__version__}")
         raise typer.Exit
 
 

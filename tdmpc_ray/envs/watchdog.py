@@ -93,10 +93,11 @@ class _Watchdog(threading.Thread):
         if self._can_interrupt:
             signal.signal(_SIGNAL, _interrupt)
         self._complained: watched | None = None
+        self._armed_at = 0.0
+        self._arm(time.monotonic())  # a first call that hangs with the lock lets no thread begin
         self.start()
 
     def run(self) -> None:
-        armed_at = 0.0
         while True:
             time.sleep(_POLL_S)
             now = time.monotonic()
@@ -105,9 +106,12 @@ class _Watchdog(threading.Thread):
                     signal.pthread_kill(thread, _SIGNAL)
                 if now > call.started + call.limit + GRACE_S:
                     self._give_up(call, now - call.started)
-            if _last_words is not None and now > armed_at + _AGAIN_S:
-                armed_at = now
-                _arm(_last_words, _longest + GRACE_S)
+            self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        if _last_words is not None and now > self._armed_at + _AGAIN_S:
+            self._armed_at = now
+            _exit_after(_longest + GRACE_S, _last_words)
 
     def _give_up(self, call: watched, seconds: float) -> None:
         line = f"{call.what}: hung for {seconds:.0f} s in code that cannot be interrupted"
@@ -132,8 +136,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 _dump_file: dict[Path, object] = {}
 
 
-def _arm(last_words: Path, seconds: float) -> None:
-    """End the process unless it is armed anew before; a call that holds the interpreter's lock prevents that.
+def _exit_after(seconds: float, last_words: Path) -> None:
+    """End the process unless this is called again before, which a call that holds Python's lock prevents.
 
     What ends it is a thread that needs no interpreter. Honest work may hold the lock: `seconds` are many.
     """

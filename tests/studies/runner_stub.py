@@ -1,4 +1,4 @@
-"""A trainable that counts, and a driver for it: runner_stub.py run|resume OUT MLFLOW_URI."""
+"""A trainable that counts, and a driver for it: runner_stub.py run|resume OUT MLFLOW_URI [STEPS]."""
 
 from __future__ import annotations
 
@@ -73,13 +73,14 @@ def main() -> int:
     from tdmpc_ray.studies.file.load import make_study
     from tdmpc_ray.studies.run.runner import resume_study, run_study
 
-    what, out, uri = sys.argv[1:4]
+    what, out, uri, *steps = sys.argv[1:]
     Stub.slow, Stub.fails = Path("slow").absolute(), Path("fails").absolute()
     console = Console(width=120)
     if what == "resume":
         return resume_study(Path(out), trainable=Stub, console=console).exit_status
     # Three trials on two cores: one has to wait.
-    study = make_study(values(uri, seeds=[0, 1, 2], steps=6000, checkpoint={"every": 500}))
+    total = int(steps[0]) if steps else 6000
+    study = make_study(values(uri, seeds=[0, 1, 2], steps=total, checkpoint={"every": 500}))
     return run_study(study, Path(out), trainable=Stub, console=console).exit_status
 
 

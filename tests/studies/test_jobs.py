@@ -16,21 +16,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ports import free_ports
 from processes import family
 
 TOKEN = "a-token-of-more-than-thirty-two-characters"
 TOKENS = {"RAY_AUTH_MODE": "token"}
 STEPS = 3000
-
-
-def free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def test_two_studies_at_once_into_one_experiment(
     for name in ("a", "b"):
         folder = tmp_path / name
         folder.mkdir()
-        drivers.append(Driver(folder, str(Path(runner_stub.__file__)), "run", "out", store))
+        drivers.append(Driver(folder, str(Path(runner_stub.__file__)), "run", "out", store, "2000"))
     assert [driver.end() for driver in drivers] == [0, 0]
     runs = connect(store).search_runs(
         [connect(store).get_experiment_by_name("exp").experiment_id], max_results=100
@@ -116,4 +116,4 @@ def test_two_studies_at_once_into_one_experiment(
         assert {child.info.status for child in children} == {"FINISHED"}
         for child in children:
             steps = [step for step, _ in mlflow_read.points(store, child, "train/return")]
-            assert steps == list(range(100, 6001, 100))
+            assert steps == list(range(100, 2001, 100))

@@ -42,7 +42,7 @@ class Scale:
     answer_s: float  # of a slow server
 
 
-SHORT = Scale(steps=5000, begin_s=2.0, end_s=4.0, answer_s=1.0)
+SHORT = Scale(steps=5000, begin_s=2.0, end_s=4.0, answer_s=0.3)
 LONG = Scale(steps=120_000, begin_s=20.0, end_s=80.0, answer_s=5.0)
 scales = pytest.mark.parametrize(
     "scale",

@@ -185,7 +185,7 @@ def test_a_signal_to_the_whole_process_group_does_not_end_ray_first(
 
 def test_a_trial_fails_where_the_study_has_a_ray_of_its_own(store: str, tmp_path: Path) -> None:
     (tmp_path / "fails").touch()
-    driver = Driver(tmp_path, runner_stub.__file__, "run", "out", store)
+    driver = Driver(tmp_path, runner_stub.__file__, "run", "out", store, "1000")
     assert driver.end() == 1, driver.log.read_text()
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: " in driver.log.read_text()
 

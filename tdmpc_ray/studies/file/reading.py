@@ -44,7 +44,9 @@ def _riddle(error: yaml.MarkedYAMLError) -> str:
     if begun and "flow mapping" in (error.context or ""):
         return f", line {begun}: what begins here with '{{' lacks its '}}' or a comma"
     if problem.startswith("mapping values are not allowed"):
-        problem = "a ':' that belongs to no key; indent lines of one section alike, put a text with ': ' in quotes"
+        problem = (
+            "a ':' that belongs to no key; indent lines of one section alike, put a text with ': ' in quotes"
+        )
     elif "<stream end>" in problem:
         problem = "a list, a '{' or a quote is not closed"
     elif "'\\t'" in problem:

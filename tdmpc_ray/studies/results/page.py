@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tdmpc_ray import __version__
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.analysis.build import Report, build_report
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS
@@ -125,7 +125,7 @@ def save_report(report: Report, folder: Path, uri: str) -> Path:
             report=report,
             parts=parts,
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            version=version("tdmpc-ray"),
+            version=__version__,
             source=public_uri(uri),
         ),
         encoding="utf-8",

@@ -16,7 +16,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,7 @@ class Jobs:
             "entrypoint": f"{place} && exec python -m tdmpc_ray.cli {call}",
             "submission_id": name,
             "runtime_env": {"working_dir": folder, "env_vars": variables},
-            "metadata": {**metadata, "tdmpc_ray": version("tdmpc-ray")},
+            "metadata": {**metadata, "tdmpc_ray": tdmpc_ray.__version__},
         }
         deadline = time.monotonic() + _START_S
         with self._asking():
