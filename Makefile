@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types test-fast test-slow test-learning bench bench-gpu bench-scale
+.PHONY: help setup quickstart test lint types test-fast test-slow test-learning test-docker image bench bench-gpu bench-scale
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,7 +30,7 @@ types: $(STAMP) ## mypy
 	$(BIN)/mypy
 
 test-fast: $(STAMP)
-	$(BIN)/pytest -m 'not slow and not learning'
+	$(BIN)/pytest -m 'not slow and not learning and not docker'
 
 test-slow: $(STAMP) ## outages, soak runs, sweeps over every task (not in CI)
 	$(BIN)/pytest -m slow
@@ -48,3 +48,12 @@ bench-gpu: $(STAMP) ## plan and update in milliseconds on a GPU
 
 test-learning: $(STAMP) ## learning runs of minutes to hours (not in CI)
 	$(BIN)/pytest -m learning
+
+TAG ?= cpu
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+image: ## the container image; for GPUs: TAG=cuda TORCH_INDEX=https://download.pytorch.org/whl/cu130
+	docker build --file docker/Dockerfile --tag tdmpc-ray:$(TAG) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
+		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' tdmpc_ray/__init__.py) .
+
+test-docker: $(STAMP) ## the image and the compose stack, built and run; needs a Docker engine with compose
+	$(BIN)/pytest -m docker -s
