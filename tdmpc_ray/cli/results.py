@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Annotated
@@ -116,10 +117,10 @@ def report(
 def sync(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
     mlflow_uri: Annotated[str | None, typer.Option(help="Address of MLflow. Default: the study's.")] = None,
-) -> None:
-    """Bring MLflow what it could not get while a study ran.
+) -> int:
+    """Bring MLflow what it could not get while a study ran, or refused.
 
-    Doing it twice changes nothing.
+    Doing it twice changes nothing. Where MLflow refuses something still, the exit status is 1.
 
     Example: tdmpc-ray sync results/my-study
     """
@@ -129,4 +130,11 @@ def sync(
     from tdmpc_ray.studies.run.sync import sync_study
 
     done = sync_study(folder, mlflow_uri)
-    print(f"delivered: {done:,} entries" if done else "MLflow has everything")
+    if done.delivered or not done.refused:
+        print(f"delivered: {done.delivered:,} entries" if done.delivered else "MLflow has everything")
+    if done.refused:
+        print(
+            f"refused: {done.refused:,} entries ({done.reason}), kept in {done.file} for another `sync`",
+            file=sys.stderr,
+        )
+    return 1 if done.refused else 0

@@ -26,7 +26,7 @@ def mlflow_command(uri: str) -> str:
     """The command that shows the runs, or the address where they are shown already."""
     path = sqlite_path(uri)
     if path is None and not uri.startswith(("postgresql", "mysql", "mssql")):
-        return uri
+        return public_uri(uri)
     address = public_uri(uri) if path is None else f"sqlite:///{shown(path)}"
     return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(address)}"
 

@@ -19,6 +19,9 @@ import yaml
 from ports import free_ports
 from processes import family
 
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.run.jobs import _stage
+
 TOKEN = "a-token-of-more-than-thirty-two-characters"
 TOKENS = {"RAY_AUTH_MODE": "token"}
 STEPS = 3000
@@ -159,3 +162,15 @@ def test_what_is_wrong_is_one_line(head: SimpleNamespace, tmp_path: Path) -> Non
         assert said.status == 2
         assert problem in said.err
         assert len(said.err.splitlines()) == 1
+
+
+def test_what_cannot_go_along_with_a_job(tmp_path: Path) -> None:
+    for name in ("a", "b", "staged"):
+        (tmp_path / name).mkdir()
+    for name in ("a/s.yaml", "b/s.yaml"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(UserError, match=r"b/s.yaml: something else of this name goes along"):
+        _stage(tmp_path / "staged", [tmp_path / "a/s.yaml", tmp_path / "b/s.yaml"], False)
+    (tmp_path / "a/dead").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"cannot send .*a/dead: .*No such file"):
+        _stage(tmp_path / "staged", [tmp_path / "a"], False)

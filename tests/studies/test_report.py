@@ -11,11 +11,14 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
+from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.compare import (
     compare,
     load_study_runs,
@@ -26,6 +29,7 @@ from tdmpc_ray.studies.results.compare import (
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.drawing import mean_curve, spread
 from tdmpc_ray.studies.results.figures import scaling_figure
+from tdmpc_ray.studies.results.setting_names import settings
 from tdmpc_ray.studies.tracking.callback import MLflowTracker
 from tdmpc_ray.studies.tracking.client import connect
 
@@ -240,6 +244,38 @@ def test_settings_are_told_apart_and_unfinished_trials_do_not_count(
     assert "* some have not finished" in text
     labels = [line.get_label() for line in scaling_figure(runs).get_axes()[0].get_lines()]
     assert [label for label in labels if not label.startswith("_")] == runs.settings
+
+
+def test_settings_are_told_apart_by_as_many_digits_as_it_takes() -> None:
+    trials = pd.DataFrame({"param.data.seed_steps": ["10001", "10002"]})
+    assert settings(trials).tolist() == ["seed_steps=10001", "seed_steps=10002"]
+    trials = pd.DataFrame({"param.preset": ["light", "paper", "paper"], "param.x": ["None", "3", "0.25"]})
+    assert settings(trials).tolist() == ["preset=light, x=None", "preset=paper, x=3", "preset=paper, x=0.25"]
+
+
+def test_a_study_that_is_named_twice_counts_once(drive: Any, store: str, tmp_path: Path) -> None:
+    run_id = run_study(drive, store, tmp_path, "once", sizes=("1",))
+    once, twice = (load_study_runs("walkers", store, names) for names in ("once", ["once", run_id, "once"]))
+    assert len(twice.trials) == len(once.trials) == 3
+    assert len(twice.curves) == len(once.curves)
+
+
+def test_a_search_of_which_one_setting_is_left(drive: Any, store: str, tmp_path: Path) -> None:
+    tracker = MLflowTracker(uri=store, experiment="walkers", study="h", spool_dir=tmp_path / "h")
+    tracker.setup()
+    calls = drive(tracker)
+    for horizon in (3, 5):
+        trial = drive.trial(f"h{horizon}", model_size="1", seed=0, task="t", **{"planner.horizon": horizon})
+        calls.start(trial)
+        if horizon == 5:  # before its first evaluation
+            calls.error(trial)
+        else:
+            calls.result(trial, 1000, eval__return=100.0, summary__params_total=1e6)
+            calls.complete(trial)
+    assert tracker.close("FINISHED") is None
+    evidence = Evidence(with_costs(load_study_runs("walkers", store), store))
+    for section in (parallel_coordinates(evidence), importance_section(evidence)):
+        assert "only one setting has results" in section.absent
 
 
 def test_a_figure_goes_where_it_can(drive: Any, store: str, tmp_path: Path) -> None:

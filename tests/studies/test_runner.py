@@ -251,3 +251,21 @@ def test_a_study_of_random_steps_alone_is_said_to_learn_nothing(
             run_study(study, tmp_path / str(number), trainable=Stub, console=Console(file=printed, width=200))
         note = "note: nothing will be learned, as updates begin after 1,000 steps: take more steps, or set"
         assert (note in printed.getvalue()) == (number == 0)
+
+
+def test_the_password_of_mlflow_lies_in_private_files_alone(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = "http://lab:geheim-7@127.0.0.1:9"
+    tracking = {"uri": uri, "experiment": "exp", "required": False}
+    study = make_study(runner_stub.values(uri, steps=500, seeds=[0], tracking=tracking))
+    printed = io.StringIO()
+    result = run_study(study, tmp_path / "out", trainable=Stub, console=Console(file=printed, width=200))
+    assert result.finished == 1
+    assert "no results to show: MLflow has not got this study yet" in printed.getvalue()
+    assert "geheim-7" not in printed.getvalue()
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    held = {path for path in files if b"geheim-7" in path.read_bytes()}
+    assert len(files) > 5
+    assert held
+    assert {path.stat().st_mode & 0o077 for path in held} == {0}, held

@@ -13,7 +13,7 @@ import peak
 import pytest
 from peak import Peak
 from ray import cloudpickle
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 from rich.console import Console
 
 from tdmpc_ray.errors import UserError
@@ -22,7 +22,7 @@ from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 from tdmpc_ray.studies.run.scheduling import Asha, KeepRungs, WithinBounds, make_scheduler
-from tdmpc_ray.studies.run.searching import SearchPerGroup, make_search
+from tdmpc_ray.studies.run.searching import SearchPerGroup, make_search, trials_left_out
 from tdmpc_ray.studies.tracking.client import connect
 
 cloudpickle.register_pickle_by_value(peak)  # Ray's workers cannot import test modules
@@ -106,6 +106,22 @@ def test_each_size_has_its_search_and_each_suggestion_all_seeds() -> None:
     search.on_trial_complete("t5", {"score": 9.0})  # tried again after its failure
     assert searchers[0].told == {"0-0": 1.5, "0-1": 5.0}
     assert searchers[1].told == {"1-0": None}
+
+
+def test_a_search_that_runs_out_leaves_trials_out(tmp_path: Path) -> None:
+    search, searchers = groups_of_two()
+    asked = [search.suggest(f"t{number}") for number in range(2)]
+    searchers[0].suggest = lambda trial_id: Searcher.FINISHED  # type: ignore[method-assign, assignment]
+    while (settings := search.suggest(f"t{len(asked)}")) != Searcher.FINISHED:
+        asked.append(settings)
+    assert [a["model_size"] for a in asked] == ["1", "1", "5", "5", "5", "5"]
+    assert trials_left_out(search) == 2
+    assert trials_left_out(ConcurrencyLimiter(search, max_concurrent=2)) == 2
+    search.save(str(tmp_path / "search"))
+    again, _ = groups_of_two()
+    again.restore(str(tmp_path / "search"))
+    assert trials_left_out(again) == 2
+    assert trials_left_out(None) == 0
 
 
 def test_a_search_goes_on_after_a_restart(tmp_path: Path) -> None:

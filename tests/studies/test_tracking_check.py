@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect
+from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, public_uri
 
 
 @pytest.fixture
@@ -127,3 +127,22 @@ def test_two_commands_at_once_in_a_new_folder(tmp_path: Path) -> None:
     ]
     assert [process.communicate(timeout=120)[1] for process in both] == ["", ""]
     assert [process.returncode for process in both] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://lab:geheim@host:5000", "http://lab:***@host:5000"),
+        ("http://geheim@host:5000", "http://***@host:5000"),
+        ("http://host:5000/x?y=a@b", "http://host:5000/x?y=a@b"),
+        ("postgresql+psycopg2://lab:geheim@host/db", "postgresql+psycopg2://lab:***@host/db"),
+        ("postgresql+psycopg2://lab:ge/h#e?im@host/db", "postgresql+psycopg2://lab:***@host/db"),
+        ("postgresql+psycopg2://h/db?user=lab&password=geheim&x=1", "postgresql+psycopg2://h/db?user=lab&password=***&x=1"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dlab%3BPWD%3Dgeheim", "mssql+pyodbc:///?odbc_connect=***"),
+        ("postgresql+psycopg2://lab@/db?host=/run", "postgresql+psycopg2://lab@/db?host=/run"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)  # fmt: skip
+def test_addresses_are_shown_without_their_secrets(uri: str, shown: str) -> None:
+    assert public_uri(uri) == shown
+    assert public_uri(uri, f"uri: {uri}\n") == f"uri: {shown}\n"

@@ -26,7 +26,7 @@ from tdmpc_ray.core.config import agent_config, split_key
 from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error
 from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
 from tdmpc_ray.studies.file.search_checks import check_search
-from tdmpc_ray.studies.tracking.client import absolute_uri
+from tdmpc_ray.studies.tracking.client import absolute_uri, public_uri
 
 _MAX_CHECKED = 1000  # combinations of the space that are checked one by one
 
@@ -122,6 +122,11 @@ class Study(StudyKeys):
         return (
             f"{self.stop.hours:g} hours" if self.stop.hours is not None and hours >= self.stop.hours else ""
         )
+
+    def public(self) -> Study:
+        """A copy whose address of MLflow has no password."""
+        tracking = self.tracking.model_copy(update={"uri": public_uri(self.tracking.uri)})
+        return self.model_copy(update={"tracking": tracking})
 
     @property
     def checkpoint_steps(self) -> int:

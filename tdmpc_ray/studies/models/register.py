@@ -26,8 +26,8 @@ from tdmpc_ray.studies.tracking.client import (
     public_uri,
 )
 from tdmpc_ray.studies.tracking.naming import clean_tags
-from tdmpc_ray.studies.tracking.ops import OpSender
 from tdmpc_ray.studies.tracking.provenance import provenance_tags
+from tdmpc_ray.studies.tracking.sender import OpSender
 from tdmpc_ray.studies.tracking.study_run import StudyRun, now_ms
 from tdmpc_ray.studies.words import count, program, shown
 

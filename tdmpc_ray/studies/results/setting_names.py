@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-_FIXED = {f"param.{name}" for name in ("model_size", "seed", "task", "preset")}
+_FIXED = {f"param.{name}" for name in ("model_size", "seed", "task")}
 
 
 def varying(trials: pd.DataFrame) -> dict[str, str]:
@@ -32,8 +32,9 @@ def varying(trials: pd.DataFrame) -> dict[str, str]:
 def settings(trials: pd.DataFrame) -> pd.Series:
     """Per trial, the values of the parameters that vary, such as `horizon=3, lr=0.001`."""
     words = [
-        trials[name].map(lambda x, label=label: "" if pd.isna(x) else f"{label}={_short_number(x)}")
+        shown.map(lambda text, label=label: f"{label}={text}" if text else "")
         for name, label in varying(trials).items()
+        for shown in (_short_numbers(trials[name]),)
     ]
     return pd.Series(
         [", ".join(filter(None, row)) for row in zip(*words, strict=True)] if words else "",
@@ -47,8 +48,13 @@ def natural(text: str) -> list[Any]:
     return [(0, float(part), "") if index % 2 else (1, 0.0, part) for index, part in enumerate(parts)]
 
 
-def _short_number(text: Any) -> str:
-    try:
-        return f"{float(text):.4g}"
-    except (TypeError, ValueError):
-        return str(text)
+def _short_numbers(values: pd.Series) -> pd.Series:
+    """As words, empty where missing; numbers with as few digits, four at least, as tell all of them apart."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    texts = values.astype(str)
+    distinct = numbers.nunique()
+    for digits in range(4, 18):
+        short = numbers.map(lambda number, digits=digits: f"{number:.{digits}g}")
+        if short[numbers.notna()].nunique() == distinct:
+            break
+    return short.where(numbers.notna(), texts).where(values.notna(), "")

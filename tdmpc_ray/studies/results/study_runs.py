@@ -120,7 +120,8 @@ def load_study_runs(
         experiment_id = find_experiment(client, experiment)
         wanted = [study] if study is None or isinstance(study, str) else study
         parents = [find_study(client, experiment, experiment_id, name) for name in wanted]
-        return _read(client, experiment, experiment_id, parents, metric)
+        once = {parent.info.run_id: parent for parent in parents}  # named twice, it counts once
+        return _read(client, experiment, experiment_id, list(once.values()), metric)
     except UserError:
         raise
     except Exception as error:

@@ -46,7 +46,9 @@ def offer_view(runs: StudyRuns, uri: str) -> str:
     except (MlflowException, OSError, UserError) as error:  # maybe MLflow is there to be read alone
         return f"no charts in MLflow: {one_line(error)}"
     if uri.startswith("http"):
-        return f"charts: {uri.rstrip('/')}{path}"
+        scheme, _, rest = uri.rstrip("/").partition("://")
+        host = rest.rpartition("@")[2]  # the browser asks who one is
+        return f"charts: {scheme}://{host}{path}"
     return f"charts: {mlflow_command(uri)}, then open {UI_ADDRESS}{path}"
 
 

@@ -232,9 +232,16 @@ def _stage(folder: Path, paths: Sequence[Path], with_code: bool) -> None:
     try:
         for path in (*paths, *((Path(tdmpc_ray.__file__).parent,) if with_code else ())):
             target = folder / path.resolve().name
+            if target.exists():
+                raise UserError(
+                    f"cannot send {path}: something else of this name goes along, rename one of them"
+                )
             if path.is_dir():
                 shutil.copytree(path, target, ignore=skipped)
             else:
                 shutil.copyfile(path, target)
+    except shutil.Error as error:  # of a folder: what could not be copied, and why
+        source, _, why = error.args[0][0]
+        raise UserError(f"cannot send {source}: {why}") from None
     except OSError as error:
         raise UserError(f"cannot send {error.filename}: {error.strerror}") from None

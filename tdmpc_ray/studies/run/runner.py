@@ -45,9 +45,9 @@ from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough, make_scheduler
-from tdmpc_ray.studies.run.searching import make_search
+from tdmpc_ray.studies.run.searching import make_search, trials_left_out
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, check_tracking
-from tdmpc_ray.studies.tracking.writer import SPOOL_FILE
+from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
 from tdmpc_ray.studies.words import count, mlflow_command, program, shown
 
 
@@ -136,7 +136,8 @@ class _Run:
             self.say(f"note: {note}")
         if resume:
             self.say(saved_trials(self.out / TUNE_FOLDER))
-        label = partial(label_params, study=study)
+        public = study.public()  # Tune pickles what it is given, and others may read that
+        label = partial(label_params, study=public)
         tracker = MLflowTracker(
             uri=study.tracking.uri,
             experiment=study.tracking.experiment,
@@ -145,8 +146,8 @@ class _Run:
             trial_params=trial_params,
             label_params=label,
             artifacts=artifacts,
-            expected_trials=study.trials(),
-            enough=study.enough,
+            expected_trials=self.expected_trials,
+            enough=public.enough,
         )
         outcome = Outcome(label)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
@@ -168,11 +169,16 @@ class _Run:
         with ray_session(self.need, self.say), graceful_stop() as request:
             self.say("Ray is up; the trials start")
             self.tuner(callbacks, resume).fit()
-            result = outcome.result(self.out, request, study.trials())  # Tune asks Ray where its files are
+            # Within: Tune asks Ray where its files are.
+            result = outcome.result(self.out, request, self.expected_trials())
         if resume and not outcome.num_results and not result.failed and request.signum is None:
             self.say("note: nothing was left to do; a new run with --start-from goes on from these networks")
         self.report(result, tracker)
         return result
+
+    def expected_trials(self) -> int:
+        """How many there will have been; a search may have run out of suggestions."""
+        return self.study.trials() - trials_left_out(self.search)
 
     def tuner(self, callbacks: list[tune.Callback], resume: bool) -> tune.Tuner:
         """Tune's experiment; where it is resumed, all but its trials comes from the study again."""
@@ -198,7 +204,7 @@ class _Run:
                 name=TUNE_FOLDER,
                 storage_path=str(self.out),
                 callbacks=callbacks,
-                stop=StopWhenEnough(study.enough),
+                stop=StopWhenEnough(study.public().enough),
                 failure_config=tune.FailureConfig(max_failures=study.max_failures),
                 checkpoint_config=tune.CheckpointConfig(
                     # A population needs the one that another trial is about to go on from.
@@ -232,9 +238,11 @@ class _Run:
             self.say(f"interrupted: {saved}; resume with: {again}")
         elif result.failed:
             self.say(f"once the cause is gone, continue with: {again}")
+        sync = f"{program('tdmpc-ray')} sync {shlex.quote(str(shown(self.out)))}"
         if (self.out / TRACKING_FOLDER / SPOOL_FILE).exists():
-            sync = f"{program('tdmpc-ray')} sync {shlex.quote(str(shown(self.out)))}"
             self.say(f"MLflow has not got everything: once it answers, bring it the rest with: {sync}")
+        elif (self.out / TRACKING_FOLDER / REJECTED_FILE).exists():
+            self.say(f"MLflow has refused something: once the cause is gone, try again with: {sync}")
         if not shows_charts:
             self.say(f"open MLflow with: {mlflow_command(self.study.tracking.uri)}")
 
@@ -242,10 +250,11 @@ class _Run:
         """The table, the scaling figure and the charts, from MLflow; whether there are any."""
         tracking = self.study.tracking
         figure = self.out / FIGURE_FILE
+        if tracker.parent_run_id is None:  # another study there may have this one's name
+            self.say("no results to show: MLflow has not got this study yet")
+            return False
         try:
-            runs = load_study_runs(
-                tracking.experiment, tracking.uri, tracker.parent_run_id or self.study.name
-            )
+            runs = load_study_runs(tracking.experiment, tracking.uri, tracker.parent_run_id)
         except UserError as error:
             self.say(f"no results to show: {error}")
             return False

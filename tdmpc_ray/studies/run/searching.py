@@ -83,6 +83,7 @@ class _Group:
     fixed: dict[str, Any]
     searcher: Searcher
     asked: int = 0
+    left_out: int = 0  # suggestions that its searcher does not have
     open: dict[str, _Suggestion] = field(default_factory=dict)
 
 
@@ -111,6 +112,11 @@ class SearchPerGroup(Searcher):
         self._queue: deque[tuple[int, str, int]] = deque()  # group, suggestion, seed
         self._running: dict[str, tuple[int, str]] = {}  # trial to group and suggestion
 
+    @property
+    def trials_left_out(self) -> int:
+        """That will not be, as the searchers have nothing else to try."""
+        return len(self._seeds) * sum(group.left_out for group in self._groups)
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
         return True  # all was said at construction
 
@@ -123,6 +129,7 @@ class SearchPerGroup(Searcher):
             name = f"{number}-{group.asked}"
             settings = group.searcher.suggest(name)
             if settings == Searcher.FINISHED:  # there is nothing else to try
+                group.left_out = self._num_samples - group.asked
                 group.asked = self._num_samples
                 return self.suggest(trial_id)
             if settings is None:
@@ -154,18 +161,24 @@ class SearchPerGroup(Searcher):
             group.searcher.on_trial_complete(known[1], told, error=told is None)
 
     def save(self, checkpoint_path: str) -> None:
-        groups = [(g.asked, g.open, _saved(g.searcher)) for g in self._groups]
+        groups = [(g.asked, g.left_out, g.open, _saved(g.searcher)) for g in self._groups]
         state = {"groups": groups, "queue": self._queue, "running": self._running}
         Path(checkpoint_path).write_bytes(pickle.dumps(state))
 
     def restore(self, checkpoint_path: str) -> None:
         state = pickle.loads(Path(checkpoint_path).read_bytes())
         self._queue, self._running = state["queue"], state["running"]
-        for group, (asked, open_, saved) in zip(self._groups, state["groups"], strict=True):
-            group.asked, group.open = asked, open_
+        for group, (*known, saved) in zip(self._groups, state["groups"], strict=True):
+            group.asked, group.left_out, group.open = known
             with tempfile.NamedTemporaryFile() as file:
                 Path(file.name).write_bytes(saved)
                 group.searcher.restore(file.name)
+
+
+def trials_left_out(search: Any) -> int:
+    """By a search as `make_search` makes it."""
+    inner = search.searcher if isinstance(search, ConcurrencyLimiter) else search
+    return inner.trials_left_out if isinstance(inner, SearchPerGroup) else 0
 
 
 def _saved(searcher: Searcher) -> bytes:

@@ -6,18 +6,15 @@ from pathlib import Path
 
 from tdmpc_ray.studies.file.folder import STUDY_FILE, TRACKING_FOLDER, existing, only_process
 from tdmpc_ray.studies.file.load import load_study
-from tdmpc_ray.studies.tracking.writer import replay_spool
+from tdmpc_ray.studies.tracking.spooled import Replay, replay_spool
 
 
-def sync_study(out: Path, uri: str | None = None) -> int:
-    """Bring to MLflow what a study could not deliver; doing it twice changes nothing.
+def sync_study(out: Path, uri: str | None = None) -> Replay:
+    """Bring to MLflow what a study could not deliver, or MLflow refused; doing it twice changes nothing.
 
     Args:
         out: the study's folder.
         uri: address of MLflow; None: the study's.
-
-    Returns:
-        Number of operations delivered.
 
     Raises:
         UserError: the folder is no study's, a process runs it, or MLflow does not answer.

@@ -16,11 +16,11 @@ from typing import Any
 from ray import tune
 
 from tdmpc_ray.studies.tracking import ops as run_ops
-from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri, check_tracking
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri, check_tracking, public_uri
 from tdmpc_ray.studies.tracking.naming import clean_metrics, clean_params, clean_tags, trial_label
 from tdmpc_ray.studies.tracking.provenance import provenance_tags
+from tdmpc_ray.studies.tracking.spooled import replay_spool
 from tdmpc_ray.studies.tracking.study_run import ENOUGH, STOPPED_EARLY, StudyRun, now_ms
-from tdmpc_ray.studies.tracking.writer import replay_spool
 
 __all__ = ["DEFAULT_URI", "MLflowTracker", "StudyRun", "check_tracking", "replay_spool"]
 
@@ -72,7 +72,7 @@ class MLflowTracker(tune.Callback):
         label_params: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
         tags: Mapping[str, str] | None = None,
         artifacts: Iterable[Path] = (),
-        expected_trials: int = 0,
+        expected_trials: Callable[[], int] = int,
         enough: Callable[[Mapping[str, Any]], str] | None = None,
         shutdown_s: float = 30.0,
     ) -> None:
@@ -189,7 +189,7 @@ class MLflowTracker(tune.Callback):
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         # Not by the trials' own status: an interrupt leaves them TERMINATED, as if they had ended.
         ends = [self._trials[t.trial_id].end if t.trial_id in self._trials else None for t in trials]
-        if None in ends or len(ends) < self._expected_trials:
+        if None in ends or len(ends) < self._expected_trials():
             self.close("KILLED")
         else:
             self.close("FAILED" if "FAILED" in ends else "FINISHED")
@@ -223,8 +223,10 @@ class MLflowTracker(tune.Callback):
         self._resumed = True
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks; threads cannot be. What it unpickles is a study that goes on.
-        return {**self.__dict__, "_run": None, "_open": False, "_resumed": True}
+        # Tune pickles its callbacks; threads cannot be, a password should not.
+        # What it unpickles is a study that goes on.
+        public = {"_uri": public_uri(self._uri), "_expected_trials": int}
+        return {**self.__dict__, **public, "_run": None, "_open": False, "_resumed": True}
 
     def _end_trial(self, trial: Any, status: str) -> None:
         record = self._trials.get(trial.trial_id)

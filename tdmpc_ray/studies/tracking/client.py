@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ WRITER_ENV = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEO
 _CHECK_S = 4.0  # for an answer of a server
 _CHECK_DATABASE_S = 90.0  # a new database creates its tables first, which takes seconds
 _HTTP = ("http", "https")
+_SECRET_PARTS = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|sslpassword|odbc_connect)=)[^&#]+")
 
 
 def default_uri() -> str:
@@ -71,7 +73,7 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise UserError(f"'{uri}' is not an address: {error}") from None
+        raise UserError(f"'{public_uri(uri)}' is not an address: {error}") from None
     _check_scheme(uri, parts.scheme)
     if parts.scheme == "sqlite":
         _check_folder(uri)
@@ -158,7 +160,7 @@ def _check_scheme(uri: str, scheme: str) -> None:
     accepted = "give http://HOST:PORT, sqlite:///FILE.db or postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
     if scheme in ("", "file"):
         raise UserError(
-            f"'{uri}' is not an address of MLflow (its file store is no longer supported): {accepted}"
+            f"'{public_uri(uri)}' is not an address of MLflow (no file store is any more): {accepted}"
         )
     if scheme.partition("+")[0] not in (*_HTTP, "sqlite", "postgresql", "mysql", "mssql", "databricks"):
         raise UserError(f"'{public_uri(uri)}' is not an address of MLflow: {accepted}")
@@ -188,9 +190,21 @@ def _advice(uri: str, reason: str) -> str:
 
 
 def public_uri(uri: str, text: str | None = None) -> str:
-    """The address without its password; or `text`, which may hold the address, without it."""
-    password = urlsplit(uri).password
-    return (text or uri).replace(f":{password}@", ":***@") if password else text or uri
+    """The address without its secrets; or `text`, which may hold the address, without them."""
+    scheme, _, rest = uri.partition("://")
+    # A database's password may hold anything but '@', as SQLAlchemy reads it.
+    ends = r"[^/?#]*" if scheme in _HTTP else r"[^@]*"
+    found = re.match(rf"([^/?#@:]*)(:{ends})?@", rest)
+    masked = rest
+    if found is not None:
+        user, password = found.groups()
+        # A server's user without a password is a token.
+        who = f"{user}:***" if password else "***" if scheme in _HTTP else user
+        masked = f"{who}@{rest[found.end() :]}"
+        if text is not None and password:
+            text = text.replace(f"{password}@", ":***@")
+    masked = f"{scheme}://" + _SECRET_PARTS.sub(r"\1***", masked) if rest else uri
+    return masked if text is None else text.replace(uri, masked)
 
 
 def write_private(path: Path, text: str) -> None:

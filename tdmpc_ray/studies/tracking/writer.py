@@ -15,14 +15,12 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.tracking.client import check_tracking, one_line
-from tdmpc_ray.studies.tracking.ops import Op, OpSender, Spool, coalesce, halves, is_rejection
+from tdmpc_ray.studies.tracking.client import one_line
+from tdmpc_ray.studies.tracking.ops import Op, Spool, coalesce
+from tdmpc_ray.studies.tracking.sender import OpSender
+from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
 
 logger = logging.getLogger("tdmpc_ray.tracking")
-
-SPOOL_FILE = "mlflow_spool.jsonl"
-REJECTED_FILE = "mlflow_rejected.jsonl"
 
 
 class RunWriter:
@@ -79,7 +77,7 @@ class RunWriter:
         """Queue operations; returns at once."""
         with self._lock:
             self._queue.extend(ops)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._stop.clear()
                 self._thread = threading.Thread(
                     target=self._run, args=(self._epoch,), daemon=True, name="mlflow-writer"
@@ -112,12 +110,17 @@ class RunWriter:
                     return
                 self._in_flight = list(self._queue)
                 self._queue.clear()
-            if self._spool:
+            try:
+                if self._spool:
+                    self._spool_in_flight(epoch)
+                    if stopping or time.monotonic() >= self._retry_at:
+                        self._drain(epoch)
+                else:
+                    self._deliver(epoch)
+            except Exception as error:  # nobody starts this thread again while a study runs
+                logger.warning("tracking: %s: %s; trying again", type(error).__name__, one_line(error))
+                self._retry_at = time.monotonic() + self._retry_s
                 self._spool_in_flight(epoch)
-                if stopping or time.monotonic() >= self._retry_at:
-                    self._drain(epoch)
-            else:
-                self._deliver(epoch)
             with self._lock:
                 if epoch != self._epoch or (stopping and not self._queue):
                     return
@@ -152,14 +155,8 @@ class RunWriter:
 
     def _send(self, op: Op) -> bool:
         try:
-            self._sender.apply(op.get("experiment", self._experiment), op)
+            refused = self._sender.deliver(op.get("experiment", self._experiment), op)
         except Exception as error:
-            # A store for artifacts that fails on its own must not hold up the metrics.
-            if is_rejection(error) or (op["op"] == "artifact" and self._sender.answers()):
-                if parts := halves(op):  # one bad point of many
-                    return all(self._send(part) for part in parts)
-                self._reject(op, error)
-                return True
             self._retry_at = time.monotonic() + self._retry_s
             if self._down_reason is None:
                 self._down_reason = one_line(error)
@@ -172,13 +169,14 @@ class RunWriter:
         if self._down_reason is not None:
             self._down_reason = None
             logger.warning("MLflow answers again: delivering what has waited")
+        if refused:
+            if not self.rejected:
+                logger.warning(
+                    "MLflow refused an entry (%s): kept in %s", refused[0]["reason"], self._rejected.path
+                )
+            self.rejected += len(refused)
+            self._append(self._rejected, refused)
         return True
-
-    def _reject(self, op: Op, error: Exception) -> None:
-        self.rejected += 1
-        self._rejected.append([{"experiment": self._experiment, **op, "reason": one_line(error)}])
-        if self.rejected == 1:
-            logger.warning("MLflow refused an entry (%s): kept in %s", one_line(error), self._rejected.path)
 
     def _spool_in_flight(self, epoch: int) -> None:
         with self._lock:
@@ -187,57 +185,16 @@ class RunWriter:
                 self._in_flight = []
 
     def _keep(self, ops: Iterable[Op]) -> None:
+        self._append(self._spool, ({"experiment": self._experiment, **op} for op in ops))
+
+    def _append(self, spool: Spool, ops: Iterable[Op]) -> None:
         try:
-            self._spool.append({"experiment": self._experiment, **op} for op in ops)
+            spool.append(ops)
         except OSError as error:
-            logger.warning("metrics are lost: cannot write %s (%s)", self._spool.path, one_line(error))
+            logger.warning("metrics are lost: cannot write %s (%s)", spool.path, one_line(error))
 
     def find(self, run: str) -> str | None:
         """MLflow's id of the run with our key; asks MLflow if it is not known yet, None if it has none."""
         with contextlib.suppress(Exception):
             return self._sender.find(self._experiment, run)
         return None
-
-
-def replay_spool(uri: str, path: Path) -> int:
-    """Bring a spool file to MLflow; doing it twice changes nothing.
-
-    Args:
-        uri: address of MLflow.
-        path: the spool file, or the folder that holds it. When all is delivered the file is renamed to
-            `*.sent`, so that a second call finds nothing to do.
-
-    Returns:
-        How many operations were delivered.
-
-    Raises:
-        UserError: no such file, or MLflow does not answer.
-    """
-    file = path / SPOOL_FILE if path.is_dir() else path
-    sent = file.with_name(file.name + ".sent")
-    if not file.exists():
-        if sent.exists() or path.is_dir():
-            return 0
-        raise UserError(
-            f"no spool file at {file}: give the file that the study named at its end, or its folder"
-        )
-    check_tracking(uri)
-    spool = Spool(file)
-    sender = OpSender(uri, {})
-    refused = Spool(file.with_name(REJECTED_FILE))
-    done = 0
-    ops, offset = spool.read()
-    while ops:
-        for op in coalesce(ops):
-            try:
-                sender.apply(op["experiment"], op)
-            except Exception as error:
-                if not is_rejection(error):
-                    raise UserError(
-                        f"MLflow stopped answering ({one_line(error)}): {file} is kept, try again later"
-                    ) from None
-                refused.append([{**op, "reason": one_line(error)}])
-        done += len(ops)
-        ops, offset = spool.read(offset)
-    file.replace(sent)
-    return done

@@ -18,7 +18,7 @@ from tdmpc_ray.studies.results.setting_names import varying
 
 _LOG_RATIO = 10.0  # numbers that span more are drawn on a logarithmic axis
 _MAX_NUMBERS = 6  # more than these on one axis get a scale instead of a name each
-_NO_SEARCH = "the study varies nothing but size, seed and task."
+_NO_SEARCH = "the study varies nothing but size, seed and task, or only one setting has results."
 
 
 def search_points(evidence: Evidence) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def setting_columns(points: pd.DataFrame) -> list[str]:
 def parallel_coordinates(evidence: Evidence) -> Section:
     """A line per point of the search through its settings to its score."""
     key, title = "search", "What the search tried"
-    if evidence.runs.settings == [""]:
+    if not varying(evidence.trials):
         return Section(key, title, absent=_NO_SEARCH)
     points = search_points(evidence)
     names = setting_columns(points)
@@ -86,7 +86,7 @@ def parallel_coordinates(evidence: Evidence) -> Section:
 def importance_section(evidence: Evidence) -> Section:
     """Which settings mattered for the score."""
     key, title = "importance", "Which settings mattered"
-    if evidence.runs.settings == [""]:
+    if not varying(evidence.trials):
         return Section(key, title, absent=_NO_SEARCH)
     points = search_points(evidence)
     names = setting_columns(points)
