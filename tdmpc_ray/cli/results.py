@@ -118,7 +118,9 @@ def sync(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
     mlflow_uri: Annotated[str | None, typer.Option(help="Address of MLflow. Default: the study's.")] = None,
 ) -> int:
-    """Bring MLflow what it could not get while a study ran, or refused.
+    """Bring MLflow what it could not get while a study ran.
+
+    What it refused then is tried again.
 
     Doing it twice changes nothing. Where MLflow refuses something still, the exit status is 1.
 
