@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +35,6 @@ from tdmpc_ray.rllib.sampling import sample_together, shards
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
-
-logger = logging.getLogger(__name__)
 
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0

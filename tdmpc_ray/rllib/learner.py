@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
-import os
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
-import torch
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.demonstrations import load_demonstrations
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.core.prioritized import PrioritizedReplay, make_replay
-from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
+from tdmpc_ray.core.prioritized import make_replay
+from tdmpc_ray.core.update import Updater, make_optimizers
 from tdmpc_ray.envs.pixels import FRAMES
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.module import TDMPC2RLModule
+from tdmpc_ray.rllib.random_streams import RandomStreams
 from tdmpc_ray.rllib.saved_replay import SavedReplay
+from tdmpc_ray.rllib.update_loop import UpdateLoop
 from tdmpc_ray.rllib.work import Work
-
-logger = logging.getLogger(__name__)
-
-_MAX_SKIPPED_IN_A_ROW = 50
 
 
 class TDMPC2Learner(TorchLearner):
@@ -52,40 +43,24 @@ class TDMPC2Learner(TorchLearner):
         self._replicas = Replicas() if size > 1 else None
         if self._replicas is not None:  # before all that may fail in one learner and leave the others waiting
             self._replicas.equalize(module.state_dict().values())
-        self._seed()
-        self._batch_size = agent.update.batch_size // size
+        self._streams = RandomStreams(self.config.seed, self._device, self._replicas)
+        batch_size = agent.update.batch_size // size
         self._seed_steps = agent.data.num_seed_steps(self.config.episode_length) // size
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
         self.replay = make_replay(data, *shape, model.num_tasks)
         self._saved_replay = SavedReplay(self.replay)
-        self._demonstrations = None
+        demonstrations = None
         if agent.data.demonstrations:
-            folder, tasks = (
-                Path(agent.data.demonstrations),
-                self.config.info.tasks if self.config.info else (),
-            )
-            self._demonstrations = load_demonstrations(folder, *shape, tasks)
+            tasks = self.config.info.tasks if self.config.info else ()
+            demonstrations = load_demonstrations(Path(agent.data.demonstrations), *shape, tasks)
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
-        self._skipped_in_a_row = 0
+        self._loop = UpdateLoop(
+            module, self._updater, self.replay, demonstrations, self._streams, batch_size, self._replicas
+        )
         self._unsaved = ""
-
-    def _seed(self) -> None:
-        """Begin the random streams; all but that of the heads differ among learners."""
-        seed = self.config.seed if self.config.seed is not None else int.from_bytes(os.urandom(4))
-        self._heads_generator: torch.Generator | None = None
-        if self._replicas is not None:
-            shared = torch.tensor(seed, device=self._device)
-            self._replicas.equalize([shared])
-            self._heads_generator, self._heads_seed = torch.Generator(self._device), int(shared)
-            if self._replicas.rank > 0:
-                seed = int(np.random.SeedSequence([seed, self._replicas.rank]).generate_state(1)[0])
-                torch.manual_seed(seed)  # RLlib has seeded all alike, and dropout draws from this one
-        self._generator = torch.Generator(self._device)
-        self._generator.manual_seed(seed)
-        self._rng = np.random.default_rng(seed)
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """Nothing: RLlib's wrapper does not reduce gradients here, and says nothing; the updater does."""
@@ -169,63 +144,8 @@ class TDMPC2Learner(TorchLearner):
             )
 
     def learn(self, num_updates: int) -> tuple[dict[str, float], int]:
-        """Take `num_updates` gradient steps.
-
-        Returns:
-            The mean of each loss and norm; the number of updates that were skipped, as they were not finite.
-
-        Raises:
-            UserError: there is nothing to learn from yet, or nearly all updates are skipped.
-        """
-        if self._replicas is not None and isinstance(self.replay, PrioritizedReplay):
-            self.replay.share_of = self._replicas.mean(self.replay.num_valid, self._device)
-        module, batch_size, heads = self._rl_module, self._batch_size, self._heads_generator
-        updates = int(module.grad_updates) if heads is not None else 0
-        history: dict[str, list[torch.Tensor]] = {}
-        seen: Callable[[], None] | None = None
-        for update in range(updates, updates + num_updates):
-            batch = self._sample(batch_size).to(self._device)
-            if heads is not None:  # from the number of updates: learners cannot fall out of step
-                heads.manual_seed(self._heads_seed + update)
-            noise = UpdateNoise.sample(module.world_model, batch.horizon, batch_size, self._generator, heads)
-            for name, value in self._updater.step(batch, noise).items():
-                history.setdefault(name, []).append(value)
-            # Priorities are set one update late, so that no step waits for a GPU to have finished its own.
-            if seen is not None:
-                seen()
-            seen = self._new_priorities(batch)
-        if seen is not None:
-            seen()
-        module.grad_updates += num_updates
-        values = torch.stack([torch.stack(column) for column in history.values()]).cpu()  # (names, updates)
-        is_skipped = values[list(history).index("skipped")] > 0
-        self._count_skipped(is_skipped.tolist())
-        means = values[:, ~is_skipped].mean(1).tolist()
-        losses = dict(zip(history, means, strict=True)) if not is_skipped.all() else {}
-        losses.pop("skipped", None)
-        return losses, int(is_skipped.sum())
-
-    def _count_skipped(self, is_skipped: list[bool]) -> None:
-        for skipped in is_skipped:
-            self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
-        if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-            raise UserError(
-                f"loss or gradient was not finite in the last {self._skipped_in_a_row} updates of "
-                f"{int(self._rl_module.grad_updates):,}: lower update.lr, and go on from the last checkpoint"
-            )
-
-    def _sample(self, batch_size: int) -> Batch:
-        if self._demonstrations is None:
-            return self.replay.sample(batch_size, self._rng)
-        shown = round(self._agent.data.demonstration_share * batch_size)
-        own = self.replay.sample(batch_size - shown, self._rng)
-        return own.followed_by(self._demonstrations.sample(shown, self._rng))
-
-    def _new_priorities(self, batch: Batch) -> Callable[[], None] | None:
-        replay, error = self.replay, self._updater.td_error
-        if not isinstance(replay, PrioritizedReplay) or error is None or batch.start is None:
-            return None
-        return partial(replay.set_priorities, batch.start, error[: len(batch.start)])
+        """Take `num_updates` gradient steps, see `UpdateLoop`."""
+        return self._loop.run(num_updates)
 
     def load_networks(self, state: dict[str, Any]) -> int:
         """Take networks over, with the target heads.
@@ -301,17 +221,7 @@ class TDMPC2Learner(TorchLearner):
         """
         if self._unsaved:
             raise CannotWrite(self._unsaved)
-        streams = {
-            "generator": self._generator.get_state().numpy(),
-            "torch_rng": torch.get_rng_state().numpy(),
-            **(
-                {"cuda_rng": torch.cuda.get_rng_state(self._device).numpy()}
-                if self._device.type == "cuda"
-                else {}
-            ),
-            "numpy_rng": np.frombuffer(json.dumps(self._rng.bit_generator.state).encode(), np.uint8),
-        }
-        return self._saved_replay.save(store, streams)
+        return self._saved_replay.save(store, self._streams.get_state())
 
     def load_replay(self, store: ChunkStore, manifest: dict[str, Any], salvage: bool = False) -> list[str]:
         """Restore what `save_replay` wrote.
@@ -329,11 +239,7 @@ class TDMPC2Learner(TorchLearner):
             UserError: it is of a run with other settings.
         """
         streams, left_out = self._saved_replay.load(store, manifest, salvage)
-        self._generator.set_state(torch.from_numpy(streams["generator"]))
-        torch.set_rng_state(torch.from_numpy(streams["torch_rng"]))
-        if self._device.type == "cuda" and "cuda_rng" in streams:  # dropout draws from it
-            torch.cuda.set_rng_state(torch.from_numpy(streams["cuda_rng"]), self._device)
-        self._rng.bit_generator.state = json.loads(streams["numpy_rng"].tobytes())
+        self._streams.set_state(streams)
         return left_out
 
     @classmethod

@@ -51,7 +51,7 @@ def contents(learner: TDMPC2Learner) -> dict[str, Any]:
         "module": state["rl_module"]["default_policy"],
         "optimizer": state["optimizer"],
         "scale": state["tdmpc2"]["scale"],
-        "rng": learner._rng.bit_generator.state["state"]["state"],
+        "rng": learner._streams.numpy.bit_generator.state["state"]["state"],
     }
 
 
