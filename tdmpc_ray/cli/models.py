@@ -50,12 +50,11 @@ def register(
 def log_models(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
     mlflow_uri: Uri = None,
-) -> None:
+) -> int:
     """Log the best models of a study to MLflow.
 
-    That is the best checkpoint of each trial, to the trial's own run; nothing is registered.
-
-    Doing it twice changes nothing.
+    That is the best checkpoint of each trial, to the trial's own run; nothing is registered. Doing it twice
+    changes nothing. The exit status is 1 where one is missing.
 
     Example: tdmpc-ray log-models results/my-study
     """
@@ -65,8 +64,9 @@ def log_models(
     from tdmpc_ray.studies.models.register import log_best_models
     from tdmpc_ray.studies.words import count
 
-    logged = log_best_models(folder, uri=mlflow_uri, timeout_s=3600, say=print)
+    logged, missing = log_best_models(folder, uri=mlflow_uri, timeout_s=3600, say=print)
     print(f"in MLflow: {count(logged, 'model')}")
+    return int(missing > 0)
 
 
 def serve(

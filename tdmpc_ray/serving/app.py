@@ -22,10 +22,11 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from tdmpc_ray.core.kernels import keep_freed_memory
 from tdmpc_ray.core.saved_agent import read_agent
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.serving.sessions import BatchPlanner, Decision, Session, Sessions
+from tdmpc_ray.serving.sessions import BatchPlanner, Decision, Session, Sessions, to_the_end
 
 SESSION_HEADER = SERVE_SESSION_ID
 _MAX_NAME = 200  # characters of a session's name
+_NAME = r"^[A-Za-z0-9._~:@+-]*$"  # what addresses and headers take as it is
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ReplicaOptions:
 class ActRequest(BaseModel, extra="forbid"):
     """What a client sees."""
 
-    session: str = Field(min_length=1, max_length=_MAX_NAME)
+    session: str = Field(min_length=1, max_length=_MAX_NAME, pattern=_NAME)
     obs: list[Any]
     is_first: bool = False
     task: str | None = None
@@ -143,19 +144,20 @@ class PlanServer:
         """Decide for one session."""
         self._authorize(http)
         self._check_replica(http, request.session)
-        session = self._sessions.get(request.session)
+        task_id = self._sessions.task_id(request.session)
+        if task_id is None or request.task is not None:
+            task_id = self._agent.description.task_id(request.task)
+        obs = self._planner.check(request.obs, task_id)
+        session = self._sessions.get(request.session)  # not before: what is refused takes nobody's place
         self._set_batch()
         async with session.lock:
             is_first = request.is_first or session.prev_mean is None
-            task_id = session.task_id
-            if task_id is None or request.task is not None:
-                task_id = self._agent.description.task_id(request.task)
-            obs = self._planner.check(request.obs, task_id)
             if is_first:
                 session.prev_mean, session.task_id = None, task_id
             elif task_id != session.task_id:
                 raise UserError("a session keeps its task until is_first: true begins another episode")
-            decision = await self._decide((session, obs))
+            # A client that leaves does not end its batch, so its session stays locked until that is done.
+            decision = await to_the_end(self._decide((session, obs)))
         return JSONResponse(
             {
                 "action": decision.action.tolist(),

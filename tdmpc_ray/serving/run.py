@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import secrets
 import signal
 import socket
 import tempfile
@@ -74,11 +73,11 @@ def serve_agent(
     if missing:
         raise UserError(f"serving needs {', '.join(missing)}: pip install 'tdmpc-ray[serve]'")
     _check_port(host, port)
+    token = os.environ.pop(TOKEN_VARIABLE, "").strip()  # no other process of Ray shall inherit it
+    if not (token.isascii() and token.isprintable()):
+        raise UserError(f"{TOKEN_VARIABLE} must be of plain ASCII characters: headers carry no others")
     if os.environ.pop("RAY_ADDRESS", None):
         say("note: RAY_ADDRESS is not used: serving starts a Ray of its own")
-    # Ray's own ports are open to the network and run what they are sent: let them ask for a secret.
-    if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for name, value in _FEWER_THREADS.items():
         os.environ.setdefault(name, value)
     need = {"CPU": float(replicas), "GPU": num_gpus * replicas}
@@ -86,7 +85,6 @@ def serve_agent(
     from tdmpc_ray.core.saved_agent import read_agent
     from tdmpc_ray.studies.models.register import fetch_agent
 
-    token = os.environ.pop(TOKEN_VARIABLE, "")  # nor shall other processes of Ray inherit it
     with tempfile.TemporaryDirectory(prefix="tdmpc-ray-serve-") as temporary:
         folder = Path(temporary) / "agent"
         model = fetch_agent(source, folder, mlflow_uri)

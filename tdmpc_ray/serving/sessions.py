@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from tdmpc_ray.core.saved_agent import PlanningAgent
 from tdmpc_ray.errors import UserError
 
 _ACTIVE_S = 1.0
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -68,6 +70,11 @@ class Sessions:
             self._sessions.popitem(last=False)
         return session
 
+    def task_id(self, name: str) -> int | None:
+        """The task that a session plays; None where there is no such session, or only one task."""
+        session = self._sessions.get(name)
+        return None if session is None else session.task_id
+
     def active(self) -> int:
         """How many have asked within the last second."""
         since = self._clock() - _ACTIVE_S
@@ -77,6 +84,16 @@ class Sessions:
     def end(self, name: str) -> bool:
         """Forget a session; whether there was one."""
         return self._sessions.pop(name, None) is not None
+
+
+async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Await `work`; where the one who waits is cancelled, that is raised once the work is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @dataclass(frozen=True)
@@ -164,7 +181,7 @@ class BatchPlanner:
         )
         actions = action.cpu().numpy()
         for (session, _), plan in zip(jobs, mean, strict=False):
-            session.prev_mean = plan
+            session.prev_mean = plan.clone()  # not a view, which would keep the whole batch
         ms = 1e3 * (time.perf_counter() - started)
         lengths = [agent.description.shapes(session.task_id)[1] for session, _ in jobs]
         return [Decision(actions[row, :length], ms, num) for row, length in enumerate(lengths)]

@@ -156,7 +156,7 @@ def test_a_run_is_registered_by_its_best_checkpoint(study: Path, capsys: pytest.
     assert (best.metric, best.out, best_of_trials(study)) == ("eval/return", study, [best])
 
     for _ in range(2):
-        assert log_best_models(study, say=pytest.fail) == 1
+        assert log_best_models(study, say=pytest.fail) == (1, 0)
     client = connect(f"sqlite:///{study.parent}/mlflow.db")
     experiment = client.get_experiment_by_name("exp").experiment_id
     (model,) = client.search_logged_models([experiment])
@@ -196,16 +196,37 @@ def test_the_best_trial_of_a_study(study: Path, tmp_path: Path) -> None:
     assert best_checkpoint(tmp_path / "out").score == 4.0
 
     said: list[str] = []
-    assert log_best_models(tmp_path / "out", say=said.append) == 1
+    assert log_best_models(tmp_path / "out", say=said.append) == (1, 1)
     assert said[0].startswith("note: 1 of 2 models logged (MLflow has no run of sizetiny-seed7-other: bring")
+
+
+def test_an_evaluation_that_is_not_a_number_is_no_best_one(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(study, tmp_path / "out")
+    kept = sorted((tmp_path / "out/tune").glob("size*/checkpoint_*"))
+    for path, value in zip(kept, (1.0, float("nan"), 3.0), strict=True):
+        state = pickle.loads((path / "algorithm_state.pkl").read_bytes())
+        state["tdmpc2"]["latest"]["eval/return"] = value
+        (path / "algorithm_state.pkl").write_bytes(pickle.dumps(state))
+        seal(path)
+    assert best_checkpoint(tmp_path / "out").score == 3.0
+    (kept[2] / "algorithm_state.pkl").write_bytes(b"torn")
+    assert best_checkpoint(tmp_path / "out").score == 1.0
+    assert f"{kept[2]}/algorithm_state.pkl is damaged" in caplog.text
+    for path in kept[:2]:
+        (path / "algorithm_state.pkl").write_bytes(b"torn")
+    with pytest.raises(UserError, match="is damaged"):
+        best_checkpoint(tmp_path / "out")
 
 
 def test_without_mlflow_a_study_says_what_to_do(study: Path) -> None:
     said: list[str] = []
-    assert log_best_models(study, uri="http://127.0.0.1:9", say=said.append) == 0
+    assert log_best_models(study, uri="http://127.0.0.1:9", say=said.append) == (0, 1)
     (line,) = said
     assert "0 of 1 model logged (MLflow at http://127.0.0.1:9 cannot be used" in line
     assert "log-models" in line
+    assert cli.main(["log-models", str(study), "--mlflow-uri", "http://127.0.0.1:9"]) == 1
 
 
 def test_a_checkpoint_of_no_study_gets_a_run_of_its_own(pendulum: Path, server: Any) -> None:

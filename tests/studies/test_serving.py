@@ -15,17 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-import torch
 from agents import random_checkpoint
 from conftest import free_port
 from driver import Driver
 
 from tdmpc_ray import cli
-from tdmpc_ray.core.saved_agent import read_agent
-from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.evaluate import Agent, load_agent
-from tdmpc_ray.serving.sessions import BatchPlanner, Sessions
-from tdmpc_ray.studies.models.model_files import write_slim
 
 PAIR = "reacher-easy+walker-walk"
 TOKEN = "let-me-in"
@@ -167,6 +162,8 @@ def test_two_requests_of_a_session_are_answered_one_after_the_other(server: Serv
         ),
         ({"session": "x", "obs": [0] * 6}, "say which task: this agent knows reacher-easy, walker-walk"),
         ({"session": "", "obs": [0] * 6}, "session: String should have at least 1 character"),
+        ({"session": "ro/bot", "obs": [0] * 6}, "session: String should match pattern"),
+        ({"session": "rob\u00f6t", "obs": [0] * 6}, "session: String should match pattern"),
         ({"session": "x"}, "obs: Field required"),
         ({"session": "x", "obs": [0], "first": True}, "first: Extra inputs are not permitted"),
         ("{", "the body is not JSON"),
@@ -244,41 +241,10 @@ def test_a_session_stays_with_its_replica(checkpoint: Path, tmp_path: Path) -> N
     assert server.end(signal.SIGINT) == 130
 
 
-def test_sessions_are_forgotten() -> None:
-    now = [0.0]
-    sessions = Sessions(limit=2, idle_s=10, clock=lambda: now[0])
-    first = sessions.get("a")
-    now[0] = 5
-    sessions.get("b")
-    assert sessions.get("a") is first
-    sessions.get("c")  # b was used least recently
-    assert len(sessions) == 2
-    assert sessions.get("a") is first
-    assert sessions.active() == 2
-    now[0] = 6.5
-    assert sessions.active() == 0
-    now[0] = 15.1
-    assert sessions.get("a") is not first
-    assert len(sessions) == 1
-    assert (sessions.end("a"), sessions.end("a")) == (True, False)
-
-
-def test_batches_that_are_compiled_are_filled_up(checkpoint: Path, tmp_path: Path) -> None:
-    write_slim(checkpoint, tmp_path)
-    settings = {"planner.compile": "always"}
-    planner = BatchPlanner(read_agent(tmp_path, settings=settings), max_batch=6)
-    assert [planner._size(num) for num in range(1, 7)] == [1, 2, 4, 4, 6, 6]
-    plain = BatchPlanner(read_agent(tmp_path), max_batch=6)
-    assert [plain._size(num) for num in range(1, 7)] == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(UserError, match="obs has 1 numbers, walker-walk needs 24 numbers"):
-        plain.check([0.0], 1)
-    sessions = [Sessions(9, 9).get("") for _ in range(3)]
-    for session in sessions:
-        session.task_id = 0
-    plain._fills_up = True
-    decided = plain([(session, torch.zeros(24)) for session in sessions])
-    assert [d.batch for d in decided] == [3, 3, 3]
-    assert all(session.prev_mean is not None for session in sessions)
+def test_what_is_refused_takes_no_place(server: Server) -> None:
+    status, _ = server.ask("POST", "/v1/act", {"session": "refused", "obs": [0] * 5, "task": "reacher-easy"})
+    assert status == 422
+    assert server.ask("DELETE", "/v1/sessions/refused") == (200, {"ended": False})
 
 
 def test_what_cannot_be_served_is_said_at_once(
@@ -294,7 +260,10 @@ def test_what_cannot_be_served_is_said_at_once(
         ([str(checkpoint), *with_store, "--set", "planner.horizno=3"], "did you mean 'planner.horizon'?"),
         ([str(checkpoint), *with_store, "--num-gpus", "99"], "99 GPUs and this machine has"),
         ([str(checkpoint), "--host", "192.0.2.77"], "cannot listen at 192.0.2.77:8000"),
+        ([str(checkpoint), *with_store], "TDMPC_RAY_SERVE_TOKEN must be of plain ASCII characters"),
     ):
+        if "ASCII" in problem:
+            monkeypatch.setenv("TDMPC_RAY_SERVE_TOKEN", "schlüssel")
         monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
         assert cli.main(["serve", *args]) == 2
         said = capsys.readouterr().err

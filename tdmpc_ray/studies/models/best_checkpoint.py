@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc_ray.rllib.checkpoint import MODULE, find_checkpoint
+from tdmpc_ray.rllib.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.manifest import is_complete, verify
 from tdmpc_ray.studies.file.folder import STUDY_FILE, TUNE_FOLDER
 from tdmpc_ray.studies.file.load import load_study
 
 _METADATA = MODULE / "metadata.json"
 _STATE_FILE = "algorithm_state.pkl"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,13 @@ def best_checkpoint(source: Path) -> ScoredCheckpoint:
     Of equals, and of those that nobody has evaluated, the newest.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or none that is whole.
     """
-    verify(find_checkpoint(source), below=str(MODULE))  # says what is wrong where there is none
-    return max(_scored(source), key=_rank)
+    newest = find_checkpoint(source)
+    found = _scored(source)
+    if not found:
+        verify(newest)  # says what is wrong with it
+    return max(found, key=_rank)
 
 
 def best_of_trials(out: Path) -> list[ScoredCheckpoint]:
@@ -84,8 +90,17 @@ def study_folder(path: Path) -> Path | None:
 
 
 def _scored(source: Path) -> list[ScoredCheckpoint]:
-    found = [p.parents[4] for p in source.absolute().rglob(str(_METADATA))]
-    return [_score(path) for path in found if is_complete(path)]
+    scored = []
+    for path in (p.parents[4] for p in source.absolute().rglob(str(_METADATA))):
+        if not is_complete(path):
+            continue  # it was being written when its process ended
+        try:
+            verify(path, below=_STATE_FILE)
+        except DamagedCheckpoint as error:
+            _log.warning("%s; it is left out", error)
+            continue
+        scored.append(_score(path))
+    return scored
 
 
 def _score(path: Path) -> ScoredCheckpoint:
@@ -104,4 +119,5 @@ def _score(path: Path) -> ScoredCheckpoint:
 
 def _rank(scored: ScoredCheckpoint) -> tuple[float, int]:
     saved = (scored.path / _METADATA).stat().st_mtime_ns
-    return -math.inf if scored.score is None else scored.score, saved
+    score = scored.score
+    return -math.inf if score is None or not math.isfinite(score) else score, saved

@@ -104,7 +104,7 @@ def register(source: Path, name: str, alias: str | None = None, uri: str | None 
 
 def log_best_models(
     out: Path, *, uri: str | None = None, timeout_s: float = 120.0, say: Callable[[str], None]
-) -> int:
+) -> tuple[int, int]:
     """Log the best checkpoint of each trial of a study to the trial's run; nothing is registered.
 
     Twice logs nothing twice. An MLflow that does not answer is no error: a line says how to do it later.
@@ -116,7 +116,7 @@ def log_best_models(
         say: called with a line for the user.
 
     Returns:
-        How many trials have their model in MLflow now.
+        How many trials have their model in MLflow now, and how many have not.
 
     Raises:
         UserError: no study was tracked in the folder.
@@ -147,7 +147,7 @@ def log_best_models(
         why = problem[0] if problem else f"MLflow needs more than {timeout_s:g} s"
         later = f"{program('tdmpc-ray')} log-models {shlex.quote(str(shown(out)))}"
         say(f"note: {len(logged)} of {count(len(found), 'model')} logged ({why}); log the rest with: {later}")
-    return len(logged)
+    return len(logged), len(found) - len(logged)
 
 
 def fetch_agent(source: str, folder: Path, uri: str) -> str:
