@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import pickle
 import subprocess
@@ -26,6 +27,12 @@ NOBODY = "http://127.0.0.1:9"
 
 def make(uri: str, folder: Path, study: str = "study", **values: Any) -> MLflowTracker:
     return MLflowTracker(uri=uri, experiment="exp", study=study, spool_dir=folder, **values)
+
+
+def kill(tracker: MLflowTracker) -> None:
+    """As SIGKILL would: what MLflow has stays as it is."""
+    tracker.study_run.writer.close(30)
+    atexit.unregister(tracker.close)
 
 
 def test_nothing_is_left_running_after_close(
@@ -53,7 +60,7 @@ def test_a_killed_process_goes_on_with_the_same_runs(
     calls.start(trial)
     calls.result(trial, 10, eval__return=1.0)
     state = pickle.loads(pickle.dumps(tracker.get_state()))
-    tracker.study_run.writer.close(30)  # SIGKILL: no status is set
+    kill(tracker)
     assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {"RUNNING"}
 
     again = pickle.loads(before_start)
@@ -86,7 +93,7 @@ def test_steps_that_are_taken_again_are_not_logged_again(
         calls.result(trial, step, eval__return=value)
     state = pickle.loads(pickle.dumps(tracker.get_state()))
     calls.result(trial, 50, eval__return=5.0)
-    tracker.study_run.writer.close(30)
+    kill(tracker)
 
     again = pickle.loads(before_start)
     again.set_state(state)  # older than what MLflow has
@@ -185,6 +192,40 @@ def test_parameters_that_a_scheduler_changes_become_metrics(
     assert mlflow_read.points(store, run, "hp/lr") == [(0, 0.1), (100, 0.3), (200, 0.1)]
     assert "hp/seed" not in run.data.metrics
     assert not (tmp_path / "spool" / "mlflow_rejected.jsonl").exists()
+
+
+def test_a_study_that_was_killed_before_tune_had_saved_goes_on_in_its_run(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any
+) -> None:
+    first = make(store, tmp_path / "spool")
+    first.setup()
+    kill(first)
+    again = make(store, tmp_path / "spool")
+    again.setup()
+    calls = drive(again)
+    calls.start(drive.trial("a", seed=0))
+    calls.complete(calls.trials[0])
+    again.close("FINISHED")
+    client = connect(store)
+    runs = client.search_runs([client.get_experiment_by_name("exp").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["seed=0", "study"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.parametrize(("done", "end"), [(True, "FINISHED"), (False, "KILLED")])
+def test_an_end_that_tune_has_noted_and_we_have_not(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any, done: bool, end: str
+) -> None:
+    tracker = make(store, tmp_path / "spool")
+    tracker.setup()
+    calls = drive(tracker)
+    trial = drive.trial("a", seed=0)
+    calls.start(trial)
+    calls.result(trial, 10, eval__return=1.0)
+    # As after a kill between the two files that Tune keeps them in.
+    trial.status, trial.last_result = "TERMINATED", {"done": done}
+    calls.end()
+    assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {end}
 
 
 def test_two_studies_of_one_name_do_not_mix(store: str, tmp_path: Path, drive: Any) -> None:

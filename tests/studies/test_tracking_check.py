@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +19,15 @@ from typing import Any
 import pytest
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, public_uri
+from tdmpc_ray.studies.tracking.client import (
+    absolute_uri,
+    check_tracking,
+    connect,
+    one_line,
+    public_uri,
+    without_secrets,
+    write_private,
+)
 
 
 @pytest.fixture
@@ -145,4 +155,21 @@ def test_two_commands_at_once_in_a_new_folder(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_addresses_are_shown_without_their_secrets(uri: str, shown: str) -> None:
     assert public_uri(uri) == shown
-    assert public_uri(uri, f"uri: {uri}\n") == f"uri: {shown}\n"
+    assert "geheim" not in without_secrets(f"# ours\nuri: '{uri}'  # the lab's\n")
+    assert "geheim" not in one_line(OSError(f"API request to {uri}/api failed: reset"))
+
+
+def test_a_file_with_secrets_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.json"
+    write_private(path, "before")
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # as a full disk
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_private(path, "x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_text() == "before"

@@ -11,7 +11,7 @@ import pytest
 from postgres import Postgres, binaries
 
 # Collected here again, with the `store` of this module.
-from test_report import *  # noqa: F403
+from test_study_runs import *  # noqa: F403
 from test_tracking_callback import *  # noqa: F403
 from test_tracking_tune import *  # noqa: F403
 from test_tracking_writer import *  # noqa: F403

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
+from mlflow.tracking import MlflowClient
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking import ops as run_ops
@@ -116,13 +120,13 @@ def test_what_a_deleted_experiment_refused_is_brought_after_its_return(
     again = [run_ops.status("s", "RUNNING", time=2), point("s", 2), point("s", 3)]
     writer.put(*again, make_run("s/1", parent="s"), point("s/1", 1), run_ops.status("s", "KILLED", time=7000))
     writer.close(30)
-    assert writer.rejected == 5  # the points of one run go together
-    assert replay_spool(store, tmp_path).refused == 5
+    assert writer.rejected == 6
+    assert replay_spool(store, tmp_path).refused == 6
     client.restore_experiment(experiment_id)
     writer.put(point("s", 4))
     writer.close(30)
     done = replay_spool(store, tmp_path)
-    assert (done.delivered, done.refused) == (5, 0)
+    assert (done.delivered, done.refused) == (6, 0)
     assert not (tmp_path / REJECTED_FILE).exists()
     assert replay_spool(store, tmp_path).delivered == 0
     runs = mlflow_read.runs(store, "exp")
@@ -171,7 +175,7 @@ def test_a_disk_that_takes_no_refused_entry_ends_no_tracking(
     writer.put(point("s", 1))
     assert writer.close(30) is None
     assert mlflow_read.points(store, mlflow_read.runs(store, "exp")["s"], "m") == [(1, 1.0)]
-    assert any("metrics are lost: cannot write" in record.getMessage() for record in caplog.records)
+    assert any("refused entries are lost: cannot write" in record.getMessage() for record in caplog.records)
 
 
 def test_a_spool_that_lost_a_block_is_read_around_it(tmp_path: Path) -> None:
@@ -181,6 +185,98 @@ def test_a_spool_that_lost_a_block_is_read_around_it(tmp_path: Path) -> None:
         file.write(b"\0" * 100 + b"\n")  # as a file system may leave it after a power cut
     spool.append([point("s", 2)])
     assert [op["points"][0][3] for op in spool] == [1, 2]
+
+
+def test_a_killed_process_loses_nothing(tmp_path: Path, store: str, mlflow_read: SimpleNamespace) -> None:
+    writer = RunWriter(store, "exp", tmp_path, flush_s=60)  # its thread has not woken up when it is killed
+    writer.put(make_run(), point("s", 1), run_ops.status("s", "FINISHED", time=9000))
+    again = RunWriter(store, "exp", tmp_path, flush_s=0.05)
+    again.put(point("s", 2))
+    assert again.close(30) is None
+    run = mlflow_read.runs(store, "exp")["s"]
+    assert (run.info.status, mlflow_read.points(store, run, "m")) == ("FINISHED", [(1, 1.0), (2, 2.0)])
+
+
+def test_what_a_full_disk_does_not_take_waits_in_memory(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = tmp_path / SPOOL_FILE
+    writer = RunWriter(NOBODY, "exp", tmp_path, flush_s=0.05, retry_s=0.1)
+    writer.put(make_run(), point("s", 1))
+    whole = journal.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))  # a part of a line fits
+    try:
+        writer.put(point("s", 2))
+        writer.put(point("s", 3))
+        time.sleep(0.3)
+        assert journal.read_bytes() == whole
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    writer.put(point("s", 4))
+    assert writer.close(1) == journal
+    said = [record.getMessage() for record in caplog.records if "waits in memory" in record.getMessage()]
+    assert len(said) == 1
+    assert replay_spool(store, tmp_path).refused == 0
+    run = mlflow_read.runs(store, "exp")["s"]
+    assert mlflow_read.points(store, run, "m") == [(step, float(step)) for step in (1, 2, 3, 4)]
+
+
+def test_what_mlflow_cannot_store_does_not_hold_up_the_rest(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_batch = MlflowClient.log_batch
+
+    def fail(client: MlflowClient, run_id: str, **values: Any) -> None:
+        if any(metric.step == 2 for metric in values.get("metrics", ())):
+            raise MlflowException("value too long", error_code=ErrorCode.Value("BAD_REQUEST"))
+        log_batch(client, run_id, **values)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", fail)
+    writer = RunWriter(store, "exp", tmp_path, flush_s=0.05, retry_s=0.01)
+    writer.put(make_run(), make_run("other"), *(point("s", step) for step in range(1, 4)), point("other", 1))
+    time.sleep(3)
+    assert writer.close(30) is None
+    runs = mlflow_read.runs(store, "exp")
+    assert mlflow_read.points(store, runs["other"], "m") == [(1, 1.0)]
+    assert mlflow_read.points(store, runs["s"], "m") == [(1, 1.0), (3, 3.0)]
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    assert replay_spool(store, tmp_path).delivered == 1
+    assert len(mlflow_read.points(store, runs["s"], "m")) == 3
+
+
+def test_a_create_whose_answer_was_lost_makes_no_second_run(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, calls = MlflowClient.create_run, []
+
+    def lose(client: MlflowClient, *args: Any, **values: Any) -> Any:
+        made = create(client, *args, **values)
+        calls.append(made)
+        if len(calls) == 1:
+            create(client, *args, **values)  # the server was slower still with another one
+            raise ConnectionError("timed out")
+        return made
+
+    monkeypatch.setattr(MlflowClient, "create_run", lose)
+    writer = RunWriter(store, "exp", tmp_path, flush_s=0.05, retry_s=0.01)
+    writer.put(make_run(), point("s", 1), run_ops.status("s", "FINISHED", time=9000))
+    time.sleep(1)
+    assert writer.close(30) is None
+    client = connect(store)
+    [run] = client.search_runs([client.get_experiment_by_name("exp").experiment_id])
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"m": 1.0})
+
+
+def test_a_name_is_as_long_as_databases_take(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace
+) -> None:
+    writer = RunWriter(store, "exp", tmp_path, flush_s=0.05)
+    writer.put(make_run("s", name="n" * 400))
+    assert writer.close(30) is None
+    assert set(mlflow_read.runs(store, "exp")) == {"n" * 250}
 
 
 def test_replay_needs_a_spool_and_a_server(tmp_path: Path) -> None:
@@ -277,8 +373,6 @@ def test_joined_operations_keep_each_run_in_order() -> None:
     + [(code, False) for code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "PERMISSION_DENIED")],
 )
 def test_only_a_verdict_on_the_entry_is_a_rejection(code: str, rejected: bool) -> None:
-    from mlflow.protos.databricks_pb2 import ErrorCode
-
     assert is_rejection(MlflowException("x", error_code=ErrorCode.Value(code))) is rejected
     assert not is_rejection(ConnectionError())
 

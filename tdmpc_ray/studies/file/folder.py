@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.tracking.client import public_uri, write_private
+from tdmpc_ray.studies.tracking.client import without_secrets, write_private
 from tdmpc_ray.studies.words import count, shown
 
 STUDY_FILE = "study.yaml"
@@ -34,17 +34,18 @@ def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    uri, texts = study.tracking.uri, {STUDY_FILE: study.to_yaml(out)}
+    texts = {STUDY_FILE: study.public().to_yaml(out)}
     files = []
     try:
         if study_file is not None and study_file.is_file():  # not a pipe, which has been read
             name = study_file.name
-            texts[f"given_{name}" if name == STUDY_FILE else name] = study_file.read_text(encoding="utf-8")
+            given = without_secrets(study_file.read_text(encoding="utf-8"))
+            texts[f"given_{name}" if name == STUDY_FILE else name] = given
         (out / TRACKING_FOLDER).mkdir(parents=True, exist_ok=True)
-        write_private(out / STUDY_FILE, texts[STUDY_FILE])
+        write_private(out / STUDY_FILE, study.to_yaml(out))
         for name, text in texts.items():
             files.append(out / TRACKING_FOLDER / name)
-            files[-1].write_text(public_uri(uri, text), encoding="utf-8")
+            files[-1].write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
     return files

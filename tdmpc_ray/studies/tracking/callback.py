@@ -116,6 +116,9 @@ class MLflowTracker(tune.Callback):
     def setup(
         self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any
     ) -> None:
+        if not self._resumed and (uid := StudyRun.saved_uid(self._spool_dir)):
+            # Its process ended before Tune had saved anything: the same study all the same.
+            self._uid, self._resumed, self._run = uid, True, None
         self.study_run.save()
         self._tags = {**self._tags, **clean_tags(provenance_tags())}
         self._open = True
@@ -187,7 +190,10 @@ class MLflowTracker(tune.Callback):
         self._end_trial(trial, "FAILED")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        # Not by the trials' own status: an interrupt leaves them TERMINATED, as if they had ended.
+        for trial in trials:  # Tune may have noted an end that its callbacks' state lacks, when it was killed
+            record = self._trials.get(trial.trial_id)
+            if record is not None and record.end is None and (status := _ended(trial)):
+                self._end_trial(trial, status)
         ends = [self._trials[t.trial_id].end if t.trial_id in self._trials else None for t in trials]
         if None in ends or len(ends) < self._expected_trials():
             self.close("KILLED")
@@ -260,6 +266,14 @@ class MLflowTracker(tune.Callback):
 
     def _put(self, op: run_ops.Op) -> None:
         self.study_run.writer.put(op)
+
+
+def _ended(trial: Any) -> str | None:
+    """How a trial has ended, as Tune knows it. An interrupt leaves it TERMINATED, too, but not done."""
+    if trial.status == "ERROR":
+        return "FAILED"
+    is_done = (getattr(trial, "last_result", None) or {}).get("done", False)
+    return "FINISHED" if trial.status == "TERMINATED" and is_done else None
 
 
 def _is_number(value: Any) -> bool:

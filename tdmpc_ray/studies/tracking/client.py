@@ -32,7 +32,7 @@ WRITER_ENV = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEO
 _CHECK_S = 4.0  # for an answer of a server
 _CHECK_DATABASE_S = 90.0  # a new database creates its tables first, which takes seconds
 _HTTP = ("http", "https")
-_SECRET_PARTS = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|sslpassword|odbc_connect)=)[^&#]+")
+_SECRET_PARTS = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|sslpassword|odbc_connect)=)[^&#\s'\"]+")
 
 
 def default_uri() -> str:
@@ -141,8 +141,8 @@ def absolute_uri(uri: str) -> str:
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """The gist of an exception in one line."""
-    text = str(error)
+    """The gist of an exception in one line, without secrets of an address."""
+    text = without_secrets(str(error))
     for known, short in (
         ("Connection refused", "connection refused"),
         ("Name or service not known", "unknown host name"),
@@ -189,8 +189,8 @@ def _advice(uri: str, reason: str) -> str:
     return "check the address, and that the database is one of this MLflow's version"
 
 
-def public_uri(uri: str, text: str | None = None) -> str:
-    """The address without its secrets; or `text`, which may hold the address, without them."""
+def public_uri(uri: str) -> str:
+    """The address without its secrets."""
     scheme, _, rest = uri.partition("://")
     # A database's password may hold anything but '@', as SQLAlchemy reads it.
     ends = r"[^/?#]*" if scheme in _HTTP else r"[^@]*"
@@ -201,17 +201,24 @@ def public_uri(uri: str, text: str | None = None) -> str:
         # A server's user without a password is a token.
         who = f"{user}:***" if password else "***" if scheme in _HTTP else user
         masked = f"{who}@{rest[found.end() :]}"
-        if text is not None and password:
-            text = text.replace(f"{password}@", ":***@")
-    masked = f"{scheme}://" + _SECRET_PARTS.sub(r"\1***", masked) if rest else uri
-    return masked if text is None else text.replace(uri, masked)
+    return f"{scheme}://" + _SECRET_PARTS.sub(r"\1***", masked) if rest else uri
+
+
+def without_secrets(text: str) -> str:
+    """A text without the secrets of addresses in it: what stands between `://` and the line's last `@`."""
+    return _SECRET_PARTS.sub(r"\1***", re.sub(r"://.*@", "://***@", text))
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read: it holds MLflow's address, maybe with a password."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text, encoding="utf-8")
+    """Write a file that only its owner may read: it holds MLflow's address, maybe with a password.
+
+    Where the disk is full, what was there before stays.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 @contextlib.contextmanager

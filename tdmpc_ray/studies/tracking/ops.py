@@ -7,6 +7,7 @@ MLflow ignores a metric point that it already has, and a run is looked up by its
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 Op = dict[str, Any]
 
 RUN_KEY = "tdmpc_ray.run_key"  # tag that holds our key
+MAX_NAME = 250  # characters of a run's name, which databases hold MLflow to
 MAX_POINTS = 1000  # metrics per request of MLflow
 
 
@@ -25,7 +27,7 @@ def create(
     return {
         "op": "create",
         "run": run,
-        "name": name,
+        "name": name[:MAX_NAME],
         "time": time,
         "tags": tags,
         "params": params,
@@ -89,37 +91,60 @@ def halves(op: Op) -> list[Op]:
     return [{**op, "points": part} for part in (points[:middle], points[middle:])] if middle else []
 
 
+def entries(op: Op) -> int:
+    """How many points an operation has; 1 of any other kind."""
+    return len(op.get("points", [None]))
+
+
 class Spool:
-    """Operations that wait in a JSONL file, in order."""
+    """Operations in a JSONL file, in order; whole lines count, as a process may be killed while it writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_ours = False  # what stands in the file, this process has written
 
     def __bool__(self) -> bool:
         return self.path.exists()
 
     def append(self, ops: Iterable[Op]) -> None:
-        lines = "".join(json.dumps(op) + "\n" for op in ops)
-        if lines:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = self._ends_torn()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" + lines if torn else lines)
+        """Write all of `ops`, or nothing.
 
-    def read(self, offset: int = 0, limit: int = 2000) -> tuple[list[Op], int]:
-        """Read at most `limit` operations from byte `offset`; returns them and where the next ones start."""
+        Raises:
+            OSError: the disk does not take them.
+        """
+        data = "".join(json.dumps(op) + "\n" for op in ops).encode()
+        if not data:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._is_ours and self._ends_torn():
+            data = b"\n" + data
+        with self.path.open("ab", buffering=0) as file:
+            before, left = file.tell(), memoryview(data)
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(before)
+                raise
+        self._is_ours = True
+
+    def read(self, offset: int = 0, limit: int = 1000) -> tuple[list[Op], int]:
+        """Read at most `limit` operations from byte `offset`; returns them and where the next ones start.
+
+        None are read at the end of the file alone.
+        """
         ops: list[Op] = []
         if not self.path.exists():
             return ops, offset
         with self.path.open("rb") as file:
             # Shorter than before: `sync` took the file away in between, and it began anew.
-            file.seek(offset if offset <= self.path.stat().st_size else 0)
-            while len(ops) < limit and (line := file.readline()):
-                try:
+            offset = offset if offset <= self.path.stat().st_size else 0
+            file.seek(offset)
+            while len(ops) < limit and (line := file.readline()).endswith(b"\n"):
+                offset += len(line)
+                with contextlib.suppress(ValueError):  # torn: a process was killed, or the power went
                     ops.append(json.loads(line))
-                except ValueError:
-                    continue  # torn: a process was killed while it wrote, or the power went
-            return ops, file.tell()
+            return ops, offset
 
     def __iter__(self) -> Iterator[Op]:
         ops, offset = self.read()
@@ -128,6 +153,7 @@ class Spool:
             ops, offset = self.read(offset)
 
     def clear(self) -> None:
+        """Take the file away."""
         self.path.unlink(missing_ok=True)
 
     def _ends_torn(self) -> bool:

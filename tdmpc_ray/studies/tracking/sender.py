@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,14 +39,20 @@ class OpSender:
     Args:
         uri: address of MLflow.
         run_ids: run keys to MLflow's ids, as far as known; filled in as runs are found or created.
+        patience: attempts at an operation that fails while MLflow answers other questions; then it counts as
+            refused, as it would hold up all that come after it.
     """
 
-    def __init__(self, uri: str, run_ids: dict[str, str]) -> None:
+    def __init__(self, uri: str, run_ids: dict[str, str], patience: int = 1) -> None:
         self._uri = uri
         self._client: Any = None
         self._experiments: dict[str, str] = {}
         self._last_steps: dict[str, dict[str, int]] = {}  # of a run's metrics
         self.run_ids = run_ids
+        self._patience = patience
+        self._failing: Any = None  # the operation that failed last, and how often in a row
+        self._failures = 0
+        self._lock = threading.Lock()  # a thread that was given up may wait in a request still
 
     def apply(self, experiment: str, op: Op) -> None:
         """Apply one operation; raises what MLflow raises."""
@@ -66,6 +73,8 @@ class OpSender:
                 op["status"] == "RUNNING" or self._client.get_run(run_id).info.status in _ENDS
             ):
                 return  # what came after it has been delivered
+            if op["status"] in _ENDS:
+                self._delete_twins(experiment, op["run"])
             if op["status"] == "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
             else:
@@ -77,8 +86,13 @@ class OpSender:
         else:
             raise TypeError(f"unknown operation {kind!r}")
 
-    def deliver(self, experiment: str, op: Op) -> list[Op]:
+    def deliver(self, experiment: str, op: Op, *, is_last_attempt: bool = False) -> list[Op]:
         """Apply one operation, the bad points of many apart from the good ones.
+
+        Args:
+            experiment: its name.
+            op: to apply.
+            is_last_attempt: what fails while MLflow answers is refused at once.
 
         Returns:
             What MLflow refuses for good, each with its `experiment` and `reason`, and marked `late`.
@@ -87,16 +101,27 @@ class OpSender:
             Exception: MLflow is away.
         """
         try:
-            self.apply(experiment, op)
+            with self._lock:
+                self.apply(experiment, op)
         except Exception as error:
-            # A store for artifacts that fails on its own must not hold up the metrics.
-            if not (is_rejection(error) or (op["op"] == "artifact" and self._answers())):
-                raise
+            if not is_rejection(error):
+                if not (self._answers() and (is_last_attempt or self._has_failed_enough(op))):
+                    raise
+                is_last_attempt = True
             parts = [] if isinstance(error, RunMissing) or _GONE in str(error) else halves(op)
             if parts:
-                return [refused for part in parts for refused in self.deliver(experiment, part)]
+                again = [self.deliver(experiment, part, is_last_attempt=is_last_attempt) for part in parts]
+                return [refused for part in again for refused in part]
             return [{**op, "experiment": experiment, "reason": one_line(error), "late": True}]
         return []
+
+    def _has_failed_enough(self, op: Op) -> bool:
+        if op["op"] == "artifact":  # a store of its own, which must not hold up the metrics
+            return True
+        this = (op["op"], op["run"], op.get("points", [None])[0])
+        self._failures = self._failures + 1 if this == self._failing else 1
+        self._failing = this
+        return self._failures >= self._patience
 
     def _answers(self) -> bool:
         """Whether MLflow itself can be reached, whatever has failed before."""
@@ -111,9 +136,7 @@ class OpSender:
         if run not in self.run_ids:
             if self._client is None:
                 self._client = connect(self._uri)
-            found = self._client.search_runs(
-                [self._experiment_id(experiment)], f"tags.`{RUN_KEY}` = '{run}'", max_results=1
-            )
+            found = self._search(experiment, run)
             if not found:
                 return None
             self.run_ids[run] = found[0].info.run_id
@@ -132,7 +155,19 @@ class OpSender:
                 self._experiment_id(experiment), start_time=op["time"], tags=all_tags, run_name=op["name"]
             )
             run_id = self.run_ids[op["run"]] = run.info.run_id
+            self._delete_twins(experiment, op["run"])
         self._log_strings(run_id, params=op["params"])
+
+    def _delete_twins(self, experiment: str, run: str) -> None:
+        """Delete what a request to create the run has made that had failed for us: empty runs of its key."""
+        for found in self._search(experiment, run):
+            if found.info.run_id != self.run_ids[run] and not found.data.metrics:
+                self._client.delete_run(found.info.run_id)
+
+    def _search(self, experiment: str, run: str) -> list[Any]:
+        """The runs with our key, those with metrics first; one, unless a request was lost on its way back."""
+        found = self._client.search_runs([self._experiment_id(experiment)], f"tags.`{RUN_KEY}` = '{run}'")
+        return sorted(found, key=lambda one: (not one.data.metrics, one.info.run_id))
 
     def _experiment_id(self, name: str) -> str:
         if name not in self._experiments:

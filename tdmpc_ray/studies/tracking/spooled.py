@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking.client import check_tracking, one_line
-from tdmpc_ray.studies.tracking.ops import Op, Spool, coalesce
+from tdmpc_ray.studies.tracking.ops import Op, Spool, coalesce, entries
 from tdmpc_ray.studies.tracking.sender import OpSender
 
 SPOOL_FILE = "mlflow_spool.jsonl"
@@ -20,8 +20,8 @@ class Replay:
     """What came of it.
 
     Attributes:
-        delivered: operations that MLflow has now.
-        refused: operations that it refuses, again or for the first time.
+        delivered: entries that MLflow has now.
+        refused: entries that it refuses, again or for the first time.
         reason: of most of them.
         file: where these lie.
     """
@@ -68,7 +68,7 @@ def replay_spool(uri: str, path: Path) -> Replay:
                     raise UserError(
                         f"MLflow stopped answering ({one_line(error)}): {file} is kept, try again later"
                     ) from None
-            tried += len(ops)
+            tried += sum(map(entries, ops))
             ops, offset = waiting.read(offset)
     anew = Spool(rejected.with_name(rejected.name + ".new"))
     anew.clear()
@@ -78,4 +78,5 @@ def replay_spool(uri: str, path: Path) -> Replay:
         file.replace(sent)
     reasons = Counter(op["reason"] for op in refused)
     reason = reasons.most_common(1)[0][0] if reasons else ""
-    return Replay(tried - len(refused), len(refused), reason, rejected)
+    num_refused = sum(map(entries, refused))
+    return Replay(tried - num_refused, num_refused, reason, rejected)

@@ -69,6 +69,14 @@ class StudyRun:
         except (OSError, ValueError, TypeError):
             raise UserError(f"no study was tracked in {folder}: {STUDY_FILE} is missing or damaged") from None
 
+    @staticmethod
+    def saved_uid(folder: Path) -> str | None:
+        """The key of the study that was tracked with `folder`; None where none was."""
+        try:
+            return str(json.loads((folder / STUDY_FILE).read_text(encoding="utf-8"))["uid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def save(self) -> None:
         """Write what `open` needs."""
         self.folder.mkdir(parents=True, exist_ok=True)

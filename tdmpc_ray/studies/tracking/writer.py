@@ -1,8 +1,8 @@
-"""A background thread that brings operations to MLflow, and keeps them on disk while MLflow is away.
+"""A background thread that brings operations to MLflow from a journal on disk.
 
-The caller's `put` never waits. While MLflow answers, operations go out in batches. At the first failure
-they go, in order, to a spool file (so a killed process loses nothing either) and the file is tried again
-every few seconds; live operations follow only when the file is empty, so the order never changes.
+The caller's `put` appends to the journal and returns, so a process that is killed loses nothing. The thread
+delivers from it in order and takes it away when all has arrived; while MLflow is away it grows, and is tried
+again every few seconds.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 
 from tdmpc_ray.studies.tracking.client import one_line
-from tdmpc_ray.studies.tracking.ops import Op, Spool, coalesce
+from tdmpc_ray.studies.tracking.ops import Op, Spool, coalesce, entries
 from tdmpc_ray.studies.tracking.sender import OpSender
 from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
 
 logger = logging.getLogger("tdmpc_ray.tracking")
+
+_PATIENCE = 5  # attempts at an operation that fails while MLflow answers others
 
 
 class RunWriter:
@@ -29,7 +30,7 @@ class RunWriter:
     Args:
         uri: address of MLflow.
         experiment: name of the experiment; created at the first operation.
-        spool_dir: folder for operations that could not be delivered; what lies there is delivered first.
+        spool_dir: folder of the journal; what lies there is delivered first.
         run_ids: run keys to MLflow's run ids, as far as known.
         flush_s: seconds between two batches.
         retry_s: seconds between two attempts while MLflow is away.
@@ -45,23 +46,22 @@ class RunWriter:
         flush_s: float = 1.0,
         retry_s: float = 5.0,
     ) -> None:
-        self._uri = uri
         self._experiment = experiment
         self._flush_s = flush_s
         self._retry_s = retry_s
-        self._spool = Spool(spool_dir / SPOOL_FILE)
+        self._journal = Spool(spool_dir / SPOOL_FILE)
         self._rejected = Spool(spool_dir / REJECTED_FILE)
-        self._sender = OpSender(uri, dict(run_ids or {}))
-        self._queue: deque[Op] = deque()
-        self._in_flight: list[Op] = []
-        self._lock = threading.Lock()
+        self._sender = OpSender(uri, dict(run_ids or {}), patience=_PATIENCE)
+        self._unwritten: deque[Op] = deque()  # what the disk has not taken; after the journal's
+        self._lock = threading.Lock()  # of the journal and what is unwritten
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._epoch = 0  # a thread whose epoch has passed was given up and must not touch the spool
-        self._offset = 0
+        self._epoch = 0  # a thread whose epoch has passed was given up and must not touch the journal
+        self._offset = 0  # of the journal: what lies before it has been delivered
         self._retry_at = 0.0
         self._down_reason: str | None = None
-        self.rejected = 0  # operations that MLflow refused, kept beside the spool
+        self._is_disk_full = False
+        self.rejected = 0  # entries that MLflow refused, kept beside the journal
 
     @property
     def run_ids(self) -> dict[str, str]:
@@ -70,13 +70,14 @@ class RunWriter:
 
     @property
     def spool(self) -> Path | None:
-        """The file with operations that MLflow does not have yet, or None."""
-        return self._spool.path if self._spool else None
+        """The journal where it holds operations that MLflow does not have yet, or None."""
+        return self._journal.path if self._journal else None
 
     def put(self, *ops: Op) -> None:
-        """Queue operations; returns at once."""
+        """Note operations for delivery; returns at once."""
         with self._lock:
-            self._queue.extend(ops)
+            self._unwritten.extend({"experiment": self._experiment, **op} for op in ops)
+            self._write()
             if self._thread is None or not self._thread.is_alive():
                 self._stop.clear()
                 self._thread = threading.Thread(
@@ -85,10 +86,10 @@ class RunWriter:
                 self._thread.start()
 
     def close(self, timeout_s: float) -> Path | None:
-        """Deliver what is queued; after `timeout_s` seconds the rest goes to the spool.
+        """Deliver what is there, for `timeout_s` seconds at most.
 
         Returns:
-            The spool file if something is left in it, else None. `put` works again after it.
+            The journal if something is left in it, else None. `put` works again after it.
         """
         thread = self._thread
         if thread is not None:
@@ -97,65 +98,78 @@ class RunWriter:
         with self._lock:
             self._epoch += 1
             self._thread = None
-            self._keep([*self._in_flight, *self._queue])
-            self._in_flight = []
-            self._queue.clear()
+            if not self._write():
+                logger.warning("%d entries for MLflow are lost with this process", len(self._unwritten))
         return self.spool
+
+    def find(self, run: str) -> str | None:
+        """MLflow's id of the run with our key; asks MLflow if it is not known yet, None if it has none."""
+        with contextlib.suppress(Exception):
+            return self._sender.find(self._experiment, run)
+        return None
+
+    def _write(self) -> bool:
+        """Bring what is unwritten to the journal; what the disk does not take stays in memory."""
+        try:
+            self._journal.append(self._unwritten)
+        except OSError as error:
+            if not self._is_disk_full:
+                self._is_disk_full = True
+                logger.warning(
+                    "cannot write %s (%s): what MLflow has not got waits in memory",
+                    self._journal.path,
+                    one_line(error),
+                )
+            return False
+        self._unwritten.clear()
+        self._is_disk_full = False
+        return True
 
     def _run(self, epoch: int) -> None:
         while True:
             stopping = self._stop.wait(self._flush_s)
-            with self._lock:
-                if epoch != self._epoch:
-                    return
-                self._in_flight = list(self._queue)
-                self._queue.clear()
-            try:
-                if self._spool:
-                    self._spool_in_flight(epoch)
-                    if stopping or time.monotonic() >= self._retry_at:
-                        self._drain(epoch)
-                else:
+            if stopping or time.monotonic() >= self._retry_at:
+                try:
                     self._deliver(epoch)
-            except Exception as error:  # nobody starts this thread again while a study runs
-                logger.warning("tracking: %s: %s; trying again", type(error).__name__, one_line(error))
-                self._retry_at = time.monotonic() + self._retry_s
-                self._spool_in_flight(epoch)
-            with self._lock:
-                if epoch != self._epoch or (stopping and not self._queue):
-                    return
+                except Exception as error:  # nobody starts this thread again while a study runs
+                    logger.warning("tracking: %s: %s; trying again", type(error).__name__, one_line(error))
+                    self._retry_at = time.monotonic() + self._retry_s
+            if stopping or epoch != self._epoch:
+                return
 
     def _deliver(self, epoch: int) -> None:
-        ops = coalesce(self._in_flight)
-        for index, op in enumerate(ops):
+        """Send the journal from where it was left, then what is unwritten, until nothing is left."""
+        while True:
             with self._lock:
                 if epoch != self._epoch:
                     return
-                self._in_flight = ops[index:]
-            if not self._send(op):
-                self._spool_in_flight(epoch)
+                ops, end = self._journal.read(self._offset)
+                in_memory = not ops
+                if in_memory:
+                    self._journal.clear()
+                    self._offset = 0
+                    ops = list(self._unwritten)
+            if not ops:
                 return
-        with self._lock:
-            if epoch == self._epoch:
-                self._in_flight = []
-
-    def _drain(self, epoch: int) -> None:
-        ops, end = self._spool.read(self._offset)
-        while ops:
             for op in coalesce(ops):
-                # A chunk that fails in the middle is sent again as a whole, which changes nothing.
+                # A part that fails in the middle is sent again as a whole, which changes nothing.
                 if epoch != self._epoch or not self._send(op):
                     return
-            self._offset = end
-            ops, end = self._spool.read(self._offset)
-        with self._lock:
-            if epoch == self._epoch:
-                self._spool.clear()
-                self._offset = 0
+            if self._down_reason is not None:
+                self._down_reason = None
+                logger.warning("MLflow answers again: delivering what has waited")
+            with self._lock:
+                if epoch != self._epoch:
+                    return
+                if not in_memory:
+                    self._offset = end
+                elif self._unwritten and self._unwritten[0] is ops[0]:  # not in the journal since
+                    for _ in ops:
+                        self._unwritten.popleft()
 
     def _send(self, op: Op) -> bool:
         try:
-            refused = self._sender.deliver(op.get("experiment", self._experiment), op)
+            refused = self._sender.deliver(op["experiment"], op)
         except Exception as error:
             self._retry_at = time.monotonic() + self._retry_s
             if self._down_reason is None:
@@ -163,38 +177,22 @@ class RunWriter:
                 logger.warning(
                     "MLflow does not answer (%s): the study goes on, its metrics wait in %s",
                     self._down_reason,
-                    self._spool.path,
+                    self._journal.path,
                 )
             return False
-        if self._down_reason is not None:
-            self._down_reason = None
-            logger.warning("MLflow answers again: delivering what has waited")
         if refused:
             if not self.rejected:
                 logger.warning(
                     "MLflow refused an entry (%s): kept in %s", refused[0]["reason"], self._rejected.path
                 )
-            self.rejected += len(refused)
-            self._append(self._rejected, refused)
+            self.rejected += sum(map(entries, refused))
+            self._keep(refused)
         return True
 
-    def _spool_in_flight(self, epoch: int) -> None:
-        with self._lock:
-            if epoch == self._epoch:
-                self._keep(self._in_flight)
-                self._in_flight = []
-
-    def _keep(self, ops: Iterable[Op]) -> None:
-        self._append(self._spool, ({"experiment": self._experiment, **op} for op in ops))
-
-    def _append(self, spool: Spool, ops: Iterable[Op]) -> None:
+    def _keep(self, refused: list[Op]) -> None:
         try:
-            spool.append(ops)
+            self._rejected.append(refused)
         except OSError as error:
-            logger.warning("metrics are lost: cannot write %s (%s)", spool.path, one_line(error))
-
-    def find(self, run: str) -> str | None:
-        """MLflow's id of the run with our key; asks MLflow if it is not known yet, None if it has none."""
-        with contextlib.suppress(Exception):
-            return self._sender.find(self._experiment, run)
-        return None
+            logger.warning(
+                "refused entries are lost: cannot write %s (%s)", self._rejected.path, one_line(error)
+            )
