@@ -99,7 +99,8 @@ def draw_ablations(table: pd.DataFrame) -> None:
             for _, curve in table[(table.study == study) & (table.env_steps <= last)].groupby("seed"):
                 colour = "#222222" if number == 0 else f"C{number - 1}"
                 axes.plot(curve.env_steps, curve.value, "o-", markersize=4, color=colour, label=label)
-        axes.set(title="walker-walk", xlabel="agent steps (2 frames each)", ylabel="return in evaluation")
+        axes.set(title="walker-walk", xlabel="agent steps (2 frames each)", ylim=(0, 1000))
+        axes.set_ylabel("return in evaluation")
         label_lines(axes)
         figure.savefig(DOCS / "images/ablations.png", dpi=160)
 

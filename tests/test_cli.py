@@ -34,16 +34,24 @@ def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedPro
     )
 
 
-def test_help_needs_none_of_the_heavy_parts(tmp_path: Path) -> None:
-    code = (
-        "import sys; from tdmpc_ray.cli import main; status = main(['train', '--help']); "
-        "print(status, sorted({'ray', 'torch', 'mlflow', 'gymnasium'} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("args", "status", "parts"),
+    [
+        (["train", "--help"], 0, {"ray", "torch", "mlflow", "gymnasium"}),
+        (["list", "--address", "http://[::1]:9"], 2, {"torch", "mlflow", "gymnasium"}),
+    ],
+    ids=["help", "jobs"],
+)
+def test_a_short_answer_needs_none_of_the_heavy_parts(
+    args: list[str], status: int, parts: set[str], tmp_path: Path
+) -> None:
+    code = f"import sys; from tdmpc_ray.cli import main; print(main({args}), {parts} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines()[-1] == "0 []"
-    assert "Example: tdmpc-ray train --task walker-walk" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"{status} set()"
+    if status == 0:
+        assert "Example: tdmpc-ray train --task walker-walk" in done.stdout
 
 
 COMMANDS = (

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tdmpc_ray.cli.cluster import BesideOption, CodeOption
 from tdmpc_ray.cli.common import MLflowOption, file_name, make_console, parse_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI
@@ -157,6 +158,8 @@ def resume(
         str | None, typer.Option(help="Of the cluster, where DIR is what `submit` has printed.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="With --address: show its output to the end.")] = False,
+    with_code: CodeOption = False,
+    beside: BesideOption = None,
 ) -> int:
     """Continue a run or study that was stopped or killed.
 
@@ -169,7 +172,7 @@ def resume(
     if address is not None:
         from tdmpc_ray.cli.cluster import resume_job
 
-        return resume_job(str(folder), address, wait)
+        return resume_job(str(folder), address, wait, with_code, beside or [])
     from tdmpc_ray.studies.run.runner import resume_study
 
     return resume_study(folder, console=make_console()).exit_status

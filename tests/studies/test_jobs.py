@@ -129,6 +129,11 @@ def test_a_study_is_submitted_stopped_and_resumed(
     listed = cli("list", *at).out.splitlines()
     assert [line.split()[1].rstrip(",") for line in listed] == ["STOPPED", "SUCCEEDED"]
 
+    # A head that was started anew knows no job; its folder of results is there.
+    said = cli("resume", f"{job_id}-again-0123af", *at, "--wait", "--with-code")
+    assert said.status == 0, said.out + said.err
+    assert "nothing was left to do" in said.out
+
 
 def test_a_failed_study_says_so(head: SimpleNamespace, tmp_path: Path) -> None:
     tracking = {"uri": "http://127.0.0.1:9", "experiment": "exp"}
@@ -145,6 +150,7 @@ def test_what_is_wrong_is_one_line(head: SimpleNamespace, tmp_path: Path) -> Non
     for args, token, problem in (
         (("list", "--address", head.address), None, "refuses us: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"),
         (("status", "nope", "--address", head.address), TOKEN, "has no job 'nope': see `tdmpc-ray list`"),
+        (("resume", "nope", "--address", head.address), TOKEN, "has no job 'nope': see `tdmpc-ray list`"),
         (
             ("list", "--address", "http://127.0.0.1:9"),
             TOKEN,

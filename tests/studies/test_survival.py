@@ -62,7 +62,9 @@ def test_a_killed_driver_is_resumed(
     assert driver.left_behind() == []
     before = steps_saved(tmp_path)
     assert before < STEPS
-    ids = {run.info.run_id for run in mlflow_read.runs(store, "exp").values()}
+    killed = mlflow_read.runs(store, "exp").values()
+    assert {run.info.status for run in killed} == {"RUNNING"}  # nobody was left to say otherwise
+    ids = {run.info.run_id for run in killed}
 
     driver = Driver(tmp_path, "-m", "tdmpc_ray.cli", "resume", "out")
     assert driver.end() == 0, driver.log.read_text()
