@@ -10,10 +10,9 @@ STAMP := $(VENV)/installed
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# Half of the work would be bytecode of modules that nobody imports; Python makes what it needs.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev,optuna,cluster]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,optuna,cluster]'
 	@touch $@
 
 setup: $(STAMP) ## make .venv with the pinned versions
