@@ -35,6 +35,21 @@ def test_100_000_frames_beside_the_published_curve(
     assert row["value"] >= share * row["published"]
 
 
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [
+        # Well above a random policy, and two thirds of what docs/results.md has.
+        ("curve_cartpole_swingup.yaml", 420),
+        ("curve_mw_reach.yaml", 0.6),
+        ("ablation_policy.yaml", 580),
+        ("ablation_simnorm.yaml", 630),
+        ("ablation_mse.yaml", 600),
+    ],
+)
+def test_shorter_runs_learn(file: str, least: float, learn: Callable[[str], StudyRuns]) -> None:
+    assert learn(file).curves.value.max() >= least
+
+
 def test_a_task_with_terminations_is_solved(learn: Callable[[str], StudyRuns]) -> None:
     assert learn("curve_inverted_pendulum.yaml").curves.value.max() == 1000.0
 
