@@ -13,6 +13,7 @@ from postgres import Postgres, binaries
 # Collected here again, with the `store` of this module.
 from test_study_runs import *  # noqa: F403
 from test_tracking_callback import *  # noqa: F403
+from test_tracking_journal import *  # noqa: F403
 from test_tracking_tune import *  # noqa: F403
 from test_tracking_writer import *  # noqa: F403
 
