@@ -5,7 +5,9 @@ chown postgres "$PGDATA" /var/run/postgresql
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     printf '%s' "$POSTGRES_PASSWORD" > /tmp/password
     chown postgres /tmp/password
-    gosu postgres initdb --username="$POSTGRES_USER" --pwfile=/tmp/password --auth=scram-sha-256 -D "$PGDATA"
+    # From within the container nobody is asked for the password, as there.
+    gosu postgres initdb --username="$POSTGRES_USER" --pwfile=/tmp/password -D "$PGDATA" \
+        --auth-local=trust --auth-host=scram-sha-256
     rm /tmp/password
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
     gosu postgres postgres --single -D "$PGDATA" postgres <<SQL
