@@ -45,11 +45,12 @@ def evaluate(
     with progress_bar("playing") as advance:
         played = evaluate_checkpoint(checkpoint, episodes, seed, video, grid, advance, settings, task, record)
     returns, lengths = played["returns"], played["lengths"]
-    success = played["successes"] or [None] * len(returns)
+    success = played["successes"]
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):
         outcome = "" if won is None else f", {'success' if won else 'no success'}"
         print(f"episode {number}: return {value:.1f}, {length} steps{outcome}")
-    rate = "" if None in success else f", success {fmean(map(float, success)):.0%}"
+    is_said = any(won is not None for won in success)
+    rate = f", success {fmean(bool(won) for won in success):.0%}" if is_said else ""
     print(f"mean return {fmean(returns):.1f} (standard deviation {pstdev(returns):.1f}){rate}")
     for name, file in (("video", video), ("frames", grid), ("episodes", record)):
         if file is not None:

@@ -19,7 +19,7 @@ from tdmpc_ray.envs.tables import (
     TASK_SETS,
 )
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, reason
 
 if TYPE_CHECKING:
     import gymnasium
@@ -138,7 +138,11 @@ def task_info(name: str) -> TaskInfo:
 
 
 def _set_info(name: str) -> TaskInfo:
-    members = [task_info(task) for task in TASK_SETS.get(name) or name.split("+")]
+    members = [
+        task_info(member)
+        for part in (name.split("+") if name not in TASK_SETS else [name])
+        for member in TASK_SETS.get(part, [part])
+    ]
     names = tuple(info.name for info in members)
     if repeated := [task for task in names if names.count(task) > 1]:
         raise UserError(f"task '{repeated[0]}' is twice in '{name}': name each task once")
@@ -183,18 +187,19 @@ def register_task(
             are a bounded Box vector, observations a Box vector or matrix of numbers.
         episode_length: no episode lasts longer, in agent steps; the environment ends it by itself.
         action_repeat: simulator steps per agent step, for counting frames.
-        metric: "return", or "success" where `info["success"]` tells how well a policy does.
+        metric: "return", or "success": 0 or 1 in `info["success"]` of an episode's last step.
         can_terminate: whether the environment has terminal states; the episodic model learns them.
 
     Raises:
         UserError: the name is a task of the package, or a number is none.
     """
-    if _built_in(name) or name in TASK_SETS or set(":+") & set(name) or not name.strip():
+    is_name = isinstance(name, str) and name.strip() and not set(":+") & set(name)
+    if not is_name or _built_in(name) or name in TASK_SETS:
         raise UserError(
-            f"cannot register a task as '{name}': choose a name that no task has, without ':' and '+'"
+            f"cannot register a task as {name!r}: choose a name that no task has, without ':' and '+'"
         )
     for what, number in (("episode_length", episode_length), ("action_repeat", action_repeat)):
-        if not isinstance(number, int) or number < 1:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise UserError(f"task '{name}': {what} must be a positive whole number, not {number!r}")
     if metric not in ("return", "success"):
         raise UserError(f"task '{name}': metric must be 'return' or 'success', not {metric!r}")
@@ -215,9 +220,10 @@ def _gym_info(name: str) -> TaskInfo:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except Exception as error:  # of foreign code, anything may come
             raise UserError(
-                f"task '{name}': cannot import module '{module}' ({error}): install it or fix its name"
+                f"task '{name}': cannot import module '{module}' ({reason(error)}): install it, or mend it "
+                "or its name"
             ) from error
     spec = _gym_registry().get(gym_id)
     if spec is None:

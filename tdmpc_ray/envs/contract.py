@@ -58,8 +58,22 @@ class Contract:
             raise self._fault(f"the reward is {reward}")
         if self._limit is not None and self._steps >= self._limit and not ended:
             raise self._fault(
-                f"the episode goes on after its {self._limit} steps: end it, register a longer "
-                "episode_length, or wrap the environment in gymnasium.wrappers.TimeLimit"
+                f"the episode goes on after its {self._limit} steps: end it, give a longer episode_length, "
+                "or wrap the environment in gymnasium.wrappers.TimeLimit"
+            )
+
+    def last(self, info: dict[str, Any]) -> None:
+        """Check the info of an episode's last step, of a task whose metric is its success.
+
+        Raises:
+            UserError: it does not say it.
+        """
+        if info.get("success") is None:
+            raise UserError(
+                self._named(
+                    "the episode ends, and info['success'] is missing: set it, or register the task "
+                    "with metric='return'"
+                )
             )
 
     def _check_observation(self, observation: Any) -> None:

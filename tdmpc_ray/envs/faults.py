@@ -43,6 +43,7 @@ class GuardedEnv(gymnasium.Wrapper):
         check: also look for numbers that are not finite and shapes that are not as declared, where the
             environment does not check itself.
         seed: that `build` gives the environment, if it does.
+        limit: where it is checked, steps that an episode may last; None: any number.
 
     Raises:
         UserError: it cannot be built.
@@ -55,11 +56,12 @@ class GuardedEnv(gymnasium.Wrapper):
         timeout_s: float | None = None,
         check: bool = False,
         seed: int | None = None,
+        limit: int | None = None,
     ) -> None:
         self._build, self._task, self._timeout_s = build, task, timeout_s or 0.0
         super().__init__(self._built())
         shape = self.env.observation_space.shape if check else None
-        self._contract = None if shape is None else Contract(task, shape)
+        self._contract = None if shape is None else Contract(task, shape, limit)
         self._steps, self._seed, self._seeds_used = 0, seed, 0
         self._is_broken, self._is_new = False, True
 

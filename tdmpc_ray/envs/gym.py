@@ -14,7 +14,14 @@ from numpy.typing import ArrayLike
 from tdmpc_ray.envs.contract import Contract
 from tdmpc_ray.envs.registered import RegisteredTask
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import ActionScale, FloatArray, action_box, observation_box, require_gl
+from tdmpc_ray.envs.wrappers import (
+    UNBOUNDED,
+    ActionScale,
+    FloatArray,
+    action_box,
+    observation_box,
+    require_gl,
+)
 from tdmpc_ray.errors import UserError
 
 
@@ -26,10 +33,18 @@ class GymAdapter(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         task: its name, for errors.
         seed: of the first episode, where its reset gives none, and of `action_space.sample()`.
         limit: steps that an episode may last; None where a wrapper sees to it.
+        metric: "success" where the last step has to say it.
     """
 
-    def __init__(self, env: gymnasium.Env, task: str, seed: int | None, limit: int | None = None) -> None:
-        gymnasium.utils.RecordConstructorArgs.__init__(self, task=task, seed=seed, limit=limit)
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        task: str,
+        seed: int | None,
+        limit: int | None = None,
+        metric: str = "return",
+    ) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, task=task, seed=seed, limit=limit, metric=metric)
         gymnasium.Wrapper.__init__(self, env)
         inner, observed = env.action_space, env.observation_space
         assert isinstance(inner, Box)
@@ -39,7 +54,7 @@ class GymAdapter(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         self._action_dtype: Any = inner.dtype
         self._scale = ActionScale(inner.low, inner.high)
         self._first_seed = seed
-        self._contract = Contract(task, observed.shape, limit)
+        self._contract, self._metric = Contract(task, observed.shape, limit), metric
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -56,6 +71,8 @@ class GymAdapter(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         control = self._scale(action).astype(self._action_dtype)
         observation, reward, terminated, truncated, info = self.env.step(control)
         self._contract.step(observation, reward, terminated or truncated)
+        if self._metric == "success" and (terminated or truncated):
+            self._contract.last(info)
         return _flat(observation), float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:
@@ -96,7 +113,7 @@ def make_registered(task: RegisteredTask, seed: int | None, render_mode: str | N
     """
     name = task.info.name
     env = _built(name, lambda: task.make(render_mode=render_mode), render_mode)
-    return GymAdapter(env, name, seed, task.info.episode_length)
+    return GymAdapter(env, name, seed, task.info.episode_length, task.info.metric)
 
 
 def _built(name: str, build: Callable[[], gymnasium.Env], render_mode: str | None) -> gymnasium.Env:
@@ -105,6 +122,8 @@ def _built(name: str, build: Callable[[], gymnasium.Env], render_mode: str | Non
     # The environments' constructors raise what they like for a missing package or a retired version.
     except Exception as error:
         raise UserError(f"task '{name}' cannot be built: {_one_line(error)}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise UserError(f"task '{name}' cannot be built: {type(env).__name__} is no gymnasium.Env")
     try:
         check_spaces(name, env)
         mujoco_renderer = getattr(env.unwrapped, "mujoco_renderer", None)
@@ -128,16 +147,20 @@ def check_spaces(name: str, env: gymnasium.Env) -> None:
         UnsupportedSpacesError: says which space is wrong.
     """
     action, observation = env.action_space, env.observation_space
-    if not isinstance(action, Box) or len(action.shape) != 1 or not np.issubdtype(action.dtype, np.floating):
+    is_vector = isinstance(action, Box) and len(action.shape) == 1 and action.shape[0] > 0
+    if not is_vector or not np.issubdtype(action.dtype, np.floating):
         raise UnsupportedSpacesError(
             f"task '{name}' has actions {_describe(action)}: choose one with a vector of continuous actions "
             "(discrete ones are planned)"
         )
-    if not action.is_bounded():
+    assert isinstance(action, Box)
+    if not (np.abs([action.low, action.high]) < UNBOUNDED).all():
         raise UnsupportedSpacesError(
             f"task '{name}' has unbounded actions: choose a task with finite action bounds"
         )
-    if not isinstance(observation, Box) or len(observation.shape) > 2 or observation.dtype == np.uint8:
+    is_array = isinstance(observation, Box) and np.prod(observation.shape) > 0 and len(observation.shape) <= 2
+    is_image = observation.dtype == np.uint8 and len(observation.shape or ()) > 1
+    if not is_array or is_image:
         raise UnsupportedSpacesError(
             f"task '{name}' has observations {_describe(observation)}: choose a task that observes a vector"
         )

@@ -10,8 +10,9 @@ from tdmpc_ray.envs import task_sizes
 from tdmpc_ray.envs.catalog import list_tasks, task_info
 from tdmpc_ray.envs.extras import MODULES, missing
 from tdmpc_ray.envs.gym import UnsupportedSpacesError
+from tdmpc_ray.envs.tables import TASK_SETS
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import reason
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,17 @@ def find_tasks(pattern: str = "") -> list[TaskInfo]:
             Gymnasium's tasks, which others do not.
     """
     pattern = pattern.lower()
-    names = list_tasks("gymnasium") if pattern.startswith("gym:") else list_tasks()
+    names = list_tasks("gymnasium") if pattern.startswith("gym:") else [*list_tasks(), *TASK_SETS]
     whole = pattern if any(sign in pattern for sign in "*?") else f"*{pattern}*"
     return [task_info(name) for name in names if fnmatchcase(name.lower(), whole)]
 
 
 def task_status(info: TaskInfo) -> TaskStatus:
     """Whether a task can be built here; tasks whose sizes no table holds are built to find out."""
+    if info.tasks:
+        parts = [task_status(task_info(task)) for task in info.tasks]
+        lacking = next((part.installed for part in parts if part.installed != "yes"), "yes")
+        return TaskStatus(info.obs_size, info.action_size, lacking)
     if info.suite in MODULES:
         command = missing(info.suite)
         return TaskStatus(info.obs_size, info.action_size, f"no: {command}" if command else "yes")
@@ -51,6 +56,6 @@ def task_status(info: TaskInfo) -> TaskStatus:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium warns of each task of an older version
             return TaskStatus(*task_sizes(info.name))
-    except UserError as error:
+    except Exception as error:  # of a foreign task, anything may come; the others are listed all the same
         prefix = "yes, but " if isinstance(error, UnsupportedSpacesError) else "no: "
         return TaskStatus(None, None, prefix + reason(error).removeprefix(f"task '{info.name}' "))

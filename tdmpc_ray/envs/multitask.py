@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
 import gymnasium
@@ -15,7 +17,7 @@ from tdmpc_ray.envs.wrappers import FloatArray, action_box, observation_box
 
 
 class MultiTaskEnv(gymnasium.Env):
-    """Plays some of a set's tasks in turn: after each episode the one with the fewest steps so far.
+    """Plays some of a set's tasks in turn: after each episode the one that lags most behind its share.
 
     Observations are filled up with zeros; of an action each task takes the first numbers. `info["task"]` is
     the task's index in the set.
@@ -26,6 +28,7 @@ class MultiTaskEnv(gymnasium.Env):
         action_size: of the largest task in the set.
         seed: of the tasks and of `action_space.sample()`.
         make: builds a task by name and seed.
+        shares: of the steps, for each of the tasks; None: the same.
     """
 
     def __init__(
@@ -35,11 +38,13 @@ class MultiTaskEnv(gymnasium.Env):
         action_size: int,
         seed: int | None = None,
         make: Callable[..., gymnasium.Env] = make_env,
+        shares: Sequence[float] | None = None,
     ) -> None:
         self.observation_space, self.action_space = observation_box(obs_size), action_box(action_size, seed)
         self._tasks, self._seeds, self._make = list(tasks), np.random.SeedSequence(seed), make
         self._envs: dict[int, gymnasium.Env] = {}
-        self._steps = [0] * len(self._tasks)
+        self._steps = np.zeros(len(self._tasks))
+        self._shares = np.ones(len(self._tasks)) if shares is None else np.array(shares, float)
         self._playing = 0
 
     def reset(
@@ -50,7 +55,7 @@ class MultiTaskEnv(gymnasium.Env):
         if seed is not None:
             self._seeds = np.random.SeedSequence(seed)
             self.close()
-        self._playing = int(np.argmin(self._steps))
+        self._playing = int(np.argmin(self._steps / self._shares))
         obs, info = self._env().reset(options=options)
         return self._padded(obs), self._with_task(info)
 
@@ -108,7 +113,21 @@ def make_set(
         make: builds a task by name and seed.
     """
     sizes = [task_sizes(name) for name in info.tasks]
-    tasks = list(enumerate(info.tasks))
-    share = tasks[slot::num_slots] if num_slots < len(tasks) else [tasks[slot % len(tasks)]]
+    shares = _shares(len(info.tasks), slot, num_slots)
+    tasks = [(index, info.tasks[index]) for index in shares]
     lengths = max(obs for obs, _ in sizes), max(action for _, action in sizes)
-    return MultiTaskEnv(share, *lengths, seed, make)
+    return MultiTaskEnv(tasks, *lengths, seed, make, [float(share) for share in shares.values()])
+
+
+def _shares(num_tasks: int, slot: int, num_slots: int) -> dict[int, Fraction]:
+    """The tasks of one of several environments, and how much of each it plays: all tasks get the same in all.
+
+    Tasks stand in a row, each as long as the others, and the row is cut into equal parts; a task at a cut is
+    shared. Neighbours in the set, which are often alike, come to different environments.
+    """
+    row = sorted(range(num_tasks), key=lambda index: (index % num_slots, index))
+    begin, end = Fraction(slot * num_tasks, num_slots), Fraction((slot + 1) * num_tasks, num_slots)
+    parts = {
+        row[i]: min(end, Fraction(i + 1)) - max(begin, Fraction(i)) for i in range(int(begin), ceil(end))
+    }
+    return {index: parts[index] for index in sorted(parts)}

@@ -12,7 +12,7 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 import gymnasium
 
@@ -54,8 +54,13 @@ def names() -> list[str]:
 
 
 @functools.cache
+def _pending() -> list[EntryPoint]:
+    return list(entry_points(group=ENTRY_POINTS))
+
+
 def _run_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
+    while _pending():
+        point = _pending().pop()  # first: one that looks a task up before it registers comes back here
         try:
             point.load()()
         except Exception as error:  # a foreign package's fault should not take the other tasks away

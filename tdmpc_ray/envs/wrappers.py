@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float32]
 
 FRAME_SIZE = 384
 # DMControl writes ±1e10 for an actuator without a control range.
-_UNBOUNDED = 1e9
+UNBOUNDED = 1e9
 
 
 def action_box(size: int, seed: int | None) -> Box:
@@ -43,7 +43,7 @@ class ActionScale:
 
     def __init__(self, low: ArrayLike, high: ArrayLike) -> None:
         low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-        bounded = (np.abs(low) < _UNBOUNDED) & (np.abs(high) < _UNBOUNDED)
+        bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
         self.low = np.where(bounded, low, -1.0)
         self.half_range = np.where(bounded, high - low, 2.0) / 2
 
@@ -163,29 +163,50 @@ def numpy_state(random: np.random.RandomState) -> Iterator[None]:
 
 
 def require_gl() -> None:
-    """Make sure that MuJoCo can render, choosing EGL (no display needed) where MUJOCO_GL is not set on Linux.
+    """Make sure that MuJoCo can render.
+
+    Where MUJOCO_GL is not set on Linux, EGL is tried, and then OSMesa: neither needs a display.
 
     Raises:
         UserError: no OpenGL context can be made.
     """
-    backend = os.environ.get("MUJOCO_GL")
-    chosen = backend or ("egl" if sys.platform.startswith("linux") else "glfw")
-    error: Exception
-    if chosen in ("egl", "glfw", "osmesa"):
-        os.environ["MUJOCO_GL"] = chosen
-        try:
-            context = importlib.import_module(f"mujoco.{chosen}").GLContext(16, 16)
-            context.free()
+    asked = os.environ.get("MUJOCO_GL")
+    choices = [asked] if asked else (["egl", "osmesa"] if sys.platform.startswith("linux") else ["glfw"])
+    reasons = []
+    for backend in choices:
+        if (error := _gl_error(backend)) is None:
             return
-        # PyOpenGL, glfw and MuJoCo report a missing driver in a dozen ways, AttributeError among them.
-        except Exception as caught:
-            error = caught
-        if backend is None:
-            del os.environ["MUJOCO_GL"]
-    else:
-        error = RuntimeError("not an OpenGL library")
-    reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reasons.append(f"MUJOCO_GL={backend} gives no OpenGL context ({reason})")
     raise UserError(
-        f"cannot render: MUJOCO_GL={chosen} gives no OpenGL context ({reason}): "
-        "install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa"
-    ) from error
+        f"cannot render: {', '.join(reasons)}: install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and "
+        "MUJOCO_GL=osmesa"
+    )
+
+
+def _gl_error(backend: str) -> Exception | None:
+    """Let MuJoCo render by `backend`, from here on; why that does not work, where it does not."""
+    if backend not in ("egl", "glfw", "osmesa"):
+        return RuntimeError("not an OpenGL library")
+    before = {name: os.environ.pop(name, None) for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    if before["PYOPENGL_PLATFORM"] not in (None, backend):
+        # PyOpenGL is bound to the library that it was imported for, by dm_control, say.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "OpenGL"]:
+            del sys.modules[name]
+    os.environ["MUJOCO_GL"] = backend
+    try:
+        import mujoco
+
+        context = importlib.import_module(f"mujoco.{backend}").GLContext(16, 16)
+        context.make_current()
+        # Where another library is loaded, MuJoCo may take its functions, and fail only here.
+        model = mujoco.MjModel.from_xml_string("<mujoco/>")
+        mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
+        context.free()
+        return None
+    # PyOpenGL, glfw and MuJoCo report a missing driver in a dozen ways, AttributeError among them.
+    except Exception as error:
+        sys.modules.pop(f"mujoco.{backend}", None)
+        del os.environ["MUJOCO_GL"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        return error

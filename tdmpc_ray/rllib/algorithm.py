@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ray.rllib.utils.metrics import (
 from ray.tune.result import DONE
 
 from tdmpc_ray.core.threads import limit_threads
+from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.checkpoint import load_module
@@ -36,6 +38,8 @@ from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
 
+logger = logging.getLogger(__name__)
+
 VIDEO_FOLDER = "videos"
 _NO_RUNNER_S = 1.0
 
@@ -51,8 +55,11 @@ class TDMPC2(DurableAlgorithm):
 
     def setup(self, config: TDMPC2Config) -> None:
         limit_threads(int(config.num_cpus_for_main_process))
-        for task in self._filmed(config)[:1]:
-            require_film(task)
+        suites: set[str] = set()
+        for task in self._filmed(config):
+            if (suite := task_info(task).suite) not in suites or suite in ("gymnasium", "registered"):
+                require_film(task)
+                suites.add(suite)
         try:
             super().setup(config)
         except Exception as error:
@@ -64,6 +71,8 @@ class TDMPC2(DurableAlgorithm):
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
         self.notes = []
+        if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
+            logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
         self.updates_before = 0  # of the networks that the run began with, by which runners know new weights
         self.lost_fragments = 0

@@ -124,8 +124,8 @@ class TDMPC2Config(AlgorithmConfig):
             preset: a key of `core.config.PRESETS`.
             overrides: dotted keys to values or Tune search spaces, `{"update.lr": 1e-3}`; added to earlier
                 ones.
-            episode_length: of an environment that the catalog does not know, in agent steps; sets the
-                discount and the number of random steps.
+            episode_length: of an environment that the catalog does not know, in agent steps, which no episode
+                may outlast; sets the discount and the number of random steps.
             eval_every: evaluate every so many agent steps; None leaves it to RLlib's `evaluation_interval`.
             total_steps: agent steps of the whole run: the last iteration ends there, evaluated.
             steps_per_iteration: agent steps per `train()`, at most.
@@ -255,8 +255,8 @@ class TDMPC2Config(AlgorithmConfig):
 
     @property
     def equal_episodes(self) -> bool:
-        """Whether every episode is known to last until its time limit."""
-        return self.info is not None and not self.info.can_terminate
+        """Whether every episode is known to last until its time limit; yours may be truncated before."""
+        return self.info is not None and not self.info.can_terminate and self.info.suite != "registered"
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         config = super().get_evaluation_config_object()
@@ -328,7 +328,8 @@ class TDMPC2Config(AlgorithmConfig):
 def _suite_settings(info: TaskInfo) -> dict[str, Any]:
     """Defaults that depend on the task."""
     settings = {"model.episodic": True} if info.can_terminate else {}
-    return settings | (_GYMNASIUM_SETTINGS if info.suite == "gymnasium" else {})
+    suites = {task_info(name).suite for name in info.tasks or (info.name,)}
+    return settings | (_GYMNASIUM_SETTINGS if suites == {"gymnasium"} else {})
 
 
 def _evaluate(algorithm: Any, runners: Any) -> Any:

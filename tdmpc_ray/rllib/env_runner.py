@@ -51,6 +51,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._faults: list[str] = []
+        self._seeds_drawn = 0
         in_actor = ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
         is_remote = in_actor and bool(kwargs.get("worker_index"))
         if isinstance(kwargs.get("spaces"), UserError):  # of the remote runner that RLlib asked for them
@@ -84,7 +85,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
             self.env.close()
         self.num_envs = self.config.num_envs_per_env_runner
         contexts = [self._context(index) for index in range(self.num_envs)]
-        create = env_creator(self.config.env, self.config.env_step_timeout_s)
+        create = env_creator(self.config.env, self.config.env_step_timeout_s, self.config.episode_length)
         vector = SyncVectorEnv if mode == VectorizeMode.SYNC else AsyncVectorEnv
         self.env = DictInfoToList(vector([partial(create, context) for context in contexts]))
         self._needs_initial_reset = True
@@ -141,11 +142,12 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
             self._faults += info.get(FAULTS, ())
 
     def fresh_seed(self) -> int:
-        """Another one after every update, step and restart; room for one per environment above it."""
+        """Another one each time, also after a restart; room for one per environment above it."""
         # Both come with a checkpoint, the updates with the weights that a restarted runner gets, too.
         progress = [int(self.module.unwrapped().grad_updates), self.num_env_steps_sampled_lifetime]
         seed = int.from_bytes(os.urandom(4)) if self.config.seed is None else self.config.seed
-        parts = [seed, self.worker_index or 0, int(self.config.in_evaluation), *progress]
+        parts = [seed, self.worker_index or 0, int(self.config.in_evaluation), *progress, self._seeds_drawn]
+        self._seeds_drawn += 1
         return int(np.random.SeedSequence(parts).generate_state(1)[0]) >> 1
 
     def stop(self) -> None:

@@ -112,7 +112,7 @@ def evaluate_checkpoint(
         record: write each episode into this folder, for `data.demonstrations`.
 
     Returns:
-        `task`, per episode the lists `returns`, `lengths`, `successes` (empty where the task has none), and
+        `task`, per episode the lists `returns`, `lengths`, `successes` (None where the task says none), and
         `faults`: what went wrong in episodes that were played again.
 
     Raises:
@@ -171,7 +171,7 @@ def play(
     envs = [
         guarded_task(
             task,
-            seed + i,
+            int(np.random.SeedSequence([seed, i]).generate_state(1)[0]),
             timeout_s=timeout_s,
             render_mode="rgb_array" if film and i == 0 else None,
             obs=agent.obs,
@@ -193,6 +193,11 @@ def play(
         for env in envs:
             env.close()
     return outcome
+
+
+def success_of(info: Mapping[str, Any]) -> float | None:
+    """Of an episode, by the info of its last step; None where that says nothing."""
+    return None if info.get("success") is None else float(info["success"])
 
 
 def too_many_cut(fault: str) -> UserError:
@@ -219,10 +224,10 @@ def _play(
     num_envs = len(envs)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
     running, is_first, is_cut = np.ones(num_envs, bool), np.ones(num_envs, bool), np.zeros(num_envs, bool)
-    successes: dict[int, float] = {}
+    successes: list[float | None] = [None] * num_envs
     records = [EpisodeRecord(first) for first in obs] if record is not None else []
     if film is not None:
-        film.append(envs[0].render())  # type: ignore[arg-type]
+        film.take(envs[0])
     while running.any():
         is_filmed = film is not None and running[0]
         actions = agent.act(obs, is_first, task)
@@ -236,8 +241,8 @@ def _play(
             returns[i] += float(reward)
             lengths[i] += 1
             running[i] = not (terminated or truncated)
-            if "success" in info:
-                successes[int(i)] = float(info["success"])
+            if not running[i]:
+                successes[i] = success_of(info)
             if record is not None:
                 records[i].add(obs[i], actions[i], float(reward))
                 if not running[i]:
@@ -245,11 +250,11 @@ def _play(
                     file = f"{_file_name(task)}-seed{seed}-{number:04d}.npz"
                     records[i].save(record / file, terminated=terminated, task=task)
         if film is not None and is_filmed and not is_cut[0]:
-            film.append(envs[0].render())  # type: ignore[arg-type]
+            film.take(envs[0])
         yield int(lengths.max())
     outcome["returns"] += returns[~is_cut].tolist()
     outcome["lengths"] += lengths[~is_cut].tolist()
-    outcome["successes"] += [successes[i] for i in sorted(successes) if not is_cut[i]]
+    outcome["successes"] += [successes[i] for i in np.flatnonzero(~is_cut)]
 
 
 def _file_name(task: str) -> str:

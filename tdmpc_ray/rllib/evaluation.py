@@ -10,7 +10,7 @@ import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
 from tdmpc_ray.rllib.env_runner import on_runners
-from tdmpc_ray.rllib.evaluate import MAX_EMPTY_ROUNDS, Agent, play, too_many_cut
+from tdmpc_ray.rllib.evaluate import MAX_EMPTY_ROUNDS, Agent, play, success_of, too_many_cut
 from tdmpc_ray.rllib.fragments import is_cut
 
 _Outcome = tuple[float, int, float | None]  # return, length, success
@@ -31,10 +31,8 @@ def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any, list[str
         empty_rounds = 0 if played else empty_rounds + 1
         faults += runner.take_faults()
         for episode in played:
-            success = episode.get_infos(-1).get("success")
-            outcomes.append(
-                (float(episode.get_return()), len(episode), None if success is None else float(success))
-            )
+            success = success_of(episode.get_infos(-1))
+            outcomes.append((float(episode.get_return()), len(episode), success))
     return outcomes, runner.get_metrics(), faults
 
 
@@ -49,8 +47,8 @@ def _play_tasks(
         seed = np.random.SeedSequence([runner.fresh_seed(), index]).generate_state(1)[0] >> 1
         timeout_s = runner.config.env_step_timeout_s
         played = play(agent, agent.tasks[index], num_episodes, int(seed), timeout_s=timeout_s)
-        successes = played["successes"] or [None] * num_episodes
-        outcomes[agent.tasks[index]] = list(zip(played["returns"], played["lengths"], successes, strict=True))
+        columns = (played[key] for key in ("returns", "lengths", "successes"))
+        outcomes[agent.tasks[index]] = list(zip(*columns, strict=True))
         faults += played["faults"]
     return outcomes, faults
 
@@ -128,8 +126,8 @@ def _summary(outcomes: list[_Outcome]) -> dict[str, float]:
         "episode_len_mean": float(np.mean(lengths)),
         "num_episodes": len(returns),
     }
-    if None not in successes:
-        results["success_mean"] = float(np.mean(successes))
+    if any(success is not None for success in successes):  # some say it where there is one alone
+        results["success_mean"] = float(np.mean([success or 0.0 for success in successes]))
     return results
 
 

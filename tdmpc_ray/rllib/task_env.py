@@ -52,12 +52,15 @@ def guarded_task(
     return GuardedEnv(partial(make_env, name, seed=seed, **how), name, timeout_s, seed=seed)
 
 
-def env_creator(env: Any, timeout_s: float | None) -> Callable[[EnvContext], gymnasium.Env]:
+def env_creator(
+    env: Any, timeout_s: float | None, episode_length: int | None = None
+) -> Callable[[EnvContext], gymnasium.Env]:
     """What builds RLlib's `config.env`: a class or function, a registered name, or an id of Gymnasium.
 
     Args:
         env: RLlib's.
         timeout_s: see `GuardedEnv`.
+        episode_length: of an environment of the user's own, where it is known.
     """
     if env is TaskEnv:  # guards its tasks itself
         return TaskEnv
@@ -65,7 +68,7 @@ def env_creator(env: Any, timeout_s: float | None) -> Callable[[EnvContext], gym
     if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
         create = _global_registry.get(ENV_CREATOR, env)
     name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-    return partial(_guarded, name, create, timeout_s)
+    return partial(_guarded, name, create, timeout_s, episode_length)
 
 
 def _from_gymnasium(name: str, context: EnvContext) -> gymnasium.Env:
@@ -73,6 +76,10 @@ def _from_gymnasium(name: str, context: EnvContext) -> gymnasium.Env:
 
 
 def _guarded(
-    name: str, create: Callable[[EnvContext], gymnasium.Env], timeout_s: float | None, context: EnvContext
+    name: str,
+    create: Callable[[EnvContext], gymnasium.Env],
+    timeout_s: float | None,
+    episode_length: int | None,
+    context: EnvContext,
 ) -> GuardedEnv:
-    return GuardedEnv(partial(create, context), name, timeout_s, check=True)
+    return GuardedEnv(partial(create, context), name, timeout_s, check=True, limit=episode_length)

@@ -6,13 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.errors import UserError, reason
 
-_FPS = 25
+_FPS = 25  # of environments that do not say theirs
 _COLUMNS, _ROWS = 4, 3
 
 
@@ -28,8 +29,12 @@ class Film:
     """
 
     def __init__(self, mp4: Path | None = None, grid: Path | None = None) -> None:
-        self._mp4, self._grid = mp4, grid
-        self._writer = None if mp4 is None else _mp4_writer(mp4)
+        self._grid, self._mp4 = grid, mp4
+        self._writer: Any = None
+        if grid is not None and grid.suffix.lower() != ".png":
+            raise UserError(f"cannot draw frames into {grid}: name a file that ends with .png")
+        if mp4 is not None:
+            _prepare(mp4)
         self._kept: list[tuple[int, NDArray[np.uint8]]] = []
         self._stride, self._steps = 1, 0
 
@@ -45,10 +50,20 @@ class Film:
         except OSError as error:
             raise UserError(f"cannot write the film: {error}") from None
 
-    def append(self, frame: NDArray[np.uint8]) -> None:
-        """Take the next frame, (H, W, 3); the first one is that before the first step."""
-        if self._writer is not None:
-            self._writer.append_data(frame)
+    def take(self, env: gymnasium.Env) -> None:
+        """Take what an environment renders; the first frame is that before the first step.
+
+        Raises:
+            UserError: it renders none.
+        """
+        self.append(rendered(env), env.metadata.get("render_fps") or _FPS)
+
+    def append(self, frame: NDArray[np.uint8], fps: float = _FPS) -> None:
+        """Take the next frame, (H, W, 3)."""
+        if self._mp4 is not None:
+            if self._writer is None:
+                self._writer = _mp4_writer(self._mp4, fps)
+            self._writer.append_data(_even(frame))
         if self._steps % self._stride == 0:
             self._kept.append((self._steps, frame))
         self._steps += 1
@@ -79,9 +94,37 @@ def require_film(task: str) -> None:
     """
     _imageio()
     env = make_env(task, render_mode="rgb_array")
-    env.reset()
-    env.render()
-    env.close()
+    try:
+        env.reset()
+        rendered(env)
+    finally:
+        env.close()
+
+
+def rendered(env: gymnasium.Env) -> NDArray[np.uint8]:
+    """A frame, (H, W, 3).
+
+    Raises:
+        UserError: the environment gives none.
+    """
+    try:
+        frame: Any = env.render()
+    except UserError:
+        raise
+    except Exception as error:  # of a foreign environment, anything may come
+        raise UserError(f"cannot render: {type(error).__name__}: {reason(error)}") from error
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
+        what = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise UserError(
+            f"cannot film: render() gives {what} where it should give a frame of (height, width, 3) in uint8"
+        )
+    return frame
+
+
+def _even(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frame with its last row and column again where their number is odd, which films cannot have."""
+    height, width, _ = frame.shape
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
 
 
 def _imageio() -> Any:
@@ -92,11 +135,19 @@ def _imageio() -> Any:
     return imageio
 
 
-def _mp4_writer(path: Path) -> Any:
-    imageio = _imageio()
+def _prepare(path: Path) -> None:
+    _imageio()
+    if path.suffix.lower() not in (".mp4", ".mov", ".mkv", ".avi"):
+        raise UserError(f"cannot write the video {path}: name a file that ends with .mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # ffmpeg would only say so with the first frame
-        return imageio.get_writer(path, fps=_FPS, macro_block_size=None)
+    except OSError as error:
+        raise UserError(f"cannot write the video {path}: {reason(error)}") from None
+
+
+def _mp4_writer(path: Path, fps: float) -> Any:
+    try:
+        return _imageio().get_writer(path, fps=fps, macro_block_size=None)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write the video {path}: {reason(error)}") from None

@@ -25,12 +25,16 @@ class Toy(gymnasium.Env):
         self.action_space = {
             "grid": Box(-1, 1, (2, 2), np.float32),
             "unbounded": Box(-np.inf, np.inf, (1,), np.float32),
+            "huge": Box(-3e38, 3e38, (1,), np.float32),
+            "nothing": Box(-1, 1, (0,), np.float32),
             "integers": Box(0, 3, (1,), np.int64),
             "buttons": MultiDiscrete([2, 2]),
         }.get(kind, Box(np.array([0.0, -4.0]), np.array([1.0, 4.0]), dtype=np.float64))
         self.observation_space = {
             "dict": Dict({"a": number}),
             "image": Box(0, 255, (8, 8, 3), np.uint8),
+            "blind": Box(-1, 1, (0,), np.float32),
+            "bytes": Box(0, 255, (6,), np.uint8),
         }.get(kind, Box(-1e9, 1e9, (2, 3), np.float64))
 
     def reset(self, *, seed=None, options=None):
@@ -42,7 +46,7 @@ class Toy(gymnasium.Env):
         return np.full((2, 3), 0.5), np.float64(1.0), False, False, {}
 
 
-for kind in ("matrix", "grid", "unbounded", "integers", "buttons", "dict", "image"):
+for kind in "matrix grid unbounded huge nothing integers buttons dict image blind bytes".split():
     gymnasium.register(f"Toy-{kind}-v0", entry_point=Toy, kwargs={"kind": kind})
 """
 
@@ -118,6 +122,9 @@ def test_an_environment_from_a_module(toy: str) -> None:
         ("integers", "has actions Box"),
         ("buttons", "has actions MultiDiscrete"),
         ("unbounded", "has unbounded actions"),
+        ("huge", "has unbounded actions"),
+        ("nothing", "has actions Box"),
+        ("blind", "has observations Box"),
         ("dict", "has observations Dict"),
         ("image", r"has observations Box\(8, 8, 3\) of uint8"),
     ],
@@ -126,6 +133,10 @@ def test_unsupported_spaces_are_refused(toy: str, kind: str, told: str) -> None:
     with pytest.raises(UserError, match=told) as caught:
         make_env(f"{toy}{kind}-v0")
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_may_be_bytes(toy: str) -> None:
+    assert make_env(f"{toy}bytes-v0").observation_space.shape == (6,)
 
 
 def test_discrete_actions_are_refused() -> None:
@@ -143,6 +154,8 @@ def test_an_environment_that_cannot_be_built_says_why_in_one_line() -> None:
 def test_a_missing_module_is_named() -> None:
     with pytest.raises(UserError, match="cannot import module 'no_such_module'"):
         make_env("gym:no_such_module:Env-v0")
+    with pytest.raises(UserError, match=r"cannot import module '\.no_such_module'"):
+        make_env("gym:.no_such_module:Env-v0")
 
 
 def test_gymnasium_s_checker() -> None:

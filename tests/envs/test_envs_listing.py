@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tdmpc_ray.cli import main
+from tdmpc_ray.envs import register_task, registered
 from tdmpc_ray.envs.listing import find_tasks, task_status
 
 
@@ -19,12 +20,23 @@ def lines(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def test_one_line_for_each_task(capsys: pytest.CaptureFixture[str]) -> None:
     header, *rows, hint = lines(capsys)
     assert header.split() == ["task", "suite", "obs", "act", "steps", "metric", "installed"]
-    assert len(rows) == 143
+    assert len(rows) == 145
     table = {row.split()[0]: row.split()[1:] for row in rows}
     assert table["walker-walk"] == ["dmcontrol", "24", "6", "500", "return", "yes"]
     assert table["dog-run"] == ["dmcontrol", "223", "38", "500", "return", "yes"]
     assert table["mw-button-press-topdown-wall"] == ["metaworld", "39", "4", "100", "success", "yes"]
+    assert table["mt30"] == ["multitask", "24", "6", "500", "return", "yes"]
     assert "gym:*" in hint
+
+
+def test_a_broken_task_of_third_parties_takes_no_other_away(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registered, "_tasks", {})
+    register_task("cheetah-lab", lambda render_mode=None: object(), episode_length=5)  # type: ignore[arg-type,return-value]
+    table = {row.split()[0]: row for row in lines(capsys, "cheetah")[1:]}
+    assert table["cheetah-lab"].endswith("no: cannot be built: object is no gymnasium.Env")
+    assert table["cheetah-run"].endswith("yes")
 
 
 @pytest.mark.parametrize(

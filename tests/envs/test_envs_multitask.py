@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import gymnasium
 import numpy as np
 import pytest
 
 from tdmpc_ray.envs import make_env, random_return, register_task, registered, task_info
-from tdmpc_ray.envs.multitask import MultiTaskEnv, action_sizes, make_set
+from tdmpc_ray.envs.multitask import MultiTaskEnv, _shares, action_sizes, make_set
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.task_env import read_task_config, task_config
 
@@ -28,6 +30,7 @@ def test_a_set_by_name() -> None:
     assert task_info("ball_in_cup-catch+mw-reach").name == "cup-catch+mw-reach"
     assert task_info("mw-reach+mw-push").metric == "success"
     assert len(task_info("mt80").tasks) == 80
+    assert task_info("mt30+mw-reach").tasks == (*task_info("mt30").tasks, "mw-reach")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,7 @@ def test_a_set_by_name() -> None:
         ("walker-walk+walker-wlk", "unknown task 'walker-wlk': did you mean 'walker-walk'"),
         ("cup-catch+ball_in_cup-catch", "task 'cup-catch' is twice in"),
         ("walker-walk+", "unknown task ''"),
+        ("mt30+walker-walk", "task 'walker-walk' is twice in"),
     ],
 )
 def test_wrong_sets(name: str, message: str) -> None:
@@ -83,12 +87,31 @@ def test_a_task_of_a_set_steps_like_itself() -> None:
         np.testing.assert_array_equal(theirs[0], ours[0])
 
 
-def test_tasks_are_shared_out_among_environments() -> None:
-    info = task_info(SMALL)
-    shares = [make_set(info, 0, slot, 2)._tasks for slot in range(2)]
-    assert shares == [[(0, "pendulum-swingup"), (2, "walker-walk")], [(1, "mw-reach")]]
-    shares = [make_set(info, 0, slot, 5)._tasks for slot in range(5)]
-    assert [index for [(index, _)] in shares] == [0, 1, 2, 0, 1]
+@pytest.mark.parametrize(
+    ("num_tasks", "num_slots"), [(30, 8), (30, 6), (3, 2), (3, 4), (3, 6), (80, 1), (4, 4)]
+)
+def test_tasks_are_shared_out_evenly_among_environments(num_tasks: int, num_slots: int) -> None:
+    shares = [_shares(num_tasks, slot, num_slots) for slot in range(num_slots)]
+    for task in range(num_tasks):
+        assert sum(share.get(task, 0) for share in shares) == 1
+    assert all(sum(share.values()) == Fraction(num_tasks, num_slots) for share in shares)
+    if num_tasks % num_slots == 0:
+        assert [list(share) for share in shares] == [
+            list(range(slot, num_tasks, num_slots)) for slot in range(num_slots)
+        ]
+
+
+def test_an_environment_keeps_to_its_shares() -> None:
+    info, steps = task_info("pendulum-swingup+mw-reach+mw-push"), np.zeros(3)
+    for slot in range(2):
+        env = make_set(info, 0, slot, 2)
+        while env._steps.sum() < 3000:
+            env.reset()
+            over = False
+            while not over:
+                *_, over, info_of_step = env.step(np.zeros(4))
+                steps[info_of_step["task"]] += 1
+    assert np.allclose(steps / steps.sum(), 1 / 3, atol=0.05)
 
 
 def test_registered_tasks_of_a_set_travel_with_its_config(monkeypatch: pytest.MonkeyPatch) -> None:

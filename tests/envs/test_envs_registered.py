@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from gymnasium.utils.env_checker import check_env
 
 from tdmpc_ray.envs import list_tasks, make_env, register_task, task_info, task_sizes
 from tdmpc_ray.errors import UserError
@@ -104,6 +106,27 @@ def test_who_breaks_the_contract_is_named_with_task_and_step(fault: str, message
     assert "\n" not in str(caught.value)
 
 
+def test_success_has_to_be_said_where_it_is_the_metric() -> None:
+    register_task("lab-arm", Arm, episode_length=LENGTH, metric="success")
+    with pytest.raises(UserError, match=r"^task 'lab-arm', step 10: .* info\['success'\] is missing"):
+        play("lab-arm")
+
+
+def test_the_example_of_the_docs_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/environments.md").read_text()
+    example = page.partition("```python\n")[2].partition("```")[0]
+    exec(example, {})
+    env = make_env("lab-arm", seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of wrappers and unbounded observations
+        check_env(env, skip_render_check=True)
+    env.reset()
+    for step in range(1, 201):
+        *_, truncated, info = env.step(env.action_space.sample())
+        assert truncated == (step == 200)
+    assert info["success"] in (True, False)
+
+
 def test_simulators_keep_the_contract_too(monkeypatch: pytest.MonkeyPatch) -> None:
     env = make_env("pendulum-swingup", seed=0)
     env.reset()
@@ -117,6 +140,8 @@ def test_simulators_keep_the_contract_too(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("walker-walk", {"episode_length": 5}, "cannot register a task as 'walker-walk'"),
         ("gym:Mine", {"episode_length": 5}, "cannot register a task as 'gym:Mine'"),
+        (3, {"episode_length": 5}, "cannot register a task as 3"),
+        ("lab-arm", {"episode_length": True}, "episode_length must be a positive whole number, not True"),
         ("lab-arm", {"episode_length": 0}, "episode_length must be a positive whole number, not 0"),
         (
             "lab-arm",
@@ -126,7 +151,7 @@ def test_simulators_keep_the_contract_too(monkeypatch: pytest.MonkeyPatch) -> No
         ("lab-arm", {"episode_length": 5, "metric": "score"}, "metric must be 'return' or 'success'"),
     ],
 )
-def test_bad_registrations(name: str, numbers: dict, message: str) -> None:
+def test_bad_registrations(name: Any, numbers: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         register_task(name, Arm, **numbers)
 
@@ -142,7 +167,9 @@ def test_packages_bring_tasks_by_entry_point(tmp_path: Path) -> None:
     (tmp_path / "my_lab.py").write_text(
         "from tdmpc_ray.envs import register_task\n"
         "import gymnasium\n"
+        "from tdmpc_ray.envs import list_tasks\n"
         "def register():\n"
+        "    list_tasks('registered')\n"  # looks before it registers
         "    register_task('lab-pendulum', lambda render_mode=None: gymnasium.make('Pendulum-v1'),\n"
         "                  episode_length=200)\n"
         "def broken():\n"

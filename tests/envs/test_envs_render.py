@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 
 import numpy as np
 import pytest
@@ -61,6 +62,38 @@ def test_frames_are_dm_control_s_own() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(find_library("OSMesa") is None, reason="needs Debian's libosmesa6")
+@pytest.mark.parametrize("asked", [None, "osmesa"])
+def test_osmesa_where_egl_fails(asked: str | None) -> None:
+    code = (
+        "import ctypes, os\n"
+        "load = ctypes.CDLL.__init__\n"
+        "def without_egl(self, name, *rest, **how):\n"
+        "    if 'EGL' in str(name): raise OSError('not installed')\n"
+        "    load(self, name, *rest, **how)\n"
+        "ctypes.CDLL.__init__ = without_egl\n"
+        "import ray.rllib.core\n"  # which imports dm_control
+        "from tdmpc_ray.envs import make_env\n"
+        "env = make_env('walker-walk', seed=0, render_mode='rgb_array'); env.reset()\n"
+        "assert env.render().std() > 1 and os.environ['MUJOCO_GL'] == 'osmesa', os.environ['MUJOCO_GL']\n"
+        "env = make_env('cheetah-run', seed=0, obs='rgb'); assert env.reset()[0].std() > 1\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    environment |= {"MUJOCO_GL": asked} if asked else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_egl_without_a_driver_is_one_clear_line() -> None:
+    code = "from tdmpc_ray.envs import make_env; make_env('walker-walk', render_mode='rgb_array')"
+    environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    environment["__EGL_VENDOR_LIBRARY_DIRS"] = "/nowhere"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    said = done.stderr.strip().splitlines()[-1]
+    assert "cannot render: MUJOCO_GL=egl gives no OpenGL context" in said
+    assert "MUJOCO_GL=osmesa gives no OpenGL context" in said
+
+
 def test_no_frame_unless_asked() -> None:
     env = make_env("cartpole-balance", seed=0)
     env.reset()
@@ -81,7 +114,7 @@ def test_a_failed_choice_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """MUJOCO_GL stays as the user left it, as the simulators refuse to start on a library that is missing."""
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setitem(sys.modules, "mujoco.egl", None)
-    monkeypatch.setitem(sys.modules, "mujoco.glfw", None)
+    monkeypatch.setitem(sys.modules, "mujoco.osmesa", None)
     with pytest.raises(UserError, match="cannot render"):
         make_env("walker-walk", render_mode="rgb_array")
     assert "MUJOCO_GL" not in os.environ

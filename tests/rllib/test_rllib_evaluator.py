@@ -75,7 +75,7 @@ def test_whoever_lives_plays_all_tasks(runners: list[int], monkeypatch: pytest.M
         return {
             "returns": [1.0] * num_episodes,
             "lengths": [5] * num_episodes,
-            "successes": None,
+            "successes": [None] * num_episodes,
             "faults": [],
         }
 

@@ -14,9 +14,13 @@ import pytest
 import ray
 from failing_env import FailingEnv
 from gymnasium.spaces import Box
+from ray.rllib.env.env_context import EnvContext
 
+from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+from tdmpc_ray.rllib.evaluation import _play
+from tdmpc_ray.rllib.task_env import env_creator
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 for name in ("failing_env", __name__):
@@ -127,6 +131,47 @@ def test_an_evaluation_plays_cut_episodes_again(tmp_path: Path, tiny_overrides: 
         assert algo.env_faults > 0
     finally:
         algo.stop()
+
+
+class Marked(FailingEnv):
+    """Its return tells where an episode started."""
+
+    mark = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
+        start = super().reset(seed=seed)
+        self.mark = int(self.np_random.integers(10**6))
+        return start
+
+    def _played(self) -> tuple[Any, Any]:
+        obs, reward = super()._played()
+        return obs, reward + (self.mark if self._step == 1 else 0)
+
+
+def test_evaluations_never_play_an_episode_twice(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+    config = config_of(tiny_overrides, kind="nan", step=4, once=tmp_path / "once").environment(Marked)
+    config.evaluation(evaluation_interval=1, evaluation_duration=4, evaluation_num_env_runners=0)
+    algo = config.build_algo()
+    try:
+        played = [_play(algo.eval_env_runner_group.local_env_runner, 4) for _ in range(2)]
+    finally:
+        algo.stop()
+    assert [len(faults) for _, _, faults in played] == [1, 0]
+    returns = [value for outcomes, _, _ in played for value, _, _ in outcomes]
+    assert len(set(returns)) == 8
+
+
+def test_an_environment_of_ones_own_that_never_ends_is_named() -> None:
+    def endless(context: EnvContext) -> gymnasium.Env:
+        return gymnasium.make("Pendulum-v1").unwrapped
+
+    env = env_creator(endless, None, 20)(EnvContext({}, worker_index=0))
+    env.reset()
+    for _ in range(19):
+        assert FAULTS not in env.step(np.zeros(1))[-1]
+    *_, truncated, info = env.step(np.zeros(1))
+    assert truncated
+    assert "step 20: the episode goes on after its 20 steps" in info[FAULTS][0]
 
 
 def test_an_evaluation_that_is_always_cut_ends_the_run(tiny_overrides: dict[str, Any]) -> None:

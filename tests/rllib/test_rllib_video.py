@@ -46,6 +46,40 @@ def test_the_film_has_every_frame_and_the_picture_frames_from_the_whole_episode(
         assert ((greys > 215) & (greys < 240)).mean() > 0.03  # the end of the episode
 
 
+class Camera(LabCounter):
+    """Renders what it is given."""
+
+    def __init__(self, picture: Any) -> None:
+        super().__init__()
+        self.metadata = {"render_fps": 7}
+        self.picture = picture
+
+    def render(self) -> Any:
+        return self.picture
+
+
+def test_frames_of_odd_size_at_the_environment_s_own_speed(tmp_path: Path) -> None:
+    with Film(tmp_path / "a.mp4") as film:
+        for _ in range(3):
+            film.take(Camera(np.full((65, 33, 3), 90, np.uint8)))
+    with imageio.get_reader(tmp_path / "a.mp4") as reader:
+        assert reader.get_meta_data()["fps"] == 7
+        assert reader.get_data(0).shape == (66, 34, 3)
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "render.. gives NoneType"),
+        (np.zeros((4, 4, 3)), r"float64 \(4, 4, 3\)"),
+        (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\)"),
+    ],
+)
+def test_what_is_no_frame_is_named(picture: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message), Film(tmp_path / "a.mp4") as film:
+        film.take(Camera(picture))
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_a_run_leaves_films_in_its_last_checkpoint(
     tiny_overrides: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -86,3 +120,7 @@ def test_what_cannot_be_filmed_is_said_before_the_run(
         config.training(total_steps=100).build_algo()
     with pytest.raises(UserError, match="cannot write the video"):
         Film(Path("/proc/a.mp4"))
+    with pytest.raises(UserError, match=r"name a file that ends with \.mp4"):
+        Film(tmp_path / "a.xyz")
+    with pytest.raises(UserError, match=r"name a file that ends with \.png"):
+        Film(None, tmp_path / "a.xyz")
