@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -86,6 +87,7 @@ def _options(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for failures, 2 for bad input, 130 after Ctrl-C."""
+    warnings.filterwarnings("ignore", module="glfw")  # it misses a display that nobody needs
     try:
         status = app(args=list(args) if args is not None else None, standalone_mode=False)
         return status if isinstance(status, int) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -36,4 +37,4 @@ def envs(
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if not pattern:
-        print("Gymnasium's tasks, gym:ID: tdmpc-ray envs 'gym:*'")
+        print("Gymnasium's tasks, gym:ID: tdmpc-ray envs 'gym:*'", file=sys.stderr)

@@ -8,6 +8,7 @@ import gymnasium
 
 from tdmpc_ray.envs import registered
 from tdmpc_ray.envs.catalog import list_tasks, register_task, task_info
+from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, GuardedEnv, too_many_cut
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import check_seed, require_gl
 from tdmpc_ray.errors import UserError
@@ -115,28 +116,38 @@ def _built_sizes(name: str, _: registered.RegisteredTask | None) -> tuple[int, i
     return sizes
 
 
-def random_return(name: str, episodes: int, seed: int) -> list[float]:
+def random_return(name: str, episodes: int, seed: int, timeout_s: float | None = None) -> list[float]:
     """Return the undiscounted return of each of `episodes` episodes of a uniformly random policy.
 
-    Of a set of tasks, the means over its tasks.
+    Of a set of tasks, the means over its tasks. An episode that a fault has cut is played again.
+
+    Args:
+        timeout_s: see `GuardedEnv`.
 
     Raises:
-        UserError: as `make_env`, or fewer than one episode.
+        UserError: as `make_env`, fewer than one episode, or faults cut one after the other.
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, not {episodes}")
     if tasks := task_info(name).tasks:
-        columns = zip(*(random_return(task, episodes, seed) for task in tasks), strict=True)
+        columns = zip(*(random_return(task, episodes, seed, timeout_s) for task in tasks), strict=True)
         return [sum(column) / len(tasks) for column in columns]
-    env = make_env(name, seed=seed)
-    returns = []
-    for _ in range(episodes):
+    env = GuardedEnv(functools.partial(make_env, name, seed=seed), name, timeout_s, seed=seed)
+    returns: list[float] = []
+    cut_in_a_row = 0
+    while len(returns) < episodes:
         env.reset()
         total, over = 0.0, False
         while not over:
-            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            _, reward, terminated, truncated, info = env.step(env.action_space.sample())
             total += float(reward)
             over = terminated or truncated
-        returns.append(total)
+        if FAULTS not in info:
+            returns.append(total)
+            cut_in_a_row = 0
+            continue
+        cut_in_a_row += 1
+        if cut_in_a_row == MAX_CUT:
+            raise too_many_cut(info[FAULTS][-1])
     env.close()
     return returns

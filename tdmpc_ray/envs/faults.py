@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # In the info of the step that ended the episode, and of a reset that needed several tries: what went wrong.
 FAULTS = "env_faults"
+MAX_CUT = 10  # episodes that faults may cut in a row where results are measured
 _TRIES = 4
 _WAIT_S = 0.5  # before the second try; twice as long before each other
 # Simulators compile shaders and load their assets when they are built and in their first reset.
@@ -156,6 +157,11 @@ class GuardedEnv(gymnasium.Wrapper):
             return None
         self._seeds_used += 1
         return int(np.random.SeedSequence([self._seed, self._seeds_used]).generate_state(1)[0]) >> 1
+
+
+def too_many_cut(fault: str) -> UserError:
+    """The error where no episode comes to its end, of the last `fault`."""
+    return UserError(f"faults of the environment cut every episode: mend it; the last one: {fault}")
 
 
 def _described(error: BaseException) -> str:

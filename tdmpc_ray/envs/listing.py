@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from tdmpc_ray.envs import task_sizes
 from tdmpc_ray.envs.catalog import list_tasks, task_info
-from tdmpc_ray.envs.extras import MODULES, missing
+from tdmpc_ray.envs.extras import MODULES, missing, require_extra
 from tdmpc_ray.envs.gym import UnsupportedSpacesError
 from tdmpc_ray.envs.tables import TASK_SETS
 from tdmpc_ray.envs.task import TaskInfo
@@ -57,5 +57,19 @@ def task_status(info: TaskInfo) -> TaskStatus:
             warnings.simplefilter("ignore")  # Gymnasium warns of each task of an older version
             return TaskStatus(*task_sizes(info.name))
     except Exception as error:  # of a foreign task, anything may come; the others are listed all the same
-        prefix = "yes, but " if isinstance(error, UnsupportedSpacesError) else "no: "
+        prefix = "unsupported: " if isinstance(error, UnsupportedSpacesError) else "no: "
         return TaskStatus(None, None, prefix + reason(error).removeprefix(f"task '{info.name}' "))
+
+
+def require_task(name: str) -> None:
+    """Refuse a task that cannot be built here; only those whose sizes no table holds are built to find out.
+
+    Raises:
+        UserError: as `make_env`.
+    """
+    for task in task_info(name).tasks or (name,):
+        info = task_info(task)
+        if info.suite in MODULES:
+            require_extra(info)
+        else:
+            task_sizes(task)

@@ -256,7 +256,7 @@ class TDMPC2(DurableAlgorithm):
         )
         self.evaluator.last = {}
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
-        notes, self.notes = self.notes, []
+        notes, self.notes = [*self.notes, *self._fault_window.lines()], []
         told = {
             DONE: self.at_end,  # Tune ends the trial
             "updates_owed": self.pace.updates_owed(),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from tdmpc_ray.core.demonstrations import EpisodeRecord
 from tdmpc_ray.envs import task_info
-from tdmpc_ray.envs.faults import FAULTS
+from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.module import TDMPC2RLModule
@@ -24,7 +24,6 @@ from tdmpc_ray.rllib.video import Film
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 10  # episodes whose plans share one batch
-MAX_EMPTY_ROUNDS = 10  # in a row, in which faults cut all episodes
 
 
 class Agent:
@@ -126,7 +125,8 @@ def evaluate_checkpoint(
     known = agent.tasks or (agent.task,)
     name = task_info(task).name if task is not None else known[0]
     if name not in known or (task is None and len(known) > 1):
-        raise UserError(f"say with --task which one to play; this agent knows: {', '.join(known)}")
+        ask = "say with --task which one to play; " if len(known) > 1 else ""
+        raise UserError(f"{ask}this agent knows: {', '.join(known)}")
     folder = None if record is None else Path(record)
     if video is None and grid is None:
         return play(agent, name, episodes, seed, None, on_progress, folder)
@@ -182,7 +182,7 @@ def play(
     limit, empty_rounds = task_info(task).episode_length, 0
     try:
         while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
-            if empty_rounds == MAX_EMPTY_ROUNDS:
+            if empty_rounds == MAX_CUT:
                 raise too_many_cut(outcome["faults"][-1])
             playing = min(missing, num_envs)
             for step in _play(agent, task, envs[:playing], outcome, film, record, seed):
@@ -198,11 +198,6 @@ def play(
 def success_of(info: Mapping[str, Any]) -> float | None:
     """Of an episode, by the info of its last step; None where that says nothing."""
     return None if info.get("success") is None else float(info["success"])
-
-
-def too_many_cut(fault: str) -> UserError:
-    """The error where no episode comes to its end, of the last `fault`."""
-    return UserError(f"faults of the environment cut every episode: mend it; the last one: {fault}")
 
 
 def _play(

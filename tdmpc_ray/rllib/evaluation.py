@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
+from tdmpc_ray.envs.faults import MAX_CUT, too_many_cut
 from tdmpc_ray.rllib.env_runner import on_runners
-from tdmpc_ray.rllib.evaluate import MAX_EMPTY_ROUNDS, Agent, play, success_of, too_many_cut
+from tdmpc_ray.rllib.evaluate import Agent, play, success_of
 from tdmpc_ray.rllib.fragments import is_cut
 
 _Outcome = tuple[float, int, float | None]  # return, length, success
@@ -25,7 +26,7 @@ def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any, list[str
     faults: list[str] = []
     empty_rounds = 0
     while (missing := num_episodes - len(outcomes)) > 0:
-        if empty_rounds == MAX_EMPTY_ROUNDS:
+        if empty_rounds == MAX_CUT:
             raise too_many_cut(faults[-1])
         played = [e for e in runner.sample(num_episodes=missing) if not is_cut(e)][:missing]
         empty_rounds = 0 if played else empty_rounds + 1

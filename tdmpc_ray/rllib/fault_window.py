@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tdmpc_ray.errors import UserError
 
 WINDOW = 1000  # agent steps
+_TOLD = 3  # faults at a time, word by word
 
 
 class FaultWindow:
@@ -20,6 +21,7 @@ class FaultWindow:
     def __init__(self, limit: int) -> None:
         self._limit, self._steps = limit, 0
         self._seen: deque[tuple[int, str]] = deque()
+        self._untold: list[str] = []
 
     def add(self, faults: Sequence[str], steps: int) -> None:
         """Count faults that happened during the next `steps` agent steps.
@@ -28,6 +30,7 @@ class FaultWindow:
             UserError: there are too many.
         """
         self._steps += steps
+        self._untold += faults
         self._seen.extend((self._steps, fault) for fault in faults)
         while self._seen and self._seen[0][0] <= self._steps - WINDOW:
             self._seen.popleft()
@@ -38,3 +41,10 @@ class FaultWindow:
                 f"{count} of environments within {within:,} agent steps, more than max_env_faults="
                 f"{self._limit}: mend the environment, or raise the limit; the last one: {self._seen[-1][1]}"
             )
+
+    def lines(self) -> list[str]:
+        """What to tell the user of the faults since the last call."""
+        untold, self._untold = self._untold, []
+        told = [f"an environment was rebuilt: {fault}" for fault in untold[:_TOLD]]
+        more = len(untold) - len(told)
+        return told + [f"and {more} more were rebuilt"] * bool(more)

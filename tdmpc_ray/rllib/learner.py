@@ -21,6 +21,7 @@ from tdmpc_ray.core.update import Updater, make_optimizers
 from tdmpc_ray.envs.pixels import FRAMES
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
+from tdmpc_ray.rllib.fragments import Fragment
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 from tdmpc_ray.rllib.saved_replay import SavedReplay
@@ -101,7 +102,7 @@ class TDMPC2Learner(TorchLearner):
                     continue
             for fragment in batch:
                 if fragment.terminated and not self._agent.model.episodic:
-                    self._refuse_termination()
+                    self._refuse_termination(fragment)
                 self.replay.add(**fragment._asdict())
         return self.replay.transitions_added - before, lost, lost_steps
 
@@ -135,13 +136,19 @@ class TDMPC2Learner(TorchLearner):
         seconds = time.perf_counter() - started
         return Work(added, lost, lost_steps, num_updates, skipped, losses, seconds, weights, is_ready)
 
-    def _refuse_termination(self) -> None:
+    def _refuse_termination(self, fragment: Fragment) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""
-        if "model.episodic" not in self.config.agent_overrides:
-            raise UserError(
-                "the environment terminated an episode: set overrides={'model.episodic': True}, "
-                "or False to plan without foreseeing it"
-            )
+        if "model.episodic" in self.config.agent_overrides:
+            return
+        info, task, declared = self.config.info, "the environment", ""
+        if info is not None:
+            task = f"task '{info.tasks[fragment.task] if info.tasks else info.name}'"
+            declared = "register it with can_terminate=True, or "
+        step = fragment.start + len(fragment.action)
+        raise UserError(
+            f"{task} ended in a terminal state at step {step} of an episode, and nothing said that it can: "
+            f"{declared}set model.episodic to true (or to false, to plan without foreseeing it)"
+        )
 
     def learn(self, num_updates: int) -> tuple[dict[str, float], int]:
         """Take `num_updates` gradient steps, see `UpdateLoop`."""

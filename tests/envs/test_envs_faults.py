@@ -18,7 +18,7 @@ import pytest
 from failing_env import FailingEnv
 from gymnasium.vector import SyncVectorEnv
 
-from tdmpc_ray.envs import faults, make_env, task_info
+from tdmpc_ray.envs import faults, make_env, random_return, register_task, registered, task_info
 from tdmpc_ray.envs.faults import FAULTS, GuardedEnv
 from tdmpc_ray.envs.multitask import make_set
 from tdmpc_ray.errors import UserError
@@ -199,3 +199,22 @@ def test_a_hang_in_c_ends_a_process_that_may_end(library: str, tmp_path: Path) -
     else:
         assert "failing_env.py" in words
         assert "hang_in_c" in words
+
+
+def test_a_fault_does_not_end_the_measurement_of_the_random_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registered, "_tasks", {})
+    once = tmp_path / "once"
+    for name, config in (
+        ("test-once", {"kind": "raise", "step": 3, "once": once}),
+        ("test-always", {"kind": "raise", "step": 3}),
+        ("test-hangs", {"kind": "sleep", "step": 3}),
+    ):
+        register_task(name, lambda config=config, render_mode=None: FailingEnv(config), episode_length=10)
+    assert random_return("test-once", 2, seed=0) == [55.0, 55.0]
+    assert once.exists()
+    with pytest.raises(UserError, match=r"cut every episode: .*: task 'test-always', step 3: RuntimeError"):
+        random_return("test-always", 2, seed=0)
+    with pytest.raises(UserError, match=r"task 'test-hangs', step 3: hung for 0.1 s"):
+        random_return("test-hangs", 1, seed=0, timeout_s=0.1)

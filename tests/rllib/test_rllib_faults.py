@@ -20,6 +20,7 @@ from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.evaluation import _play
+from tdmpc_ray.rllib.fault_window import FaultWindow
 from tdmpc_ray.rllib.task_env import env_creator
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -69,8 +70,13 @@ def test_a_fault_is_counted_and_nothing_of_it_is_stored(
     config = config_of(tiny_overrides, num_runners, kind=kind, step=4, once=tmp_path / "once")
     algo = config.fault_tolerance(env_step_timeout_s=0.5).build_algo()
     try:
+        said: list[str] = []
         while algo.env_steps < 200:
             result = algo.train()
+            said += result["notes"]
+        assert [re.sub(r"step 4: .*", "step 4", line) for line in said] == [
+            "an environment was rebuilt: task 'FailingEnv', step 4"
+        ]
         stored = rows(algo)
         assert result["env_faults"] == result["report"]["time/env_faults"] == 1
         assert result["lost_fragments"] == 0
@@ -102,6 +108,14 @@ def test_too_many_faults_stop_the_run(num_runners: int, tiny_overrides: dict[str
         r"is hot \(failing_env.py:\d+\)"
     )
     assert re.fullmatch(pattern, str(caught.value)), caught.value
+
+
+def test_of_many_faults_a_few_are_told() -> None:
+    window = FaultWindow(100)
+    window.add(["a", "b"], 10)
+    window.add(["c", "d", "e"], 10)
+    told = [*(f"an environment was rebuilt: {fault}" for fault in "abc"), "and 2 more were rebuilt"]
+    assert (window.lines(), window.lines()) == (told, [])
 
 
 def test_a_limit_of_none_stops_at_the_first(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:

@@ -153,6 +153,21 @@ def test_an_unforeseen_termination_is_said(tiny_overrides: dict[str, Any]) -> No
     config = TDMPC2Config().environment(CountingEnv, env_config={})
     config.training(model_size="tiny", overrides=tiny_overrides, episode_length=12)
     algo = config.debugging(seed=0, log_level="ERROR").build_algo()
-    with pytest.raises(UserError, match=r"terminated an episode: set overrides=.*model\.episodic"):
+    said = r"^the environment ended in a terminal state at step \d+ of an episode, .*: set model\.episodic to"
+    with pytest.raises(UserError, match=said):
+        algo.train()
+    algo.stop()
+
+
+def test_an_undeclared_termination_of_a_registered_task_is_said(
+    tiny_overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registered, "_tasks", {})
+    register_task("test-undeclared", lambda render_mode=None: CountingEnv({}), episode_length=12)
+    config = TDMPC2Config().environment("test-undeclared")
+    config.training(model_size="tiny", overrides=tiny_overrides)
+    algo = config.debugging(seed=0, log_level="ERROR").build_algo()
+    said = r"^task 'test-undeclared' .*: register it with can_terminate=True, or set"
+    with pytest.raises(UserError, match=said):
         algo.train()
     algo.stop()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tdmpc_ray.studies.run import interrupt
-from tdmpc_ray.studies.run.outcome import Outcome, StudyResult
+from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, error_reason
 from tdmpc_ray.studies.words import mlflow_command
 
 
@@ -43,3 +43,10 @@ def test_exit_status(signum: int | None, status: int) -> None:
 )
 def test_the_command_that_opens_mlflow(uri: str, command: str) -> None:
     assert mlflow_command(uri).endswith(command)
+
+
+@pytest.mark.parametrize("kind", ["tdmpc_ray.errors.UserError", "tdmpc_ray.envs.contract.EnvFaultError"])
+def test_an_error_of_the_user_is_its_message_alone(kind: str) -> None:
+    text = f'Failure # 1 (occurred at today)\nray::TDMPC2\n  File "x.py", line 1\n{kind}: mend it\n'
+    assert error_reason(text) == "mend it"
+    assert error_reason(text.replace(kind, "ValueError")) == "ValueError: mend it"

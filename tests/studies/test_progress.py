@@ -222,3 +222,18 @@ def test_what_a_trial_has_to_say_is_printed(drive: Any, pipe: Console) -> None:
     calls.start(trial)
     progress.on_trial_result(0, [trial], trial, {"env_steps": 5, "notes": ["no [checkpoint] at 5 steps"]})
     assert "seed=3: no [checkpoint] at 5 steps\n" in pipe.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_success_is_shown_where_tasks_tell_it(drive: Any, pipe: Console) -> None:
+    progress = ProgressTable(trial_params=params, console=pipe)
+    calls = drive(progress)
+    reach, walk = (drive.trial(name, size="1", seed=seed) for seed, name in enumerate("ab"))
+    calls.trials += [reach, walk]
+    calls.start(reach)
+    calls.result(walk, 100, eval__return=7.0)
+    assert "success" not in shown(progress, pipe)
+    calls.result(reach, 100, eval__return=150.0, eval__success=0.8)
+    assert "eval return 150.0, success 80%" in pipe.file.getvalue()  # type: ignore[attr-defined]
+    header, first, second = shown(progress, pipe).splitlines()
+    assert "eval return  success  train return" in re.sub(" {3,}", "  ", header)
+    assert ("80%" in first, "80%" in second) == (True, False)

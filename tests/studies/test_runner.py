@@ -57,6 +57,8 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     assert "note: nothing will be learned" not in text
     assert "note: gym:Pendulum-v1 can terminate: the model learns to foresee it (model.episodic)" in text
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
+    again = "seed=1: failed, and starts again from its beginning: ValueError: as the test wants"
+    assert text.count(again) == 1
     assert f"continue with: {program('tdmpc-ray')} resume out" in text
     assert f"\ncharts: {mlflow_command('sqlite:///mlflow.db')}, then open http://" in text
 
@@ -216,6 +218,10 @@ def test_folders_that_cannot_be_used(store: str, tmp_path: Path) -> None:
     (tmp_path / "taken" / "tune" / "experiment_state-2026.json").write_text('{"trial_da')
     with pytest.raises(UserError, match=r"cannot resume: .*experiment_state-2026\.json is damaged"):
         resume_study(tmp_path / "taken", trainable=Stub)
+    for task, message in (("gym:CartPole-v1", "has actions Discrete"), ("lift-cube", "needs maniskill")):
+        with pytest.raises(UserError, match=message):
+            run_study(study.model_copy(update={"task": task}), tmp_path / "new", trainable=Stub)
+        assert not (tmp_path / "new").exists()
     lost = make_study(runner_stub.values("http://127.0.0.1:9"))
     with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9 cannot be used"):
         run_study(lost, tmp_path / "new", trainable=Stub)

@@ -157,6 +157,10 @@ def test_values_reach_the_algorithm() -> None:
             {"resources": {"num_env_runner": 1}},
             "resources: unknown key 'num_env_runner': did you mean 'num_env_runners'?",
         ),
+        (
+            {"set": {"preset": "light"}},
+            "set: 'preset' is no setting of the agent: give it beside set, not in it",
+        ),
         ({"set": {"update.lrr": 1}}, "set: unknown setting 'update.lrr': did you mean 'update.lr'?"),
         (
             {"space": {"planner.horizn": {"grid": [1]}}},

@@ -125,6 +125,8 @@ class StudyKeys(Section):
     @classmethod
     def _settings_exist(cls, settings: dict[str, Any]) -> dict[str, Any]:
         for key in settings:
+            if key in cls.model_fields:
+                raise ValueError(f"'{key}' is no setting of the agent: give it beside set, not in it")
             as_value_error(split_key, key)
         return settings
 

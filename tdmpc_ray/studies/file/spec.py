@@ -191,9 +191,10 @@ class Study(StudyKeys):
                     "many updates catch up with them",
                 )
         episodic = "model.episodic" in {**self.overrides, **self.space}
-        for task in self.task_names:
-            if not episodic and task_info(task).can_terminate:
-                said[task] = f"{task} can terminate: the model learns to foresee it (model.episodic)"
+        for name in self.task_names:
+            for task in task_info(name).tasks or (name,):
+                if not episodic and task_info(task).can_terminate:
+                    said[task] = f"{task} can terminate: the model learns to foresee it (model.episodic)"
         return list(said.values())
 
     def to_yaml(self, folder: Path | None = None) -> str:

@@ -18,15 +18,24 @@ BASELINE_FILE = "baseline.json"
 EPISODES = 5
 
 
-def random_baselines(tasks: Sequence[str], out: Path, say: Callable[[str], None]) -> dict[str, float]:
-    """The random policy's mean return on each task, measured once per study's folder `out`."""
+def random_baselines(
+    tasks: Sequence[str], out: Path, say: Callable[[str], None], timeout_s: float | None = None
+) -> dict[str, float]:
+    """The random policy's mean return on each task, measured once per study's folder `out`.
+
+    Args:
+        timeout_s: see `GuardedEnv`.
+
+    Raises:
+        UserError: an environment that cannot be built, or not be played.
+    """
     file = out / BASELINE_FILE
     returns = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     from tdmpc_ray.envs import random_return
 
     for task in tasks:
         if task not in returns:
-            returns[task] = random_return(task, EPISODES, seed=0)
+            returns[task] = random_return(task, EPISODES, 0, timeout_s)
             say(f"a random policy's return on {short_task(task)}: {fmean(returns[task]):.1f}")
             written = file.with_suffix(".tmp")  # a kill leaves the file whole or away
             written.write_text(json.dumps(returns), encoding="utf-8")

@@ -9,7 +9,6 @@ import os
 import secrets
 import socket
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -212,6 +211,5 @@ def quiet() -> None:
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     }.items():
         os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", module="glfw")  # it misses a display that nobody needs
     for name in ("tune", "train", "rllib", "dashboard", "_private.runtime_env", "_common.deprecation"):
         logging.getLogger(f"ray.{name}").setLevel(logging.CRITICAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from ray.tune.experiment import Trial
 
 from tdmpc_ray.studies.run.interrupt import StopRequest
 from tdmpc_ray.studies.tracking.naming import trial_label
+
+_USER_ERROR = re.compile(r"^tdmpc_ray\.[\w.]+Error: ")  # its message says it all
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Outcome(tune.Callback):
         return StudyResult(
             out=out,
             finished=len(finished),
-            failed=tuple(_failed_trial(trial, self._label(trial)) for trial in failed),
+            failed=tuple(FailedTrial(self._label(trial), *failure(trial)) for trial in failed),
             unfinished=unfinished,
             signum=request.signum if unfinished else None,
             checkpoints={trial_name(t): Path(t.checkpoint.path) for t in self._trials if t.checkpoint},
@@ -106,11 +109,11 @@ def trial_name(trial: Trial) -> str:
     return f"size{config['model_size']}-seed{config['seed']}-{trial.trial_id}"
 
 
-def _failed_trial(trial: Trial, name: str) -> FailedTrial:
+def failure(trial: Trial) -> tuple[str, Path | None]:
+    """Why a trial has failed the last time, in one line, and the file that has more."""
     files = [Path(trial.path or "") / "error.txt", Path(trial.error_file or "")]
     file = next((file for file in files if file.is_file()), None)
-    text = file.read_text(encoding="utf-8", errors="replace") if file else ""
-    return FailedTrial(name, error_reason(text), file)
+    return error_reason(file.read_text(encoding="utf-8", errors="replace") if file else ""), file
 
 
 def error_reason(text: str) -> str:
@@ -120,4 +123,4 @@ def error_reason(text: str) -> str:
     # A traceback ends with its reason, on the first line that is not indented; Ray's report of a dead
     # process begins with it.
     lines = [line for line in lines[frames[-1] if frames else 0 :] if line.strip() and line[0] != " "]
-    return lines[0].strip()[:300] if lines else "unknown error"
+    return _USER_ERROR.sub("", lines[0].strip())[:300] if lines else "unknown error"

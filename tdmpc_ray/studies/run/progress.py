@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tdmpc_ray.studies.run.outcome import failure
 from tdmpc_ray.studies.tracking.naming import trial_label
 
 _STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "bold red", "stopped": "yellow"}
@@ -31,6 +32,7 @@ class TrialRow:
     status: str = "waiting"
     env_steps: int = 0
     eval_return: float | None = None
+    eval_success: float | None = None  # of tasks that are judged by it
     train_return: float | None = None
     elapsed_s: float = 0.0
     updates_owed: int = 0
@@ -45,6 +47,7 @@ class TrialRow:
         self.updates_owed = int(result.get("updates_owed", 0))
         self.train_return = report.get("train/return", self.train_return)
         self.eval_return = report.get("eval/return", self.eval_return)
+        self.eval_success = report.get("eval/success", self.eval_success)
         went_back = self.recent and self.env_steps < self.recent[-1][1]  # to an older checkpoint
         if went_back or self.updates_owed:  # catching up with the random steps tells nothing about the rest
             self.recent.clear()
@@ -147,6 +150,13 @@ class ProgressTable(tune.Callback):
             self._print_line(row, evaluated)
             row.printed_at = now
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        row = self._row(trial)
+        row.status = "waiting"
+        start = "from its newest checkpoint" if trial.checkpoint else "from its beginning"
+        why, _ = failure(trial)
+        self.console.print(Text(f"{row.name}: failed, and starts again {start}: {why}"), soft_wrap=True)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trial, "done")
 
@@ -177,12 +187,14 @@ class ProgressTable(tune.Callback):
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
         table.add_column("trial", no_wrap=True)
         table.add_column("status")
-        for header in ("eval return", "train return", "steps", "steps/s", "left", "elapsed"):
-            table.add_column(header, justify="right", no_wrap=True)
         rows = sorted(self._rows.copy().values(), key=lambda row: _ORDER.index(row.status))
+        with_success = any(row.eval_success is not None for row in rows)
+        success = ["success"] * with_success
+        for header in ("eval return", *success, "train return", "steps", "steps/s", "left", "elapsed"):
+            table.add_column(header, justify="right", no_wrap=True)
         room = max(self.console.size.height - 4, 3)
         for row in rows[:room]:
-            table.add_row(*self._cells(row))
+            table.add_row(*self._cells(row, with_success))
         hidden: dict[str, int] = {}
         for row in rows[room:]:
             hidden[row.status] = hidden.get(row.status, 0) + 1
@@ -194,11 +206,13 @@ class ProgressTable(tune.Callback):
             table.add_row(Text(f"and {more}", style="dim"))
         return table
 
-    def _cells(self, row: TrialRow) -> list[Text | str]:
+    def _cells(self, row: TrialRow, with_success: bool) -> list[Text | str]:
+        success = "" if row.eval_success is None else f"{row.eval_success:.0%}"
         return [
             row.name,
             Text(row.activity, style=_STYLES[row.status]),
             Text(_number(row.eval_return), style="bold"),
+            *[Text(success, style="bold")] * with_success,
             _number(row.train_return),
             row.steps,
             _number(row.steps_per_s),
@@ -212,6 +226,8 @@ class ProgressTable(tune.Callback):
             words.append(row.activity)
         if evaluated:
             words.append(f"eval return {_number(row.eval_return)}")
+            if row.eval_success is not None:
+                words.append(f"success {row.eval_success:.0%}")
         if row.train_return is not None:
             words.append(f"train return {_number(row.train_return)}")
         if row.steps_per_s:
@@ -225,7 +241,9 @@ class ProgressTable(tune.Callback):
         row = self._row(trial)
         row.status = status
         if self._live is None:
-            self._say(f"{row.name}: {status} after {row.env_steps:,} steps, {_duration(row.elapsed_s)}")
+            # What a trial that failed took since its last result, nobody has told.
+            took = f", {_duration(row.elapsed_s)}" if status == "done" else ""
+            self._say(f"{row.name}: {status} after {row.env_steps:,} steps{took}")
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
 
+from tdmpc_ray.envs.listing import require_task
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
@@ -116,6 +117,8 @@ class _Run:
         quiet()
         self.trainable, self.fixed, self.env_config = _trainable_and_fixed(study, trainable)
         self.search, self.scheduler = make_search(study, self.env_config), make_scheduler(study)
+        for task in study.task_names:
+            require_task(task)
         self.need = self.resources_per_trial()
         check_resources(self.need)
         try:
@@ -152,9 +155,10 @@ class _Run:
         outcome = Outcome(label)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
 
+        baselines = random_baselines(study.task_names, self.out, self.say, study.env_step_timeout_s)
         callbacks = [
             tracker,
-            LogBaseline(tracker, random_baselines(study.task_names, self.out, self.say)),
+            LogBaseline(tracker, baselines),
             SaveTrials(study.checkpoint_steps, say=self.say),
             CollectReplays(),
             KeepRungs(self.scheduler),
