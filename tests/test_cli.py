@@ -22,14 +22,14 @@ from tdmpc_ray.studies.file.spec import Study
 TRAIN = ["train", "--task", "walker-walk", "--steps", "10"]
 
 
-def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, folder: Path, **environment: str | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tdmpc_ray.cli", *args],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, **environment},
+        env={name: value for name, value in {**os.environ, **environment}.items() if value is not None},
         check=False,
     )
 
@@ -169,11 +169,21 @@ def test_wrong_option_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert "--seed" in line
 
 
+def test_a_task_that_nothing_handles_leaves_no_folder(tmp_path: Path) -> None:
+    options = ("--steps", "300", "--out", "out")
+    done = run("train", "--task", "gym:CartPole-v1", *options, folder=tmp_path, DISPLAY=None, MUJOCO_GL=None)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()  # nor what a simulator says of a missing display
+    assert line.startswith("error: task 'gym:CartPole-v1' has actions Discrete: choose one with")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_without_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run("evaluate", "empty", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].startswith("error: no checkpoint in empty: give a checkpoint folder")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: no checkpoint in empty: give a checkpoint folder")
 
 
 def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
