@@ -44,6 +44,7 @@ def test_100_000_frames_beside_the_published_curve(
         ("ablation_policy.yaml", 580),
         ("ablation_simnorm.yaml", 630),
         ("ablation_mse.yaml", 600),
+        ("curve_pixels.yaml", 180),
     ],
 )
 def test_shorter_runs_learn(file: str, least: float, learn: Callable[[str], StudyRuns]) -> None:
