@@ -116,7 +116,9 @@ def test_a_name_is_as_long_as_databases_take(
     assert set(mlflow_read.runs(store, "exp")) == {"n" * 250}
 
 
-def test_a_server_that_never_answers_does_not_hold_the_end(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_does_not_hold_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -125,8 +127,13 @@ def test_a_server_that_never_answers_does_not_hold_the_end(tmp_path: Path) -> No
         time.sleep(0.5)  # the thread waits in its request now
         writer.put(point("s", 2))
         began = time.monotonic()
+        thread = writer._thread
         spool = writer.close(1.0)
         assert time.monotonic() - began < 2
+    assert thread is not None
+    thread.join(30)
+    assert not thread.is_alive()
+    assert [r for r in caplog.records if r.name == "tdmpc_ray.tracking"] == []  # nor is it heard of later
     assert spool is not None
     assert [op["op"] for op in run_ops.Spool(spool)] == ["create", "metrics", "metrics"]
 

@@ -153,7 +153,7 @@ class RunWriter:
                 return
             for op in coalesce(ops):
                 # A part that fails in the middle is sent again as a whole, which changes nothing.
-                if epoch != self._epoch or not self._send(op):
+                if epoch != self._epoch or not self._send(op, epoch):
                     return
             if self._down_reason is not None:
                 self._down_reason = None
@@ -167,10 +167,12 @@ class RunWriter:
                     for _ in ops:
                         self._unwritten.popleft()
 
-    def _send(self, op: Op) -> bool:
+    def _send(self, op: Op, epoch: int) -> bool:
         try:
             refused = self._sender.deliver(op["experiment"], op)
         except Exception as error:
+            if epoch != self._epoch:
+                return False  # after `close` there is nothing that goes on
             self._retry_at = time.monotonic() + self._retry_s
             if self._down_reason is None:
                 self._down_reason = one_line(error)
