@@ -55,5 +55,6 @@ image: ## the container image; for GPUs: TAG=cuda TORCH_INDEX=https://download.p
 	docker build --file docker/Dockerfile --tag tdmpc-ray:$(TAG) --build-arg TORCH_INDEX=$(TORCH_INDEX) \
 		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' tdmpc_ray/__init__.py) .
 
+# A study there takes longer than the tests after which a stack of calls is printed.
 test-docker: $(STAMP) ## the image and the compose stack, built and run; needs a Docker engine with compose
-	$(BIN)/pytest -m docker -s
+	$(BIN)/pytest -m docker -s -o faulthandler_timeout=0
