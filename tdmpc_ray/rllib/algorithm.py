@@ -177,9 +177,9 @@ class TDMPC2(DurableAlgorithm):
         self.pace.grad_updates += work.num_updates
         if work.num_updates:
             self.reporter.add_time("learn", work.seconds)
-        self.skipped_updates += work.skipped
-        self.reporter.add_losses(work.losses, work.num_updates - work.skipped)
-        for name, value in work.losses.items():
+        self.skipped_updates += work.losses.num_skipped
+        self.reporter.add_losses(work.losses.means, work.losses.num_updates)
+        for name, value in work.losses.means.items():
             self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
 
     def _sync_weights(self) -> None:

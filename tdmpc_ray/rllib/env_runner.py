@@ -144,7 +144,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
     def fresh_seed(self) -> int:
         """Another one each time, also after a restart; room for one per environment above it."""
         # Both come with a checkpoint, the updates with the weights that a restarted runner gets, too.
-        progress = [int(self.module.unwrapped().grad_updates), self.num_env_steps_sampled_lifetime]
+        progress = [self.module.unwrapped().num_updates, self.num_env_steps_sampled_lifetime]
         seed = int.from_bytes(os.urandom(4)) if self.config.seed is None else self.config.seed
         parts = [seed, self.worker_index or 0, int(self.config.in_evaluation), *progress, self._seeds_drawn]
         self._seeds_drawn += 1
