@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -45,6 +45,18 @@ def _limits() -> dict[str, Any]:
     return {}
 
 
+def _backward_compiled_early() -> AbstractContextManager[Any]:
+    """By default the backward pass is compiled when it runs, where nothing can take its place.
+
+    PyTorch 2.9 has no such setting; there a forward pass that compiles has to do as a sign.
+    """
+    from torch._functorch import config
+
+    if not hasattr(config, "force_non_lazy_backward_lowering"):
+        return nullcontext()
+    return config.patch(force_non_lazy_backward_lowering=True)
+
+
 class Compiled(Generic[P, T]):
     """A function, compiled at its first call with inputs of new shapes, its backward pass too.
 
@@ -65,12 +77,9 @@ class Compiled(Generic[P, T]):
             return self._function(*args, **kwargs)
         # Imported here: it takes seconds, and most processes never compile.
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-        from torch._functorch import config
 
         try:
-            # By default the backward pass is compiled when it runs, where nothing can take its place.
-            has_backward = torch.is_grad_enabled()
-            with config.patch(force_non_lazy_backward_lowering=True) if has_backward else nullcontext():
+            with _backward_compiled_early() if torch.is_grad_enabled() else nullcontext():
                 return self._run(*args, **kwargs)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = " ".join(str(error).split("\n")[:2])  # what failed, and why
