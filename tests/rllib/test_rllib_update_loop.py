@@ -12,7 +12,7 @@ from device_guard import META, MetaGenerator, allow_optimizers, device_guard
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.prioritized import make_replay
 from tdmpc_ray.core.update import Updater
-from tdmpc_ray.rllib import update_loop
+from tdmpc_ray.rllib import TDMPC2Config, env_runner, update_loop
 from tdmpc_ray.rllib.module import IS_FIRST, TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 from tdmpc_ray.rllib.update_loop import UpdateLoop
@@ -107,3 +107,14 @@ def test_a_shared_network_follows_without_a_copy() -> None:
     ours, theirs = acting.state_dict(), learning.state_dict()
     assert all(torch.equal(x, theirs[name]) for name, x in ours.items())
     assert ours["world_model.policy.0.weight"].data_ptr() == theirs["world_model.policy.0.weight"].data_ptr()
+
+
+def test_a_runner_beside_the_learner_acts_on_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env_runner, "get_device", lambda config, gpus: META if gpus else torch.device("cpu"))
+    config = TDMPC2Config().environment("walker-walk").training(model_size="tiny", overrides=TINY)
+    cpu = torch.device("cpu")
+    for num_learners, gpus, device in ((0, 1, META), (0, 0, cpu), (1, 1, cpu)):
+        config.learners(num_learners=num_learners, num_gpus_per_learner=gpus)
+        runner = env_runner.TDMPC2EnvRunner(config=config, worker_index=0)
+        assert {x.device for x in runner.module.state_dict().values()} == {device}
+        runner.stop()
