@@ -36,13 +36,14 @@ def begin_step(device: torch.device) -> None:
 
 def _limits() -> dict[str, Any]:
     """What allows a function to be compiled as often as `_RECOMPILE_LIMIT` says."""
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        return {"recompile_limit": _RECOMPILE_LIMIT, "isolate_recompiles": True}
-    # Before PyTorch 2.13 the limit is the process's. Patched for each call, it would cost more than the call.
-    from torch._dynamo import config
+    wanted: dict[str, Any] = {"recompile_limit": _RECOMPILE_LIMIT, "isolate_recompiles": True}
+    known = inspect.signature(torch.compile).parameters
+    if "recompile_limit" not in known:  # before PyTorch 2.12
+        # The limit is the process's there. Patched for each call, it would cost more than the call.
+        from torch._dynamo import config
 
-    config.recompile_limit = max(config.recompile_limit, _RECOMPILE_LIMIT)
-    return {}
+        config.recompile_limit = max(config.recompile_limit, _RECOMPILE_LIMIT)
+    return {name: value for name, value in wanted.items() if name in known}
 
 
 def _backward_compiled_early() -> AbstractContextManager[Any]:
