@@ -1,4 +1,4 @@
-"""`core`, and the check of a GPU, on the oldest PyTorch that pyproject admits, in an environment of its own."""
+"""`core` on the oldest PyTorch that pyproject admits, in an environment of its own."""
 
 import os
 import re
