@@ -33,7 +33,7 @@ from tdmpc_ray.rllib.learner_link import LearnerLink
 from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
-from tdmpc_ray.rllib.sampling import sample_together, shards
+from tdmpc_ray.rllib.sampling import RUNNER_STEPS, sample_together, shards
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
@@ -73,7 +73,7 @@ class TDMPC2(DurableAlgorithm):
         self.notes = []
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
-        self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
+        self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead, config.max_lead)
         self.updates_before = 0  # of the networks that the run began with, by which runners know new weights
         self.lost_fragments = 0
         self.runner_restarts = 0
@@ -143,10 +143,11 @@ class TDMPC2(DurableAlgorithm):
         Raises:
             UserError: an environment breaks its contract.
         """
-        if self.env_steps < self.pace.seed_steps:
-            limit = min(limit, self.pace.seed_steps - self.env_steps)
         config = self.config
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
+        if self.env_steps < self.pace.seed_steps:  # no update comes between
+            limit = min(limit, self.pace.seed_steps - self.env_steps)
+            fragment = max(fragment, RUNNER_STEPS)
         started = time.perf_counter()
         local = config.num_env_runners == 0
         sampled, dead = sample_together(self.env_runner_group, limit, fragment, local=local)
