@@ -125,6 +125,8 @@ class TDMPC2(DurableAlgorithm):
             if time.perf_counter() - started > config.max_time_s_per_iteration and not self.at_end:
                 break
         self._work((), num_updates=0, read=True)
+        if config.num_env_runners == 0:
+            self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
 
     def _next_boundary(self) -> int:
         """Agent steps at which this iteration ends: its length, the next evaluation, or the last step."""
@@ -199,7 +201,8 @@ class TDMPC2(DurableAlgorithm):
         Raises:
             UserError: there are more faults of environments than `max_env_faults` allows.
         """
-        self.metrics.aggregate([part.metrics for part in sampled], key=ENV_RUNNER_RESULTS)
+        if metrics := [part.metrics for part in sampled if part.metrics is not None]:
+            self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         for part in sampled:
             self.count_faults(part.faults, part.steps)
             behind = self.updates_before + self.grad_updates - part.updates

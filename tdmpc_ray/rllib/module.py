@@ -83,12 +83,14 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def share_networks(self, other: TDMPC2RLModule) -> None:
         """Act with the very parameters of `other`, so that its updates need not be copied."""
+        self.num_updates = other.num_updates
+        if self.grad_updates is other.grad_updates:
+            return
         theirs = {**dict(other.named_parameters()), **dict(other.named_buffers())}
         for prefix, module in self.named_modules():
             for held in (module._parameters, module._buffers):
                 for name in held:
                     held[name] = theirs[f"{prefix}.{name}" if prefix else name]
-        self.num_updates = other.num_updates
 
     def act(
         self,
