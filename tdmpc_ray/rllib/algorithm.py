@@ -24,6 +24,7 @@ from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
+from tdmpc_ray.rllib.env_runner import RESTARTS
 from tdmpc_ray.rllib.evaluate import film_episode
 from tdmpc_ray.rllib.evaluator import Evaluator
 from tdmpc_ray.rllib.fault_window import FaultWindow
@@ -219,8 +220,9 @@ class TDMPC2(DurableAlgorithm):
             learner = self.learner_group.get_state(
                 components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
             )[COMPONENT_LEARNER]
-            # The steps keep a runner from playing its first episodes again (`fresh_seed`).
-            state = {**learner, NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+            # Both keep a runner from playing its first episodes again (`fresh_seed`).
+            progress = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps, RESTARTS: self.runner_restarts}
+            state = {**learner, **progress}
             give_state(env_runner_group, restored, state)
         return restored
 
