@@ -11,6 +11,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
+from tdmpc_ray.core.threads import limit_compilers
+
 logger = logging.getLogger(__name__)
 
 COMPILE = ("auto", "always", "never")  # not on and off, which YAML reads as booleans
@@ -41,6 +43,7 @@ class Compiled(Generic[P, T]):
     """
 
     def __init__(self, function: Callable[P, T], **options: Any) -> None:
+        limit_compilers()
         self._function, self._name = function, function.__name__
         # Numbers of environments, settings and shapes; beyond the limit a call is an error.
         limit: dict[str, Any] = {"recompile_limit": 64, "isolate_recompiles": True}
