@@ -21,7 +21,6 @@ from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
-from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
 from tdmpc_ray.rllib.env_runner import RESTARTS
@@ -35,6 +34,7 @@ from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import sample_together, shards
+from tdmpc_ray.rllib.start_networks import check_networks, read_networks
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
@@ -61,6 +61,8 @@ class TDMPC2(DurableAlgorithm):
             if (suite := task_info(task).suite) not in suites or suite in ("gymnasium", "registered"):
                 require_film(task)
                 suites.add(suite)
+        networks = {} if config.start_from is None else read_networks(Path(config.start_from))
+        notes = check_networks(networks, [config]) if networks else []
         try:
             super().setup(config)
         except Exception as error:
@@ -71,7 +73,7 @@ class TDMPC2(DurableAlgorithm):
                 require_built(runners)
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
-        self.notes = []
+        self.notes = notes
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
@@ -88,9 +90,8 @@ class TDMPC2(DurableAlgorithm):
         self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost), system)
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
         self.evaluator = Evaluator(self)
-        if config.start_from is not None:
-            state = load_module(Path(config.start_from)).get_state()
-            self.updates_before = self.link.call(TDMPC2Learner.load_networks, state=state)
+        if networks:
+            self.updates_before = self.link.call(TDMPC2Learner.load_networks, state=networks)
             self._sync_weights()
 
     @property
