@@ -85,7 +85,7 @@ class TDMPC2(DurableAlgorithm):
         self._fault_window = FaultWindow(config.max_env_faults)
         self.skipped_updates = 0  # as loss or gradient were not finite
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
-        self.link = LearnerLink(self.learner_group)
+        self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
         system = SystemMetrics() if config.system_metrics else None
         self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost), system)
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
@@ -218,6 +218,7 @@ class TDMPC2(DurableAlgorithm):
             self.runner_restarts += len(restored)
             kind = "evaluation" if env_runner_group is self.eval_env_runner_group else "env"
             self.notes += [f"{kind} runner {runner} had died and is back" for runner in restored]
+            self.link.settle()
             learner = self.learner_group.get_state(
                 components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
             )[COMPONENT_LEARNER]

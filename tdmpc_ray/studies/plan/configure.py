@@ -46,7 +46,11 @@ def algorithm_config(study: Study, point: Point | None = None) -> TDMPC2Config:
         system_metrics=study.tracking.system_metrics,
     )
     config.update_from_dict(attributes(point.resources))
-    config.fault_tolerance(max_env_faults=study.max_env_faults, env_step_timeout_s=study.env_step_timeout_s)
+    config.fault_tolerance(
+        max_env_faults=study.max_env_faults,
+        env_step_timeout_s=study.env_step_timeout_s,
+        learner_timeout_s=study.learner_timeout_s,
+    )
     config.evaluation(
         evaluation_duration=study.evaluation.episodes, evaluation_num_env_runners=study.evaluation.runners
     )
