@@ -21,9 +21,9 @@ from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
-from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
+from tdmpc_ray.rllib.env_runner import RESTARTS
 from tdmpc_ray.rllib.evaluate import film_episode
 from tdmpc_ray.rllib.evaluator import Evaluator
 from tdmpc_ray.rllib.fault_window import FaultWindow
@@ -34,6 +34,7 @@ from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import RUNNER_STEPS, sample_together, shards
+from tdmpc_ray.rllib.start_networks import check_networks, read_networks
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
@@ -60,6 +61,8 @@ class TDMPC2(DurableAlgorithm):
             if (suite := task_info(task).suite) not in suites or suite in ("gymnasium", "registered"):
                 require_film(task)
                 suites.add(suite)
+        networks = {} if config.start_from is None else read_networks(Path(config.start_from))
+        notes = check_networks(networks, [config]) if networks else []
         try:
             super().setup(config)
         except Exception as error:
@@ -70,7 +73,7 @@ class TDMPC2(DurableAlgorithm):
                 require_built(runners)
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
-        self.notes = []
+        self.notes = notes
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead, config.max_lead)
@@ -82,14 +85,13 @@ class TDMPC2(DurableAlgorithm):
         self._fault_window = FaultWindow(config.max_env_faults)
         self.skipped_updates = 0  # as loss or gradient were not finite
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
-        self.link = LearnerLink(self.learner_group)
+        self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
         system = SystemMetrics() if config.system_metrics else None
         self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost), system)
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
         self.evaluator = Evaluator(self)
-        if config.start_from is not None:
-            state = load_module(Path(config.start_from)).get_state()
-            self.updates_before = self.link.call(TDMPC2Learner.load_networks, state=state)
+        if networks:
+            self.updates_before = self.link.call(TDMPC2Learner.load_networks, state=networks)
             self._sync_weights()
 
     @property
@@ -225,11 +227,13 @@ class TDMPC2(DurableAlgorithm):
             self.runner_restarts += len(restored)
             kind = "evaluation" if env_runner_group is self.eval_env_runner_group else "env"
             self.notes += [f"{kind} runner {runner} had died and is back" for runner in restored]
+            self.link.settle()
             learner = self.learner_group.get_state(
                 components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
             )[COMPONENT_LEARNER]
-            # The steps keep a runner from playing its first episodes again (`fresh_seed`).
-            state = {**learner, NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+            # Both keep a runner from playing its first episodes again (`fresh_seed`).
+            progress = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps, RESTARTS: self.runner_restarts}
+            state = {**learner, **progress}
             give_state(env_runner_group, restored, state)
         return restored
 
