@@ -13,21 +13,9 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 import pytest
 import torch
+from tiny import TINY
 
 torch.set_num_threads(1)
-
-# A model and a planner that cost next to nothing and still have every part.
-TINY = {
-    "model.enc_dim": 16,
-    "model.mlp_dim": 16,
-    "model.latent_dim": 16,
-    "planner.num_samples": 16,
-    "planner.num_elites": 4,
-    "planner.num_pi_trajs": 2,
-    "planner.iterations": 2,
-    "update.batch_size": 8,
-    "data.capacity": 20_000,
-}
 
 
 @pytest.fixture

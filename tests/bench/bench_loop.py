@@ -26,7 +26,7 @@ import ray
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import TINY
+from tiny import TINY
 
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.replay import SequenceReplay

@@ -26,8 +26,8 @@ import ray
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import TINY
 from processes import cpu_s, memory_gib
+from tiny import TINY
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import ray
 import torch
-from conftest import TINY
 from processes import family, memory_gib
+from tiny import TINY
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 

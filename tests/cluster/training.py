@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "rllib"))
 
 import ray
-from conftest import TINY
 from test_rllib_nodes import build
+from tiny import TINY
 
 
 def main(address: str, asynchronous: bool) -> None:

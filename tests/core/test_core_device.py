@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
 from device_guard import META, MetaGenerator, allow_optimizers, device_guard
+from tiny import TINY
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config

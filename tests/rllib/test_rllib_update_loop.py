@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from device_guard import META, MetaGenerator, allow_optimizers, device_guard
+from tiny import TINY
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.prioritized import make_replay
