@@ -30,6 +30,7 @@ from tdmpc_ray.rllib.fault_window import FaultWindow
 from tdmpc_ray.rllib.fragments import Sampled
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
+from tdmpc_ray.rllib.notes import OnceNotes
 from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
@@ -71,6 +72,7 @@ class TDMPC2(DurableAlgorithm):
         data, episode_length = config.agent().data, config.episode_length
         assert episode_length is not None  # validated
         self.notes = []
+        self._once = OnceNotes(config.agent())
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
         self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
@@ -81,6 +83,7 @@ class TDMPC2(DurableAlgorithm):
         self.env_faults = 0
         self._fault_window = FaultWindow(config.max_env_faults)
         self.skipped_updates = 0  # as loss or gradient were not finite
+        self.steps_left_out = 0  # in no sequence
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group)
         system = SystemMetrics() if config.system_metrics else None
@@ -178,6 +181,7 @@ class TDMPC2(DurableAlgorithm):
         if work.num_updates:
             self.reporter.add_time("learn", work.seconds)
         self.skipped_updates += work.skipped
+        self.steps_left_out = work.left_out
         self.reporter.add_losses(work.losses, work.num_updates - work.skipped)
         for name, value in work.losses.items():
             self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
@@ -250,13 +254,15 @@ class TDMPC2(DurableAlgorithm):
             "runner_restarts": self.runner_restarts,
             "env_faults": self.env_faults,
             "skipped_updates": self.skipped_updates,
+            "steps_left_out": self.steps_left_out,
         }
         report = self.reporter.report(
             result, evaluation, counters, self.env_steps - steps, self.grad_updates - updates
         )
         self.evaluator.last = {}
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
-        notes, self.notes = [*self.notes, *self._fault_window.lines()], []
+        notes = [*self.notes, *self._fault_window.lines(), *self._once.lines(report)]
+        self.notes = []
         told = {
             DONE: self.at_end,  # Tune ends the trial
             "updates_owed": self.pace.updates_owed(),
@@ -278,6 +284,8 @@ class TDMPC2(DurableAlgorithm):
                 "runner_restarts": self.runner_restarts,
                 "env_faults": self.env_faults,
                 "skipped_updates": self.skipped_updates,
+                "steps_left_out": self.steps_left_out,
+                "said": sorted(self._once.said),
                 "evaluated_at": self.evaluator.evaluated_at,
                 "reporter": self.reporter.state(),
                 "latest": self.latest,
@@ -290,6 +298,7 @@ class TDMPC2(DurableAlgorithm):
         own = dict(state.get("tdmpc2", {}))
         self.reporter.restore(own.pop("reporter", {}))
         self.pace.restore(own.pop("pace", {}))
+        self._once.said = set(own.pop("said", ()))
         for name, value in own.items():
             setattr(self.evaluator if hasattr(self.evaluator, name) else self, name, value)
 

@@ -50,12 +50,14 @@ class TDMPC2Learner(TorchLearner):
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
-        self.replay = make_replay(data, *shape, model.num_tasks)
+        allow_short = agent.model.episodic
+        self.replay = make_replay(data, *shape, model.num_tasks, allow_short)
         self._saved_replay = SavedReplay(self.replay)
-        demonstrations = None
+        demonstrations, self._shown_left_out = None, 0
         if agent.data.demonstrations:
             tasks = self.config.info.tasks if self.config.info else ()
-            demonstrations = load_demonstrations(Path(agent.data.demonstrations), *shape, tasks)
+            demonstrations = load_demonstrations(Path(agent.data.demonstrations), *shape, tasks, allow_short)
+            self._shown_left_out = demonstrations.left_out
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
         self._loop = UpdateLoop(
@@ -134,7 +136,9 @@ class TDMPC2Learner(TorchLearner):
             weights = ray.put(self.get_state(components=COMPONENT_RL_MODULE, inference_only=True))
         is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
-        return Work(added, lost, lost_steps, num_updates, skipped, losses, seconds, weights, is_ready)
+        left_out = self.replay.left_out + self._shown_left_out
+        did = (added, lost, lost_steps, num_updates, skipped)
+        return Work(*did, losses, seconds, weights, is_ready, left_out)
 
     def _refuse_termination(self, fragment: Fragment) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""

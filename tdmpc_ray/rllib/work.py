@@ -18,6 +18,7 @@ class Work(NamedTuple):
     seconds: float
     weights: Any  # a Ray reference to the state that env runners take, or None
     is_ready: bool  # to be asked for updates
+    left_out: int = 0  # transitions so far that are in no sequence
 
 
 def merged(works: Sequence[Work]) -> Work:
@@ -30,4 +31,5 @@ def merged(works: Sequence[Work]) -> Work:
         losses={name: sum(work.losses[name] for work in works) / len(works) for name in first.losses},
         seconds=max(work.seconds for work in works),
         is_ready=all(work.is_ready for work in works),
+        left_out=sum(work.left_out for work in works),
     )
