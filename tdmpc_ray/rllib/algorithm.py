@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,13 +70,14 @@ class TDMPC2(DurableAlgorithm):
         for runners in (self.env_runner_group, self.eval_env_runner_group):
             if runners is not None:
                 require_built(runners)
-        data, episode_length = config.agent().data, config.episode_length
-        assert episode_length is not None  # validated
+        data, tasks = config.agent().data, config.tasks
         self.notes = []
         self._once = OnceNotes(config.agent())
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
-        self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead)
+        self.pace = Pace(data.utd_ratio, config.num_seed_steps, config.lead)
+        self.pace.seed_per_task = data.seed_steps_per_task([task.episode_length for task in tasks])
+        self.pace.task_steps = [0] * max(len(tasks), 1)
         self.updates_before = 0  # of the networks that the run began with, by which runners know new weights
         self.lost_fragments = 0
         self.runner_restarts = 0
@@ -174,7 +176,7 @@ class TDMPC2(DurableAlgorithm):
 
     def count(self, work: Work) -> None:
         """Take what the learners have done into counters and metrics."""
-        self.pace.add_steps(work.added)
+        self.pace.add_steps(work.added, work.per_task)
         self.pace.is_ready = work.is_ready
         self.lost_fragments += work.lost
         self.pace.grad_updates += work.num_updates
@@ -248,7 +250,7 @@ class TDMPC2(DurableAlgorithm):
         self.reporter.wall_s += time.perf_counter() - started
         counters = {
             "env_steps": self.env_steps,
-            "env_frames": self.env_steps * self.config.action_repeat,
+            "env_frames": sum(map(operator.mul, self.pace.task_steps, self.config.action_repeats)),
             "grad_updates": self.grad_updates,
             "lost_fragments": self.lost_fragments,
             "runner_restarts": self.runner_restarts,

@@ -46,7 +46,7 @@ class TDMPC2Learner(TorchLearner):
             self._replicas.equalize(module.state_dict().values())
         self._streams = RandomStreams(self.config.seed, self._device, self._replicas)
         batch_size = agent.update.batch_size // size
-        self._seed_steps = agent.data.num_seed_steps(self.config.episode_length) // size
+        self._seed_steps = self.config.num_seed_steps // size
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
@@ -82,19 +82,20 @@ class TDMPC2Learner(TorchLearner):
                 lr_or_lr_schedule=None,
             )
 
-    def ingest(self, batches: Sequence[tuple[Any, int]]) -> tuple[int, int, int]:
+    def ingest(self, batches: Sequence[tuple[Any, int]]) -> tuple[list[int], int, int]:
         """Write fragments into the replay.
 
         Args:
             batches: lists of `Fragment`, or Ray references to such lists, each with its number of steps.
 
         Returns:
-            Transitions written; batches lost because the runner that held them has died; their steps.
+            Transitions written, of each task; batches lost because the runner that held them has died; their
+            steps.
 
         Raises:
             UserError: an environment broke its contract.
         """
-        before, lost, lost_steps = self.replay.transitions_added, 0, 0
+        added, lost, lost_steps = [0] * max(self.replay.num_tasks, 1), 0, 0
         for batch, steps in batches:
             if isinstance(batch, ray.ObjectRef):
                 try:
@@ -106,7 +107,8 @@ class TDMPC2Learner(TorchLearner):
                 if fragment.terminated and not self._agent.model.episodic:
                     self._refuse_termination(fragment)
                 self.replay.add(**fragment._asdict())
-        return self.replay.transitions_added - before, lost, lost_steps
+                added[fragment.task if self.replay.num_tasks else 0] += len(fragment.action)
+        return added, lost, lost_steps
 
     def work(self, batches: Sequence[tuple[Any, int]], num_updates: int, with_weights: bool) -> Work:
         """Take fragments in (see `ingest`), then learn (see `learn`).
@@ -137,8 +139,8 @@ class TDMPC2Learner(TorchLearner):
         is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
         left_out = self.replay.left_out + self._shown_left_out
-        did = (added, lost, lost_steps, num_updates, skipped)
-        return Work(*did, losses, seconds, weights, is_ready, left_out)
+        did = (sum(added), lost, lost_steps, num_updates, skipped)
+        return Work(*did, losses, seconds, weights, is_ready, left_out, tuple(added))
 
     def _refuse_termination(self, fragment: Fragment) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""

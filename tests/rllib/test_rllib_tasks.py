@@ -149,6 +149,36 @@ def test_one_model_learns_a_set_of_tasks(
     assert len(played["successes"]) == 1
 
 
+def test_the_first_update_has_seen_five_episodes_of_each_task(
+    tiny_overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registered, "_tasks", {})
+    repeats = [1, 2, 3, 4, 5]
+    for repeat in repeats:
+        register_task(f"lab-{repeat}", LabCounter, episode_length=60, action_repeat=repeat)
+    config = TDMPC2Config().environment("+".join(f"lab-{repeat}" for repeat in repeats))
+    config.training(
+        model_size="tiny",
+        overrides={**tiny_overrides, "model.episodic": True},
+        updates_per_call=1,
+        max_time_s_per_iteration=0.0,
+    )
+    config.env_runners(rollout_fragment_length=100).debugging(seed=0, log_level="ERROR")
+    assert config.num_seed_steps == 5 * 60 * 5
+    algo = config.build_algo()
+    try:
+        while algo.grad_updates == 0:
+            result = algo.train()
+        replay = algo.learner_group._learner.replay
+        steps = np.bincount(replay.task[: len(replay)][replay.valid[: len(replay)]])
+    finally:
+        algo.stop()
+    assert len(steps) == 5
+    assert steps.min() >= 5 * 60
+    assert result["env_steps"] == steps.sum() < 1600
+    assert result["env_frames"] == (steps * repeats).sum()
+
+
 def test_an_unforeseen_termination_is_said(tiny_overrides: dict[str, Any]) -> None:
     config = TDMPC2Config().environment(CountingEnv, env_config={})
     config.training(model_size="tiny", overrides=tiny_overrides, episode_length=12)
