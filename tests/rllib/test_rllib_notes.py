@@ -36,16 +36,20 @@ class HugeRewards(gymnasium.Env):
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_a_run_says_what_its_settings_lose(tiny_overrides: dict[str, Any], tmp_path: Path) -> None:
+def huge_rewards(overrides: dict[str, Any]) -> TDMPC2Config:
     config = TDMPC2Config().environment(HugeRewards)
     config.training(
         model_size="tiny",
-        overrides={**tiny_overrides, "data.seed_steps": 24},
+        overrides={**overrides, "data.seed_steps": 24},
         episode_length=10,
         steps_per_iteration=30,
     )
-    algo = config.debugging(seed=0, log_level="ERROR").build_algo()
+    return config.debugging(seed=0, log_level="ERROR")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_says_what_its_settings_lose(tiny_overrides: dict[str, Any], tmp_path: Path) -> None:
+    algo = huge_rewards(tiny_overrides).build_algo()
     result = algo.train()
     assert result["report"]["train/targets_clipped"] == 1.0
     assert result["report"]["train/rewards_clipped"] == 1.0
@@ -65,6 +69,24 @@ def test_a_run_says_what_its_settings_lose(tiny_overrides: dict[str, Any], tmp_p
     result = restored.train()
     assert (result["notes"], result["report"]["time/steps_left_out"]) == ([], 8)
     restored.stop()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_short_demonstrations_are_counted_and_an_episodic_run_leaves_nothing_out(
+    tiny_overrides: dict[str, Any], tmp_path: Path
+) -> None:
+    for steps in (1, 5):
+        arrays = {"obs": np.zeros((steps + 1, 3)), "action": np.zeros((steps, 1)), "reward": np.zeros(steps)}
+        np.savez(tmp_path / f"{steps}.npz", **arrays)
+    for is_episodic, left_out in ((False, 4 + 1), (True, 0)):
+        settings = {"data.demonstrations": str(tmp_path), "model.episodic": is_episodic}
+        algo = huge_rewards({**tiny_overrides, **settings}).build_algo()
+        result = algo.train()
+        assert result["report"]["time/steps_left_out"] == left_out
+        assert len(result["notes"]) == 1 + (left_out > 0)
+        replay = algo.learner_group._learner.replay
+        assert (replay.num_valid == replay.transitions_added) == is_episodic
+        algo.stop()
 
 
 def test_nothing_is_said_below_one_percent() -> None:
