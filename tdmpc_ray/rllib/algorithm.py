@@ -75,9 +75,13 @@ class TDMPC2(DurableAlgorithm):
         self._once = OnceNotes(config.agent())
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
-        self.pace = Pace(data.utd_ratio, config.num_seed_steps, config.lead)
-        self.pace.seed_per_task = data.seed_steps_per_task([task.episode_length for task in tasks])
-        self.pace.task_steps = [0] * max(len(tasks), 1)
+        self.pace = Pace(
+            data.utd_ratio,
+            config.num_seed_steps,
+            config.lead,
+            seed_per_task=data.seed_steps_per_task([task.episode_length for task in tasks]),
+            task_steps=[0] * max(len(tasks), 1),
+        )
         self.updates_before = 0  # of the networks that the run began with, by which runners know new weights
         self.lost_fragments = 0
         self.runner_restarts = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 
@@ -22,8 +22,9 @@ class OnceNotes:
         said: names of what has been said, which a checkpoint keeps.
     """
 
-    def __init__(self, agent: AgentConfig, said: Iterable[str] = ()) -> None:
-        self._agent, self.said = agent, set(said)
+    def __init__(self, agent: AgentConfig) -> None:
+        self._agent = agent
+        self.said: set[str] = set()
 
     def lines(self, report: Mapping[str, float]) -> list[str]:
         """Lines that the report of an iteration gives rise to, but those that were given before."""

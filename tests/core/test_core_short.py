@@ -5,7 +5,7 @@ import pytest
 import torch
 from replays import copy_into
 from test_core_reference import ACTION, BATCH, OBS, trained
-from test_core_replay import HORIZON, Writer, stack
+from test_core_replay import HORIZON, Writer, in_small_chunks, stack
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
@@ -14,6 +14,7 @@ from tdmpc_ray.core.losses import world_model_loss
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.replay_chunks import forget_rows
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
@@ -115,6 +116,17 @@ def test_checkpoints_with_and_without_short_sequences() -> None:
     assert all((a == b).all() for a, b in zip(ours[:4], theirs[:4], strict=True))
     with pytest.raises(UserError, match=r"episodic model, this run's is not: .* model\.episodic"):
         copy_into(replay, old)
+
+
+def test_rows_that_are_given_up_are_in_no_sequence() -> None:
+    replay = in_small_chunks(SequenceReplay(90, (2,), 1, HORIZON, allow_short=True), rows=10)
+    writer, rng = Writer(replay, np.random.default_rng(0)), np.random.default_rng(1)
+    writer.random(80)
+    forget_rows(replay, 20, 10)
+    assert not np.isin(replay.sample_rows(2000, rng), np.arange(20, 30)).any()
+    for _ in range(40):
+        check_batch(replay.sample(64, rng))
+        writer.random(1)
 
 
 def test_short_demonstrations(tmp_path: object) -> None:
