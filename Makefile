@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint types test-fast test-slow test-learning test-docker image bench bench-gpu bench-scale
+.PHONY: help setup quickstart test lint types test-fast test-slow test-learning test-docker image bench check-gpu bench-scale
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,8 +43,8 @@ bench-scale: $(STAMP) ## env steps per second with 1 to 32 runners, the loop bes
 	$(BIN)/python tests/bench/bench_loop.py
 	$(BIN)/python tests/bench/bench_learner.py
 
-bench-gpu: $(STAMP) ## plan and update in milliseconds on a GPU
-	$(BIN)/python tests/bench/bench_gpu.py $(BENCH_ARGS)
+check-gpu: $(STAMP) ## everything that only a GPU can tell, in nine minutes; writes docs/benchmarks_gpu.md
+	$(BIN)/python tests/gpu/check.py $(CHECK_ARGS)
 
 test-learning: $(STAMP) ## learning runs of minutes to hours (not in CI)
 	$(BIN)/pytest -m learning

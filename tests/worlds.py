@@ -11,6 +11,19 @@ from tdmpc_ray.core.world_model import WorldModel
 SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_trajs": 4}
 
 
+def redraw(model: WorldModel, seed: int) -> WorldModel:
+    """Draw the weights as no version of PyTorch does otherwise: its truncated normal numbers have changed."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for x in model.parameters():
+            if x.dim() > 1 and x.requires_grad and x.any():
+                x.copy_(torch.randn(x.shape, generator=generator) * 0.02)
+    if model.target_q is not None:
+        model.target_q.load_state_dict(model.q_ensemble.state_dict())
+    return model
+
+
 def world(action_dims: list[int] | None = None, **settings: object) -> tuple[WorldModel, PlannerConfig]:
     """A model whose values differ from candidate to candidate, as an untrained one's do not."""
     agent = agent_config("tiny", overrides={**SETTINGS, **settings})

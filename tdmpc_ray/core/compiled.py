@@ -5,8 +5,10 @@ On the CPU `kernels.c` is faster, and needs a second to build instead of minutes
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -14,6 +16,8 @@ import torch
 logger = logging.getLogger(__name__)
 
 COMPILE = ("auto", "always", "never")  # not on and off, which YAML reads as booleans
+# Numbers of environments, settings and shapes; beyond the limit a call is an error.
+_RECOMPILE_LIMIT = 64
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +34,30 @@ def begin_step(device: torch.device) -> None:
         torch.compiler.cudagraph_mark_step_begin()
 
 
+def _limits() -> dict[str, Any]:
+    """What allows a function to be compiled as often as `_RECOMPILE_LIMIT` says."""
+    wanted: dict[str, Any] = {"recompile_limit": _RECOMPILE_LIMIT, "isolate_recompiles": True}
+    known = inspect.signature(torch.compile).parameters
+    if "recompile_limit" not in known:  # before PyTorch 2.12
+        # The limit is the process's there. Patched for each call, it would cost more than the call.
+        from torch._dynamo import config
+
+        config.recompile_limit = max(config.recompile_limit, _RECOMPILE_LIMIT)
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def _backward_compiled_early() -> AbstractContextManager[Any]:
+    """By default the backward pass is compiled when it runs, where nothing can take its place.
+
+    PyTorch 2.9 has no such setting; there a forward pass that compiles has to do as a sign.
+    """
+    from torch._functorch import config
+
+    if not hasattr(config, "force_non_lazy_backward_lowering"):
+        return nullcontext()
+    return config.patch(force_non_lazy_backward_lowering=True)
+
+
 class Compiled(Generic[P, T]):
     """A function, compiled at its first call with inputs of new shapes, its backward pass too.
 
@@ -42,21 +70,17 @@ class Compiled(Generic[P, T]):
 
     def __init__(self, function: Callable[P, T], **options: Any) -> None:
         self._function, self._name = function, function.__name__
-        # Numbers of environments, settings and shapes; beyond the limit a call is an error.
-        limit: dict[str, Any] = {"recompile_limit": 64, "isolate_recompiles": True}
-        options = options or {"mode": "reduce-overhead"}
-        self._run: Callable[P, T] = torch.compile(function, fullgraph=True, dynamic=False, **limit, **options)
+        options = _limits() | (options or {"mode": "reduce-overhead"})
+        self._run: Callable[P, T] = torch.compile(function, fullgraph=True, dynamic=False, **options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         if self._run is self._function:
             return self._function(*args, **kwargs)
         # Imported here: it takes seconds, and most processes never compile.
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-        from torch._functorch import config
 
         try:
-            # By default the backward pass is compiled when it runs, where nothing can take its place.
-            with config.patch(force_non_lazy_backward_lowering=True):
+            with _backward_compiled_early() if torch.is_grad_enabled() else nullcontext():
                 return self._run(*args, **kwargs)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = " ".join(str(error).split("\n")[:2])  # what failed, and why

@@ -66,9 +66,9 @@ class PrioritizedReplay(SequenceReplay):
 
         Args:
             start: `Batch.start`, (B,); nothing may have been added since it was drawn.
-            priority: absolute TD errors, (B,); those that are not finite change nothing.
+            priority: absolute TD errors on the CPU, (B,); those that are not finite change nothing.
         """
-        values, rows = priority.double().cpu().numpy(), start.numpy()
+        values, rows = priority.double().numpy(), start.numpy()
         finite = np.isfinite(values)
         values, rows = np.clip(values[finite], _SMALLEST, _LARGEST), rows[finite]
         self.largest = max(self.largest, float(values.max(initial=0.0)))

@@ -133,6 +133,7 @@ class TDMPC2(DurableAlgorithm):
             # Tune stops a trial at its last step, so there all updates have to be done.
             if time.perf_counter() - started > config.max_time_s_per_iteration and not self.at_end:
                 break
+        self._work((), num_updates=0, read=True)
 
     def _next_boundary(self) -> int:
         """Agent steps at which this iteration ends: its length, the next evaluation, or the last step."""
@@ -172,9 +173,9 @@ class TDMPC2(DurableAlgorithm):
         if self.pace.updates_owed() == 0:
             self._sync_weights()
 
-    def _work(self, sampled: Sequence[Sampled], num_updates: int) -> None:
+    def _work(self, sampled: Sequence[Sampled], num_updates: int, *, read: bool = False) -> None:
         batches = shards(sampled, self.link.num_learners)
-        same = {"num_updates": num_updates, "with_weights": False}
+        same = {"num_updates": num_updates, "with_weights": False, "read": read}
         works = self.link.call_each(TDMPC2Learner.work, [{"batches": own, **same} for own in batches])
         self.count(merged(works))
 
@@ -186,13 +187,17 @@ class TDMPC2(DurableAlgorithm):
         self.pace.grad_updates += work.num_updates
         if work.num_updates:
             self.reporter.add_time("learn", work.seconds)
-        self.skipped_updates += work.skipped
+        self.skipped_updates += work.losses.num_skipped
         self.steps_left_out = work.left_out
-        self.reporter.add_losses(work.losses, work.num_updates - work.skipped)
-        for name, value in work.losses.items():
+        self.reporter.add_losses(work.losses.means, work.losses.num_updates)
+        for name, value in work.losses.means.items():
             self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
 
     def _sync_weights(self) -> None:
+        if self.config.shares_networks:
+            learning = self.learner_group._learner.module[DEFAULT_MODULE_ID].unwrapped()
+            self.env_runner.module.unwrapped().share_networks(learning)
+            return
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True
         )

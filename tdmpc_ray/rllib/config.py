@@ -261,6 +261,11 @@ class TDMPC2Config(AlgorithmConfig):
         return self.num_env_runners > 0 if self.asynchronous is None else self.asynchronous
 
     @property
+    def shares_networks(self) -> bool:
+        """Whether the one env runner acts with the very parameters that the one learner changes."""
+        return self.num_env_runners == 0 and self.num_learners == 0
+
+    @property
     def lead(self) -> int:
         """Agent steps that asynchronous sampling may be ahead of the updates."""
         fragment = self.get_rollout_fragment_length() * self.num_envs_per_env_runner

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tdmpc_ray.core.planners import Plan
+from tdmpc_ray.core.readback import Readback
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.fragments import Fragment
@@ -43,6 +45,8 @@ class PlanDiagnostics:
         self._discounts = [discount] if isinstance(discount, float) else list(discount)
         self._plans = 0
         self._means: Means = {}
+        self._looks: list[tuple[list[str], Readback]] = []
+        self._begun: list[tuple[Sequence[str | None], Readback]] = []
         # Episode to what was foreseen, its discounted rewards so far, and the discount of the next one.
         self._episodes: dict[str, tuple[float, float, float]] = {}
 
@@ -60,17 +64,12 @@ class PlanDiagnostics:
         if plan.values.shape[1] > 1:
             means["plan/value"] = plan.values.mean()
             means["plan/value_spread"] = plan.values.std(1).mean()
-        self._add({name: (float(value), 1) for name, value in means.items()})
+        self._looks.append((list(means), Readback(torch.stack(list(means.values())))))
 
     def begin(self, plan: Plan, episodes: Sequence[str | None]) -> None:
         """Note the value that is foreseen for episodes at their start; None stands for one that goes on."""
-        if plan.values.shape[1] == 0:
-            return
-        rows = [row for row, episode in enumerate(episodes) if episode is not None]
-        for row, value in zip(rows, plan.values[rows].mean(1).tolist(), strict=True):
-            episode = episodes[row]
-            assert episode is not None
-            self._episodes[episode] = (value, 0.0, 1.0)
+        if plan.values.shape[1] > 0:
+            self._begun.append((episodes, Readback(plan.values.mean(1))))
 
     def follow(self, fragments: Iterable[Fragment], dropped: Iterable[str]) -> None:
         """Compare what was foreseen with what episodes achieve.
@@ -79,6 +78,11 @@ class PlanDiagnostics:
             fragments: new ones, of each episode in their order.
             dropped: episodes that tell nothing, because they did not come to their own end.
         """
+        for episodes, foreseen_of in self._begun:
+            values = foreseen_of.value().tolist()
+            pairs = zip(episodes, values, strict=True)
+            self._episodes |= {episode: (value, 0.0, 1.0) for episode, value in pairs if episode is not None}
+        self._begun = []
         for episode in dropped:
             self._episodes.pop(episode, None)
         for fragment in fragments:
@@ -95,6 +99,9 @@ class PlanDiagnostics:
 
     def take(self) -> Means:
         """What has been seen since the last call."""
+        for names, values in self._looks:
+            self._add({name: (value, 1) for name, value in zip(names, values.value().tolist(), strict=True)})
+        self._looks = []
         means, self._means = self._means, {}
         return means
 

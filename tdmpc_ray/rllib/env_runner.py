@@ -16,6 +16,7 @@ from gymnasium.wrappers.vector import DictInfoToList
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
 from tdmpc_ray.envs.faults import FAULTS
@@ -70,6 +71,18 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
             if not isinstance(error, UserError):
                 error = UserError(f"an env runner cannot be built: {reason(error)}")
             self.failure = error
+
+    @property
+    def _device(self) -> Any:
+        """RLlib's, but beside a learner in this process it acts where that one learns, and not on the CPU."""
+        return self._rllib_device
+
+    @_device.setter
+    def _device(self, device: Any) -> None:
+        is_beside_learner = not self.worker_index and self.config.num_learners == 0
+        if is_beside_learner and self.config.num_gpus_per_learner > 0:
+            device = get_device(self.config, self.config.num_gpus_per_learner)
+        self._rllib_device = device
 
     def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """RLlib's way to call a runner; one that could not be built answers everything with the reason."""
@@ -144,7 +157,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
     def fresh_seed(self) -> int:
         """Another one each time, also after a restart; room for one per environment above it."""
         # Both come with a checkpoint, the updates with the weights that a restarted runner gets, too.
-        progress = [int(self.module.unwrapped().grad_updates), self.num_env_steps_sampled_lifetime]
+        progress = [self.module.unwrapped().num_updates, self.num_env_steps_sampled_lifetime]
         seed = int.from_bytes(os.urandom(4)) if self.config.seed is None else self.config.seed
         parts = [seed, self.worker_index or 0, int(self.config.in_evaluation), *progress, self._seeds_drawn]
         self._seeds_drawn += 1

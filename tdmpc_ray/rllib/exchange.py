@@ -47,7 +47,7 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[st
     )
     env.close()
     load_parameters(module.world_model, parameters)
-    module.grad_updates += 1  # these networks have learned: runners plan with them at once
+    module.count_updates(1)  # these networks have learned: runners plan with them at once
     module.save_to_path(str((out / MODULE).absolute()))
     seal(out)
     return obs, size, settings

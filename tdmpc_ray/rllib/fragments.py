@@ -73,9 +73,9 @@ def sample_fragments(runner: Any, num_timesteps: int, weights: Weights | None = 
         weights: to act with, where they are newer than what it has.
     """
     module = runner.module.unwrapped()
-    if weights is not None and weights.updates > int(module.grad_updates):
+    if weights is not None and weights.updates > module.num_updates:
         runner.set_state(ray.get(weights.state))
-    updates = int(module.grad_updates)
+    updates = module.num_updates
     episodes = runner.sample(num_timesteps=num_timesteps)
     fragments = [fragment for fragment in map(to_fragment, episodes) if len(fragment.action)]
     module.diagnostics.follow(fragments, [episode.id_ for episode in episodes if is_cut(episode)])

@@ -25,7 +25,7 @@ from tdmpc_ray.rllib.fragments import Fragment
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 from tdmpc_ray.rllib.saved_replay import SavedReplay
-from tdmpc_ray.rllib.update_loop import UpdateLoop
+from tdmpc_ray.rllib.update_loop import Losses, UpdateLoop
 from tdmpc_ray.rllib.work import Work
 
 
@@ -110,8 +110,10 @@ class TDMPC2Learner(TorchLearner):
                 added[fragment.task if self.replay.num_tasks else 0] += len(fragment.action)
         return added, lost, lost_steps
 
-    def work(self, batches: Sequence[tuple[Any, int]], num_updates: int, with_weights: bool) -> Work:
-        """Take fragments in (see `ingest`), then learn (see `learn`).
+    def work(
+        self, batches: Sequence[tuple[Any, int]], num_updates: int, with_weights: bool, read: bool = False
+    ) -> Work:
+        """Take fragments in (see `ingest`), then learn (see `UpdateLoop`).
 
         Where another learner has failed, this one learns nothing, instead of waiting for it.
 
@@ -119,6 +121,7 @@ class TDMPC2Learner(TorchLearner):
             batches: may be empty.
             num_updates: may be 0.
             with_weights: whether the first learner leaves the new weights in the object store.
+            read: report all losses so far, which waits for a GPU; otherwise they come with a later call.
         """
         started = time.perf_counter()
         failure = None
@@ -132,15 +135,17 @@ class TDMPC2Learner(TorchLearner):
             num_updates = 0
         if failure is not None:
             raise failure
-        losses, skipped = self.learn(num_updates) if num_updates else ({}, 0)
+        if num_updates:
+            self._loop.run(num_updates)
+        losses = self._loop.read() if read or with_weights or self._loop.is_due else Losses({}, 0, 0)
         weights = None
         if with_weights and (self._replicas is None or self._replicas.rank == 0):
             weights = ray.put(self.get_state(components=COMPONENT_RL_MODULE, inference_only=True))
         is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
         left_out = self.replay.left_out + self._shown_left_out
-        did = (sum(added), lost, lost_steps, num_updates, skipped)
-        return Work(*did, losses, seconds, weights, is_ready, left_out, tuple(added))
+        did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights)
+        return Work(*did, is_ready, left_out, tuple(added))
 
     def _refuse_termination(self, fragment: Fragment) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""
@@ -156,9 +161,10 @@ class TDMPC2Learner(TorchLearner):
             f"{declared}set model.episodic to true (or to false, to plan without foreseeing it)"
         )
 
-    def learn(self, num_updates: int) -> tuple[dict[str, float], int]:
-        """Take `num_updates` gradient steps, see `UpdateLoop`."""
-        return self._loop.run(num_updates)
+    def learn(self, num_updates: int) -> Losses:
+        """Take `num_updates` gradient steps, and read what they report."""
+        self._loop.run(num_updates)
+        return self._loop.read()
 
     def load_networks(self, state: dict[str, Any]) -> int:
         """Take networks over, with the target heads.
@@ -176,7 +182,7 @@ class TDMPC2Learner(TorchLearner):
             self._rl_module.set_state(state)
         except RuntimeError as error:
             raise UserError(f"the networks of start_from do not fit this model: {error}") from None
-        return int(self._rl_module.grad_updates)
+        return self._rl_module.num_updates
 
     def model_cost(self) -> tuple[int, int]:
         """Trainable parameters, and floating-point operations per update."""

@@ -33,6 +33,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
     """
 
     grad_updates: Tensor
+    discounts: Tensor  # of a set's tasks, (tasks,)
 
     def setup(self) -> None:
         keep_freed_memory()
@@ -54,7 +55,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         ).train(not self.inference_only)
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
         self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
-        self._trained = False
+        self.num_updates = 0  # the same on the host, where reading it waits for no GPU
+        if isinstance(self.discount, list):
+            self.register_buffer("discounts", torch.tensor(self.discount), persistent=False)
         self.diagnostics = PlanDiagnostics(self.discount)
         self._prev_mean: Tensor | None = None
         self._generator: torch.Generator | None = None
@@ -71,7 +74,21 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def set_state(self, state: Any) -> None:
         super().set_state(state)
-        self._trained = bool(self.grad_updates > 0)
+        self.num_updates = int(self.grad_updates)
+
+    def count_updates(self, num: int) -> None:
+        """After `num` gradient updates of the world model."""
+        self.grad_updates += num
+        self.num_updates += num
+
+    def share_networks(self, other: TDMPC2RLModule) -> None:
+        """Act with the very parameters of `other`, so that its updates need not be copied."""
+        theirs = {**dict(other.named_parameters()), **dict(other.named_buffers())}
+        for prefix, module in self.named_modules():
+            for held in (module._parameters, module._buffers):
+                for name in held:
+                    held[name] = theirs[f"{prefix}.{name}" if prefix else name]
+        self.num_updates = other.num_updates
 
     def act(
         self,
@@ -101,9 +118,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         without_autograd = device.type == "cpu" and planner.method != "gradient"
         with torch.no_grad(), torch.inference_mode(without_autograd):
             task = self.world_model.task(task_id)
-            discount: Any = self.discount
-            if task_id is not None:
-                discount = torch.as_tensor(discount, device=device)[task_id]
+            discount: Any = self.discount if task_id is None else self.discounts[task_id]
             z = self.world_model.encode(obs, task)
             shape = (num_envs, planner.horizon, self.world_model.action_dim)
             prev_mean = self._prev_mean
@@ -140,7 +155,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
             if self.model_config["seed"] is None:
                 self._generator.seed()
             else:
-                self._generator.manual_seed(int(torch.randint(2**62, ())) + int(self.grad_updates))
+                self._generator.manual_seed(int(torch.randint(2**62, ())) + self.num_updates)
         return self._generator
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -149,7 +164,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         obs = batch[Columns.OBS]
-        if not self._trained:
+        if self.num_updates == 0:
             shape = (len(obs), self.world_model.action_dim)
             uniform = torch.rand(shape, generator=self._seeded_generator(obs.device), device=obs.device)
             mask = self.world_model.action_masks[batch[TASK]] if TASK in batch else 1.0

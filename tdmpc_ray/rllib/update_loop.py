@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.prioritized import PrioritizedReplay
+from tdmpc_ray.core.readback import Readback
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.errors import UserError
@@ -17,10 +17,21 @@ from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 
 _MAX_SKIPPED_IN_A_ROW = 50
+_READ_EVERY = 50  # updates, at least, on a GPU
+
+
+class Losses(NamedTuple):
+    """What updates have reported since they were last read."""
+
+    means: dict[str, float]  # of each loss and norm, over the updates that were taken
+    num_updates: int  # that were taken
+    num_skipped: int  # as loss or gradient were not finite
 
 
 class UpdateLoop:
     """Draws batches, steps on them and gives the replay its new priorities.
+
+    Nothing in an update waits for the device; `read` does.
 
     Args:
         module: counts the updates.
@@ -46,43 +57,54 @@ class UpdateLoop:
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
         self._demonstration_share = module.agent.data.demonstration_share
         self._skipped_in_a_row = 0
+        self._unread: list[dict[str, torch.Tensor]] = []
+        self._seen: tuple[torch.Tensor, Readback] | None = None  # rows, and their TD errors
 
-    def run(self, num_updates: int) -> tuple[dict[str, float], int]:
+    def run(self, num_updates: int) -> None:
         """Take `num_updates` gradient steps.
 
-        Returns:
-            The mean of each loss and norm; the number of updates that were skipped, as they were not finite.
-
         Raises:
-            UserError: there is nothing to learn from yet, or nearly all updates are skipped.
+            UserError: there is nothing to learn from yet.
         """
         module, streams, device = self._module, self._streams, self._streams.torch.device
         if self._replicas is not None and isinstance(self._replay, PrioritizedReplay):
             self._replay.share_of = self._replicas.mean(self._replay.num_valid, device)
-        updates = int(module.grad_updates) if self._replicas is not None else 0
-        history: dict[str, list[torch.Tensor]] = {}
-        seen: Callable[[], None] | None = None
-        for update in range(updates, updates + num_updates):
+        for update in range(module.num_updates, module.num_updates + num_updates):
             batch, heads = self._sample().to(device), streams.of_heads(update)
             noise = UpdateNoise.sample(
                 module.world_model, batch.horizon, self._batch_size, streams.torch, heads
             )
-            for name, value in self._updater.step(batch, noise).items():
-                history.setdefault(name, []).append(value)
+            self._unread.append(self._updater.step(batch, noise))
             # Priorities are set one update late, so that no step waits for a GPU to have finished its own.
-            if seen is not None:
-                seen()
-            seen = self._new_priorities(batch)
-        if seen is not None:
-            seen()
-        module.grad_updates += num_updates
-        values = torch.stack([torch.stack(column) for column in history.values()]).cpu()  # (names, updates)
-        is_skipped = values[list(history).index("skipped")] > 0
+            self._set_priorities()
+            if self._updater.td_error is not None and batch.start is not None:
+                self._seen = batch.start, Readback(self._updater.td_error[: len(batch.start)])
+        self._set_priorities()  # before anything is added to the replay
+        module.count_updates(num_updates)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to `read`: on a CPU it costs nothing."""
+        return self._streams.torch.device.type == "cpu" or len(self._unread) >= _READ_EVERY
+
+    def read(self) -> Losses:
+        """What the updates since the last call have reported; waits until the device has done them.
+
+        Raises:
+            UserError: nearly all updates are skipped.
+        """
+        if not self._unread:
+            return Losses({}, 0, 0)
+        names = list(self._unread[0])
+        rows = [torch.stack(list(metrics.values())) for metrics in self._unread]
+        self._unread = []
+        values = Readback(torch.stack(rows)).value()  # (updates, names)
+        is_skipped = values[:, names.index("skipped")] > 0
         self._count_skipped(is_skipped.tolist())
-        means = values[:, ~is_skipped].mean(1).tolist()
-        losses = dict(zip(history, means, strict=True)) if not is_skipped.all() else {}
-        losses.pop("skipped", None)
-        return losses, int(is_skipped.sum())
+        taken = values[~is_skipped]
+        means = dict(zip(names, taken.mean(0).tolist(), strict=True)) if len(taken) else {}
+        means.pop("skipped", None)
+        return Losses(means, len(taken), int(is_skipped.sum()))
 
     def _count_skipped(self, is_skipped: list[bool]) -> None:
         for skipped in is_skipped:
@@ -90,7 +112,7 @@ class UpdateLoop:
         if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"loss or gradient was not finite in the last {self._skipped_in_a_row} updates of "
-                f"{int(self._module.grad_updates):,}: lower update.lr, and go on from the last checkpoint"
+                f"{self._module.num_updates:,}: lower update.lr, and go on from the last checkpoint"
             )
 
     def _sample(self) -> Batch:
@@ -101,8 +123,8 @@ class UpdateLoop:
         own = self._replay.sample(self._batch_size - shown, draws)
         return own.followed_by(self._demonstrations.sample(shown, draws))
 
-    def _new_priorities(self, batch: Batch) -> Callable[[], None] | None:
-        replay, error = self._replay, self._updater.td_error
-        if not isinstance(replay, PrioritizedReplay) or error is None or batch.start is None:
-            return None
-        return partial(replay.set_priorities, batch.start, error[: len(batch.start)])
+    def _set_priorities(self) -> None:
+        if self._seen is not None and isinstance(self._replay, PrioritizedReplay):
+            rows, error = self._seen
+            self._replay.set_priorities(rows, error.value())
+        self._seen = None

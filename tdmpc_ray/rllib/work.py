@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tdmpc_ray.rllib.update_loop import Losses
+
 
 class Work(NamedTuple):
     """What a call of `TDMPC2Learner.work` has done."""
@@ -13,8 +15,7 @@ class Work(NamedTuple):
     lost: int  # batches, with the runners that held them
     lost_steps: int
     num_updates: int
-    skipped: int  # of these, as loss or gradient were not finite
-    losses: dict[str, float]
+    losses: Losses  # also of earlier calls
     seconds: float
     weights: Any  # a Ray reference to the state that env runners take, or None
     is_ready: bool  # to be asked for updates
@@ -25,11 +26,12 @@ class Work(NamedTuple):
 def merged(works: Sequence[Work]) -> Work:
     """Of all learners that have answered one call, the first one first: they made the same updates."""
     first = works[0]
+    means = {name: sum(w.losses.means[name] for w in works) / len(works) for name in first.losses.means}
     return first._replace(
         added=sum(work.added for work in works),
         lost=sum(work.lost for work in works),
         lost_steps=sum(work.lost_steps for work in works),
-        losses={name: sum(work.losses[name] for work in works) / len(works) for name in first.losses},
+        losses=first.losses._replace(means=means),
         seconds=max(work.seconds for work in works),
         is_ready=all(work.is_ready for work in works),
         left_out=sum(work.left_out for work in works),

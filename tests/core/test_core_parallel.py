@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from worlds import redraw
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig
@@ -23,9 +24,8 @@ SIZE, B, H, OBS, ACTION, CLIP = 2, 16, 3, 5, 2, 0.1
 
 def updater_of(seed: int, replicas: Replicas | None = None, dropout: float = 0.0) -> Updater:
     """In float64, so that only the order of sums may differ; with values that are far enough apart."""
-    torch.manual_seed(seed)
     cfg = dataclasses.replace(MODEL_SIZES["tiny"], dropout=dropout, episodic=True)
-    model = WorldModel((OBS,), ACTION, cfg).double()
+    model = redraw(WorldModel((OBS,), ACTION, cfg).double(), seed)
     with torch.no_grad():
         for head in (model.q_ensemble, model.target_q):
             for x in head.parameters():

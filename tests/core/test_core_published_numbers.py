@@ -1,184 +1,19 @@
 """Number by number against the published implementation (see tests/fixtures/official_tdmpc2/README.md)."""
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
+from recorded_cases import CASES, CHECKS, Case, check_candidate_values
 
-from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig
-from tdmpc_ray.core.losses import td_target
-from tdmpc_ray.core.math import two_hot, two_hot_cross_entropy
-from tdmpc_ray.core.official import from_official
-from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.planners.functions import ModelFunctions
 from tdmpc_ray.core.planners.fused import fused_model
-from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
-
-FIXTURES = Path(
-    os.environ.get("TDMPC_RAY_FIXTURES", Path(__file__).parents[1] / "fixtures" / "official_tdmpc2")
-)
-HEADS = torch.tensor([0, 1])  # the recording drew these two everywhere
 
 
-class Case:
-    """One recorded case: its arrays, and our model with its weights."""
-
-    def __init__(self, name: str) -> None:
-        cfg = json.loads((FIXTURES / f"{name}.json").read_text())
-        recorded = np.load(FIXTURES / f"{name}.npz")
-        self.arrays = {key: torch.from_numpy(recorded[key]) for key in recorded.files}
-
-        def section(kind: type) -> dict:
-            names = set(kind.__dataclass_fields__) - {
-                "compile"
-            }  # a boolean there, and of no effect on numbers
-            return {k: cfg[k] for k in names if k in cfg}
-
-        self.model_cfg = ModelConfig(**section(ModelConfig))
-        self.planner_cfg = PlannerConfig(**section(PlannerConfig))
-        self.update_cfg = UpdateConfig(**section(UpdateConfig))
-        (obs_shape,) = cfg["obs_shape"].values()
-        action_dims = cfg["action_dims"] if cfg["multitask"] else None
-        self.model = WorldModel(obs_shape, cfg["action_dim"], self.model_cfg, action_dims=action_dims).eval()
-        state = torch.load(FIXTURES / f"{name}.pt", weights_only=True, map_location="cpu")["model"]
-        self.model.load_state_dict(from_official(state))
-        self.task_id = self.arrays.get("task")
-        self.task = self.model.task(self.task_id)
-        # Planning was recorded for one environment, with several tasks that of the second one.
-        self.one_task = self.model.task(None if self.task is None else torch.tensor([1]))
-        self.discount = self["discount"]
-        self.one_discount = self.discount if self.task is None else self.discount[1]
-
-    def __getitem__(self, key: str) -> torch.Tensor:
-        return self.arrays[key]
-
-    def batch(self) -> Batch:
-        return Batch(self["obs"], self["action"], self["reward"], self["terminated"], self.task_id)
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_numbers(name: str, check: Callable[[Case], None]) -> None:
+    check(Case(name))
 
 
-@pytest.fixture(params=["single", "episodic", "pixels", "multitask"])
-def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
-
-
-def close(ours: torch.Tensor, published: torch.Tensor, rtol: float = 1e-4, atol: float = 2e-6) -> None:
-    torch.testing.assert_close(ours.detach(), published, rtol=rtol, atol=atol)
-
-
-def test_model_outputs(case: Case) -> None:
-    model, action, task = case.model, case["action"][0], case.task
-    z = model.encode(case["obs"][0], task)
-    close(z, case["z"])
-    close(model.next(z, action, task), case["next_z"])
-    close(model.reward_logits(z, action, task), case["reward_logits"])
-    close(model.reward(z, action, task), case["reward_value"])
-    close(model.q_logits(z, action, task=task), case["q_logits"])
-    close(model.q_logits(z, action, task=task, target=True), case["q_target_logits"])
-    close(model.q(z, action, HEADS, task).mean(0), case["q_avg"])
-    close(model.q(z, action, HEADS, task).amin(0), case["q_min"])
-    if case.model_cfg.episodic:
-        close(torch.sigmoid(model.termination_logit(z)), case["termination_prob"])
-
-
-def test_policy(case: Case) -> None:
-    sample = case.model.pi(case["z"], case["pi_eps"], case.task)
-    close(sample.action, case["pi_action"])
-    close(sample.mean, case["pi_mean"])
-    close(sample.log_std, case["pi_log_std"])
-    close(sample.entropy, case["pi_entropy"])
-    close(sample.scaled_entropy, case["pi_scaled_entropy"])
-
-
-def test_discrete_regression(case: Case) -> None:
-    cfg = case.model_cfg
-    close(two_hot(case["twohot_x"], cfg.vmin, cfg.vmax, cfg.num_bins), case["twohot"])
-    loss = two_hot_cross_entropy(case["reward_logits"], case["reward"][0], cfg.vmin, cfg.vmax)
-    close(loss, case["soft_ce"])
-
-
-def test_td_target(case: Case) -> None:
-    model = case.model
-    target = td_target(
-        model,
-        model.encode(case["obs"][1], case.task),
-        case["reward"][0],
-        case["terminated"][0],
-        case.discount if case.task is None else case.discount[case.task_id].unsqueeze(-1),
-        case["pi_eps"],
-        HEADS,
-        case.task,
-    )
-    close(target, case["td_target"])
-
-
-@pytest.mark.parametrize("make", [ModelFunctions, fused_model])
-def test_candidate_values(case: Case, make: Callable) -> None:
-    model, actions = case.model, case["value_actions"]
-    z = model.encode(case["obs"][0, :1], case.one_task)
-    functions = make(model, case.one_task)
-    assert functions is not None, "this test needs a C compiler"
-    with torch.no_grad():
-        total, last_z, weight = functions.rollout(z, actions.unsqueeze(1), case.one_discount.view(1, 1))
-        eps = case["pi_eps"][0].expand(1, actions.shape[1], -1)
-        value = total + weight * functions.terminal_value(last_z, eps, HEADS)
-    close(value.T, case["value"])
-
-
-def test_plan(case: Case) -> None:
-    model, cfg = case.model, case.planner_cfg
-    iterations, horizon, num_sampled, action_dim = case["plan_noise"].shape
-    eps = case["pi_eps"][0]
-    noise = PlanNoise(
-        pi=eps.expand(horizon, 1, cfg.num_pi_trajs, -1),
-        candidates=case["plan_noise"].view(iterations, horizon, 1, num_sampled, action_dim),
-        value_pi=eps.expand(iterations, 1, cfg.num_samples, -1),
-        heads=HEADS.expand(iterations, 2),
-        gumbel=torch.zeros(1, cfg.num_elites),
-        explore=torch.zeros(1, action_dim),
-    )
-    z = model.encode(case["obs"][0, :1], case.one_task)
-    prev_mean = case["plan_prev_mean"].unsqueeze(0)
-    _, mean, *_ = plan(
-        model, z, prev_mean, cfg, noise, discount=case.one_discount, explore=False, task=case.one_task
-    )
-    close(mean[0], case["plan_mean"], rtol=1e-3, atol=1e-4)
-
-
-def test_one_update(case: Case) -> None:
-    model, batch, eps = case.model, case.batch(), case["pi_eps"]
-    noise = UpdateNoise(
-        target_eps=eps.expand(batch.horizon, *eps.shape),
-        target_heads=HEADS,
-        pi_eps=eps.expand(batch.horizon + 1, *eps.shape),
-        pi_heads=HEADS,
-    )
-    metrics = Updater(model, case.update_cfg, case.discount).step(batch, noise)
-    published = {
-        "loss/consistency": "consistency_loss",
-        "loss/reward": "reward_loss",
-        "loss/value": "value_loss",
-        "loss/termination": "termination_loss",
-        "loss/total": "total_loss",
-        "loss/pi": "pi_loss",
-        "grad_norm": "grad_norm",
-        "pi_grad_norm": "pi_grad_norm",
-        "pi_entropy": "pi_entropy",
-        "pi_scaled_entropy": "pi_scaled_entropy",
-        "pi_scale": "pi_scale",
-    }
-    for ours, theirs in published.items():
-        close(metrics[ours], case[f"update__{theirs}"])
-
-    model.eval()
-    task, action = model.task(case.task_id), case["action"][0]
-    z = model.encode(case["obs"][0], task)
-    close(z, case["after_update__z"])
-    close(model.q_logits(z, action, task=task), case["after_update__q_logits"])
-    close(model.q_logits(z, action, task=task, target=True), case["after_update__q_target_logits"])
-    close(model.pi(z, eps, task).mean, case["after_update__pi_mean"])
+@pytest.mark.parametrize("name", CASES)
+def test_candidate_values_of_the_kernels(name: str) -> None:
+    check_candidate_values(Case(name), fused_model)

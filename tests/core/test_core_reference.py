@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 import reference
 import torch
+from worlds import redraw
 
 from tdmpc_ray.core import kernels
 from tdmpc_ray.core.batch import Batch
@@ -20,7 +21,7 @@ OBS, ACTION, BATCH = 5, 2, 16
 def trained(size: str = "tiny", **settings: object) -> tuple[WorldModel, object]:
     """A model whose heads are not zero, as after some updates."""
     agent = agent_config(size, "light", {"update.batch_size": BATCH, **settings})
-    model = WorldModel((OBS,), ACTION, agent.model)
+    model = redraw(WorldModel((OBS,), ACTION, agent.model), int(torch.randint(2**31, ())))
     with torch.no_grad():
         for head in (model.reward_head[-1], model.q_ensemble.layers[-1]):
             head.weight.normal_(std=0.3)

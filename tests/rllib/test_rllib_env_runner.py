@@ -20,7 +20,7 @@ def config(overrides: dict[str, Any], seed: int) -> TDMPC2Config:
 
 def first_obs(overrides: dict[str, Any], *, seed: int = 0, worker_index: int = 0, updates: int = 0) -> Any:
     runner = TDMPC2EnvRunner(config=config(overrides, seed), worker_index=worker_index)
-    runner.module.grad_updates.fill_(updates)
+    runner.module.count_updates(updates)
     (episode,) = runner.sample(num_timesteps=1)
     runner.stop()
     return episode.get_observations(0)

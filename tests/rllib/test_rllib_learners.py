@@ -18,6 +18,7 @@ from tdmpc_ray.rllib.fragments import Fragment, Sampled
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.manifest import read_manifest, seal
 from tdmpc_ray.rllib.sampling import shards
+from tdmpc_ray.rllib.update_loop import Losses
 from tdmpc_ray.rllib.work import Work, merged
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -151,10 +152,11 @@ def test_a_runner_feeds_one_learner() -> None:
 
 
 def test_work_is_merged() -> None:
-    ours = Work(10, 1, 5, 4, 1, {"loss/total": 1.0}, 2.0, "weights", is_ready=True)
-    theirs = Work(20, 0, 0, 4, 1, {"loss/total": 4.0}, 3.0, None, is_ready=False)
+    ours = Work(10, 1, 5, 4, Losses({"loss/total": 1.0}, 3, 1), 2.0, "weights", is_ready=True)
+    theirs = Work(20, 0, 0, 4, Losses({"loss/total": 4.0}, 3, 1), 3.0, None, is_ready=False)
     assert merged([ours]) == ours
-    assert merged([ours, theirs]) == Work(30, 1, 5, 4, 1, {"loss/total": 2.5}, 3.0, "weights", is_ready=False)
+    losses = Losses({"loss/total": 2.5}, 3, 1)
+    assert merged([ours, theirs]) == Work(30, 1, 5, 4, losses, 3.0, "weights", is_ready=False)
 
 
 def test_learners_that_lack_something_are_refused(tiny_overrides: dict[str, Any]) -> None:

@@ -1,0 +1,143 @@
+"""Part 2: plans and updates in all sizes: milliseconds, share of the peak, host waits."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from gpu import hardware
+from gpu.sections import PRECISIONS, Check, Section, host_waits, milliseconds, precision
+from gpu.work import agent_of, model_of, plan_task, update_task
+
+from tdmpc_ray.core.config import AgentConfig
+from tdmpc_ray.core.cost import plan_flops, update_flops
+from tdmpc_ray.core.planners import sampling
+from tdmpc_ray.core.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table; `number` is that of environments or of sequences in a batch."""
+
+    kind: str
+    size: str
+    number: int
+    precision: str
+    compiled: bool
+
+    def agent(self) -> AgentConfig:
+        way = "always" if self.compiled else "never"
+        agent = agent_of(self.size, dtype=PRECISIONS[self.precision][1], compile=way)
+        if self.kind == "update":
+            agent = replace(agent, update=replace(agent.update, batch_size=self.number))
+        return agent
+
+    def task(self, check: Check, model: WorldModel, agent: AgentConfig) -> Callable[[], object]:
+        if self.kind == "update":
+            return update_task(check, model, agent)
+        return plan_task(check, model, agent, self.number)
+
+    def flops(self, model: WorldModel, agent: AgentConfig) -> int:
+        if self.kind == "update":
+            return update_flops(model, agent.update, agent.planner.horizon)
+        return self.number * plan_flops(model, agent.planner)
+
+
+# What the targets are about comes first: time may not be enough for all.
+TARGETS = {
+    Work("plan", "5", 1, "tf32", True): ("1 environment", "at most 4 ms"),
+    Work("plan", "5", 256, "tf32", True): ("256 environments", "at least 4,000 decisions/s"),
+    Work("update", "5", 256, "tf32", True): ("update at size 5", "at most 3 ms"),
+    Work("update", "317", 256, "tf32", True): ("update at size 317", "within 1.5 of the roofline"),
+}
+
+
+def works(quick: bool) -> list[Work]:
+    """All rows, the most wanted first, those of one size together."""
+    if quick:
+        ways = [("fp32", False), ("bf16", False)]
+        return [Work(kind, "tiny", 2, *way) for kind in ("plan", "update") for way in ways]
+    ways = list(itertools.product(("tf32", "bf16", "fp32"), (True, False)))
+    rows = list(TARGETS)
+    for way, size in itertools.product(ways, ("5", "1", "48", "317", "19")):
+        rows += [Work("update", size, batch, *way) for batch in (256, 1024)]
+        if size != "19":
+            rows += [Work("plan", size, envs, *way) for envs in (1, 16, 256, 1024)]
+    return list(dict.fromkeys(rows))
+
+
+def run(check: Check) -> Section:
+    header = ("what", "size", "number", "precision", "ways", "ms", "per s", "peak", "waits", "first s")
+    section = Section("Speed", "", header, check.file)
+    rates = hardware.Rates.measure(check)
+    section.text = (
+        "Paper settings, state 24, action 6. *number*: environments that plan at once, or sequences in a "
+        "batch. *peak*: share of the data sheet's dense peak (of one large product where the GPU is not "
+        "listed), by the matrix products of `core/cost.py`. *waits*: how often the host waits for the device "
+        f"in a call. *first*: the first call, which compiles. {rates}"
+    )
+    left = works(check.quick)
+    for work in list(left):
+        if check.seconds_left < 5:
+            break
+        left.remove(work)
+        try:
+            measure(check, section, work, rates)
+        except Exception:
+            section.broke(str(work), traceback.format_exc(limit=4))
+        clean_up()
+    if left:
+        section.text += f" Not reached in the time: {len(left)} of {len(works(check.quick))} rows."
+    return section
+
+
+def clean_up() -> None:
+    """Drop graphs and memory: the next row shall not search among the last one's."""
+    torch.compiler.reset()
+    sampling._compiled.cache_clear()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def measure(check: Check, section: Section, work: Work, rates: hardware.Rates) -> None:
+    agent = work.agent()
+    model = model_of(check, agent)
+    task, flops = work.task(check, model, agent), work.flops(model, agent)
+    with precision(work.precision):
+        ms, first = milliseconds(check, task)
+        waits = host_waits(check, task)
+    per_s = 1e3 / ms * (work.number if work.kind == "plan" else 1)
+    share, way = 1e3 * flops / ms / rates.peak(work.precision), "compiled" if work.compiled else "eager"
+    cells = (f"{ms:.3f}", f"{per_s:,.0f}", f"{share:.1%}", "-" if waits is None else waits, f"{first:.1f}")
+    section.row(work.kind, work.size, work.number, work.precision, way, *cells)
+    if work in TARGETS:
+        name, target = TARGETS[work]
+        floor_ms = rates.roofline_ms(work.precision, flops, hardware.update_bytes(model))
+        section.verdict(name, target, *verdict(target, ms, per_s, floor_ms))
+        section.verdict(f"host waits, {name}", "0", str(waits), waits == 0)
+
+
+def verdict(target: str, ms: float, per_s: float, floor_ms: float) -> tuple[str, bool]:
+    """What a row says of its target: the figure, and whether it holds."""
+    if target.endswith(" ms"):
+        return f"{ms:.2f} ms", ms <= float(target.split()[-2])
+    if target.endswith("decisions/s"):
+        return f"{per_s:,.0f} per s", per_s >= float(target.split()[-2].replace(",", ""))
+    return f"{ms / floor_ms:.2f} of {floor_ms:.2f} ms", ms <= 1.5 * floor_ms
+
+
+def warm(check: Check, share: int, of: int) -> Iterator[Work]:
+    """Compile a share of all rows into Inductor's cache on disk; the largest plans would need all memory."""
+    rows = [w for w in works(check.quick) if w.compiled and not (w.size in ("48", "317") and w.number > 16)]
+    for work in rows[share::of]:
+        if check.seconds_left < 0:
+            return
+        agent = work.agent()
+        with precision(work.precision):
+            work.task(check, model_of(check, agent), agent)()
+        clean_up()
+        yield work
