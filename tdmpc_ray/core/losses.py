@@ -99,7 +99,7 @@ def world_model_loss(
         target: TD targets, (H, B, 1).
         shift: of the first step's images, (B, 2).
     """
-    horizon = len(batch.action)  # PyTorch 2.9 traces no property of a tuple
+    horizon = len(batch.action)  # PyTorch before 2.11 traces no property of a tuple
     zs = [model.encode(batch.obs[0], task, shift)]
     for action_t in batch.action:
         zs.append(model.next(zs[-1], action_t, task))

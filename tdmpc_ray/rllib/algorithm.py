@@ -35,7 +35,7 @@ from tdmpc_ray.rllib.notes import OnceNotes
 from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
-from tdmpc_ray.rllib.sampling import sample_together, shards
+from tdmpc_ray.rllib.sampling import RUNNER_STEPS, sample_together, shards
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
@@ -79,6 +79,7 @@ class TDMPC2(DurableAlgorithm):
             data.utd_ratio,
             config.num_seed_steps,
             config.lead,
+            config.max_lead,
             seed_per_task=data.seed_steps_per_task([task.episode_length for task in tasks]),
             task_steps=[0] * max(len(tasks), 1),
         )
@@ -152,10 +153,11 @@ class TDMPC2(DurableAlgorithm):
         Raises:
             UserError: an environment breaks its contract.
         """
-        if self.env_steps < self.pace.seed_steps:
-            limit = min(limit, self.pace.seed_steps - self.env_steps)
         config = self.config
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
+        if self.env_steps < self.pace.seed_steps:  # no update comes between
+            limit = min(limit, self.pace.seed_steps - self.env_steps)
+            fragment = max(fragment, RUNNER_STEPS)
         started = time.perf_counter()
         local = config.num_env_runners == 0
         sampled, dead = sample_together(self.env_runner_group, limit, fragment, local=local)

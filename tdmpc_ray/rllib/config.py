@@ -19,7 +19,8 @@ from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
 from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
-from tdmpc_ray.rllib.sampling import REQUESTS_IN_FLIGHT
+from tdmpc_ray.rllib.pace import MAX_LEAD
+from tdmpc_ray.rllib.sampling import REQUESTS_IN_FLIGHT, RUNNER_STEPS
 from tdmpc_ray.rllib.task_env import TaskEnv, read_task_config, task_config
 
 # Where the published implementation departs from its defaults for a whole suite.
@@ -61,7 +62,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         self.env_runner_cls = TDMPC2EnvRunner
         self.num_env_runners = 0
-        self.rollout_fragment_length = 25
+        self.rollout_fragment_length = "auto"
         self.num_cpus_for_main_process = 1
         # Every iteration would wait until all runners have played what they were asked for, to gather states
         # of connectors that have none. Whoever adds connectors with a state turns it on again.
@@ -135,7 +136,7 @@ class TDMPC2Config(AlgorithmConfig):
             asynchronous: sample and learn at once, as fast as `data.utd_ratio` allows; False: in turns, which
                 is reproducible; None: at once where there are remote env runners.
             sample_lead: agent steps that asynchronous sampling may be ahead of the updates; None: what keeps
-                every runner busy.
+                every runner busy, but no more than 2,000, or 5 % of the steps so far.
             weights_every: updates after which asynchronous runners are sent new weights.
             start_from: a checkpoint, or the folder of a run, whose networks to begin with; optimizers, replay
                 and counters begin anew, and the first steps are planned, not random.
@@ -270,9 +271,28 @@ class TDMPC2Config(AlgorithmConfig):
         """Agent steps that asynchronous sampling may be ahead of the updates."""
         fragment = self.get_rollout_fragment_length() * self.num_envs_per_env_runner
         lead = REQUESTS_IN_FLIGHT * fragment * max(self.num_env_runners, 1)
-        # Steps that are too few for a whole update cannot be paid for: with less, both sides could wait.
-        least = fragment + math.ceil(1 / self.agent().data.utd_ratio)
-        return max(lead if self.sample_lead is None else self.sample_lead, least)
+        return max(lead if self.sample_lead is None else self.sample_lead, self._least_lead)
+
+    @property
+    def max_lead(self) -> int | None:
+        """What bounds `lead`, see `Pace`; None: nothing, as somebody has set it."""
+        return max(MAX_LEAD, self._least_lead) if self.sample_lead is None else None
+
+    @property
+    def _least_lead(self) -> int:
+        """Steps that are too few for a whole update cannot be paid for: with less, both sides could wait."""
+        fragment = self.get_rollout_fragment_length() * self.num_envs_per_env_runner
+        return fragment + math.ceil(1 / self.agent().data.utd_ratio)
+
+    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
+        """Agent steps of each environment per request to an env runner.
+
+        Where nobody sets it: one in turns, so that updates follow every step, as published; at once, about
+        RUNNER_STEPS of all the runner's environments together.
+        """
+        if self.rollout_fragment_length != "auto":
+            return int(self.rollout_fragment_length)
+        return max(1, RUNNER_STEPS // self.num_envs_per_env_runner) if self.is_asynchronous else 1
 
     @property
     def equal_episodes(self) -> bool:

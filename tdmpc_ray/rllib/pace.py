@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Agent steps that sampling may be ahead of the updates, though its runners could use more: updates that lag
+# behind learn from what older networks did.
+MAX_LEAD, MAX_LEAD_SHARE = 2000, 0.05
+
 
 @dataclass
 class Pace:
@@ -18,6 +22,7 @@ class Pace:
         ratio: gradient updates per agent step.
         seed_steps: agent steps before the first update, at least.
         lead: agent steps that may be taken ahead of their updates, where both go on at once.
+        max_lead: of these, at most so many, or MAX_LEAD_SHARE of the steps so far; None: no such bound.
         env_steps: agent steps whose transitions are in the replay.
         random_steps: of these, the ones taken before the first update.
         grad_updates: updates taken.
@@ -31,6 +36,7 @@ class Pace:
     ratio: float
     seed_steps: int
     lead: int = 0
+    max_lead: int | None = None
     env_steps: int = 0
     random_steps: int = 0
     grad_updates: int = 0
@@ -93,6 +99,13 @@ class Pace:
             self.base_steps, self.base_updates = self.env_steps, self._allowed()
             self.ratio = ratio
 
+    @property
+    def current_lead(self) -> int:
+        """Agent steps that may now be taken ahead of their updates."""
+        if self.max_lead is None:
+            return self.lead
+        return min(self.lead, max(self.max_lead, int(MAX_LEAD_SHARE * self.env_steps)))
+
     def room(self, pending: int) -> int:
         """Agent steps that may be begun now.
 
@@ -102,6 +115,6 @@ class Pace:
         begun = self.env_steps + pending
         if self.grad_updates == 0:
             is_lagging = begun >= self.seed_steps and self._is_lagging()
-            return self.lead - pending if is_lagging else self.seed_steps - begun
+            return self.current_lead - pending if is_lagging else self.seed_steps - begun
         paid = self.base_steps + (self.grad_updates - self.base_updates) / self.ratio
-        return math.floor(paid) + self.lead - begun
+        return math.floor(paid) + self.current_lead - begun

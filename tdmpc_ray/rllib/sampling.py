@@ -16,6 +16,8 @@ from tdmpc_ray.rllib.fragments import Sampled, Weights, sample_apart, sample_fra
 _TAG = "sample"
 # The second one waits at the runner while the first is on its way here, so that no runner idles.
 REQUESTS_IN_FLIGHT = 2
+# Agent steps per request, while nothing has been learned or where updates go on beside.
+RUNNER_STEPS = 25
 
 
 def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> tuple[list[Sampled], int]:

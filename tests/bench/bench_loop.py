@@ -1,6 +1,6 @@
 """What RLlib's loop costs beside a bare one on `core`: the same tiny agent on walker-walk, in one process.
 
-    python tests/bench/bench_loop.py [--rounds 5] [--steps 500]
+    python tests/bench/bench_loop.py [--rounds 5] [--steps 500] [--size tiny] [--fragment 1]
 
 CPU milliseconds per agent step on one thread, medians over rounds in which both loops take turns. One update
 per step in both. What is left of RLlib's loop beside the parts that both have is RLlib's own.
@@ -41,18 +41,19 @@ COLUMNS = (*PARTS, "rest", "all")
 Seconds = dict[str, float]
 
 
-def config(num_envs: int) -> TDMPC2Config:
-    settings = {**TINY, "data.seed_steps": SEED_STEPS}
-    built = TDMPC2Config().environment(TASK).training(model_size="tiny", overrides=settings)
-    built.env_runners(num_envs_per_env_runner=num_envs)
+def config(num_envs: int, size: str, fragment: int | None = None) -> TDMPC2Config:
+    settings = {"data.seed_steps": SEED_STEPS, **(TINY if size == "tiny" else {})}
+    built = TDMPC2Config().environment(TASK)
+    built.training(model_size=size, preset="light", overrides=settings)
+    built.env_runners(num_envs_per_env_runner=num_envs, rollout_fragment_length=fragment or "auto")
     return built.debugging(seed=0, log_level="ERROR")
 
 
 class Bare:
     """The paper's loop, written down with what `core` has."""
 
-    def __init__(self, num_envs: int) -> None:
-        agent = config(num_envs).agent()
+    def __init__(self, num_envs: int, size: str) -> None:
+        agent = config(num_envs, size).agent()
         self.agent, self.num_envs = agent, num_envs
         self.envs = [make_env(TASK) for _ in range(num_envs)]
         spaces = self.envs[0]
@@ -126,13 +127,13 @@ class Bare:
 class Rllib:
     """TDMPC2 in local mode, its parts timed from outside."""
 
-    def __init__(self, num_envs: int) -> None:
-        self.algo = config(num_envs).build_algo()
+    def __init__(self, num_envs: int, size: str, fragment: int | None) -> None:
+        self.algo = config(num_envs, size, fragment).build_algo()
         self.spent: Seconds = defaultdict(float)
         learner, runner = self.algo.learner_group._learner, self.algo.env_runner
         self.time("plan", runner.module.unwrapped(), "act")
         self.time("replay", learner.replay, "add")
-        self.time("update", learner, "learn")
+        self.time("update", learner._loop, "run")
         for env in runner.env.unwrapped.envs:
             self.time("environment", env, "step")
         while self.algo.grad_updates < SEED_STEPS:
@@ -164,12 +165,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--size", default="tiny")
+    parser.add_argument("--fragment", type=int, help="steps of each environment between updates")
     args = parser.parse_args()
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     print(f"{'envs':>5} {'loop':6} " + " ".join(f"{part:>12}" for part in COLUMNS))
     for num_envs in (1, 16):
-        loops = {"core": Bare(num_envs), "rllib": Rllib(num_envs)}
+        loops = {"core": Bare(num_envs, args.size), "rllib": Rllib(num_envs, args.size, args.fragment)}
         times: dict[str, list[Seconds]] = {name: [] for name in loops}
         for _ in range(args.rounds):
             for name, loop in loops.items():

@@ -160,8 +160,10 @@ class Resources(Section):
     num_envs_per_env_runner: Count = Field(
         default=1, description="environments per process, planned in one batch"
     )
-    rollout_fragment_length: Count = Field(
-        default=25, description="agent steps of an environment between updates"
+    rollout_fragment_length: Count | None = Field(
+        default=None,
+        description="agent steps of an environment per request; none: 1 in turns, so that updates follow "
+        "every step, and 25 of all a runner's environments where both go on at once",
     )
     asynchronous: bool | None = Field(
         default=None,

@@ -54,8 +54,9 @@ def algorithm_config(study: Study, point: Point | None = None) -> TDMPC2Config:
 
 
 def attributes(resources: Resources) -> dict[str, Any]:
-    """Resources in RLlib's terms."""
-    return {name: getattr(resources, key) for key, name in ATTRIBUTES.items()}
+    """Resources in RLlib's terms; what is none is the config's to say."""
+    values = {name: getattr(resources, key) for key, name in ATTRIBUTES.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def env_configs(study: Study) -> MakeEnvConfig:
