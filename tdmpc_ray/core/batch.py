@@ -26,6 +26,8 @@ class Batch(NamedTuple):
             last ones come from elsewhere; None where unknown.
         largest_weight: what the weights of these were divided by, also on the CPU: (); None where all
             count 1.
+        mask: 1.0 where a step happened, as the first ones always did, and 0.0 behind the end of a sequence,
+            where its last observation is repeated, (H, B, 1); None where all happened.
     """
 
     obs: Tensor
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     weight: Tensor | None = None
     start: Tensor | None = None
     largest_weight: Tensor | None = None
+    mask: Tensor | None = None
 
     @property
     def horizon(self) -> int:
@@ -49,17 +52,20 @@ class Batch(NamedTuple):
                 x = x.pin_memory()  # from other memory the copy would wait
             return x.to(device, non_blocking=True)
 
-        task, weight = (None if x is None else copy(x) for x in (self.task, self.weight))
+        optional = (self.task, self.weight, self.mask)
+        task, weight, mask = (None if x is None else copy(x) for x in optional)
         tensors = (copy(self.obs), copy(self.action), copy(self.reward), copy(self.terminated))
-        return Batch(*tensors, task, weight, self.start, self.largest_weight)
+        return Batch(*tensors, task, weight, self.start, self.largest_weight, mask)
 
     def followed_by(self, other: Batch) -> Batch:
         """Both in one batch; sequences of `other` count 1 where these have weights, and lose their rows."""
         pairs = zip(self[:4], other[:4], strict=True)
         obs, action, reward, terminated = (torch.cat([x, y], 1) for x, y in pairs if x is not None)
-        task = weight = None
+        task = weight = mask = None
         if self.task is not None and other.task is not None:
             task = torch.cat([self.task, other.task])
         if self.weight is not None:
             weight = torch.cat([self.weight, torch.ones(other.action.shape[1])])
-        return Batch(obs, action, reward, terminated, task, weight, self.start, self.largest_weight)
+        if self.mask is not None and other.mask is not None:
+            mask = torch.cat([self.mask, other.mask], 1)
+        return Batch(obs, action, reward, terminated, task, weight, self.start, self.largest_weight, mask)

@@ -1,10 +1,12 @@
-"""Checks of settings: one line that says what is wrong."""
+"""Checks of settings and of episodes: one line that says what is wrong."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from tdmpc_ray.errors import UserError, unknown
 
@@ -73,3 +75,24 @@ def shape_differences(ours: Mapping[str, Any], given: Mapping[str, Any], where: 
 
 def _shape(tensor: Any) -> str:
     return "missing" if tensor is None else str(tuple(tensor.shape))
+
+
+def require_finite(start: int, **arrays: np.ndarray) -> None:
+    """Refuse numbers that are not finite.
+
+    Args:
+        start: index of the first step in its episode.
+        arrays: what is given, by name; the first axis is time.
+
+    Raises:
+        UserError: names the array and the step.
+    """
+    for name, given in arrays.items():
+        if given.dtype == np.uint8:
+            continue
+        with np.errstate(over="ignore"):
+            values = np.asarray(given, np.float32)  # as they are kept: 1e39 would be infinite
+        finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        if not finite.all():
+            step = start + int(np.argmin(finite))
+            raise UserError(f"the {name} at step {step} of an episode is not finite: mend the environment")

@@ -7,7 +7,7 @@ Frozen dataclasses hold the published defaults; `MODEL_SIZES` and `PRESETS` over
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -141,12 +141,15 @@ class UpdateConfig:
         return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
 
 
+_SEED_EPISODES = 5
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is collected, kept and learned from."""
 
     capacity: int = 1_000_000  # transitions in the replay
-    seed_steps: int | None = None  # random agent steps at the start; None: max(1000, 5 * episode_length)
+    seed_steps: int | None = None  # random agent steps at the start; None: max(1000, 5 episodes of each task)
     utd_ratio: float = 1.0  # gradient updates per agent step
     priority_alpha: float = 0.0  # sequences are drawn in proportion to |TD error| ** this; 0: uniformly
     priority_beta: float = 0.4  # importance weights make up for that: not at all at 0, fully at 1
@@ -162,9 +165,20 @@ class DataConfig:
         require(0 < self.demonstration_share < 1, "data.demonstration_share must lie between 0 and 1")
         require(self.seed_steps is None or self.seed_steps > 0, "data.seed_steps must be positive")
 
-    def num_seed_steps(self, episode_length: int) -> int:
-        """Random agent steps before the first update, for episodes of `episode_length` agent steps."""
-        return self.seed_steps if self.seed_steps is not None else max(1000, 5 * episode_length)
+    def num_seed_steps(self, episode_length: int, num_tasks: int = 1) -> int:
+        """Random agent steps before the first update.
+
+        Args:
+            episode_length: in agent steps; of several tasks, which get equally many steps, the longest.
+            num_tasks: that one model learns.
+        """
+        if self.seed_steps is not None:
+            return self.seed_steps
+        return max(1000, _SEED_EPISODES * episode_length * num_tasks)
+
+    def seed_steps_per_task(self, episode_lengths: Sequence[int]) -> list[int]:
+        """Of these, how many each of several tasks takes at least; none, where their number is set in all."""
+        return [0 if self.seed_steps is not None else _SEED_EPISODES * length for length in episode_lengths]
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def load_demonstrations(
     horizon: int,
     num_frames: int = 1,
     tasks: Sequence[str] = (),
+    allow_short: bool = False,
 ) -> SequenceReplay:
     """Read all episodes of a folder.
 
@@ -59,15 +60,16 @@ def load_demonstrations(
         folder: with `.npz` files; their names give the order.
         obs_shape: of the environment.
         action_dim: A.
-        horizon: episodes that are shorter give nothing to learn from.
+        horizon: of the sequences.
         num_frames: in a stack of images.
         tasks: names, where the model learns several; the ids are their places.
+        allow_short: learn from episodes that are shorter than the horizon, too; see `SequenceReplay`.
 
     Returns:
         A replay just large enough.
 
     Raises:
-        UserError: no folder, no episode of `horizon` steps, or a file that is damaged or does not fit.
+        UserError: no folder, no episode to learn from, or a file that is damaged or does not fit.
     """
     files = sorted(folder.glob("*.npz"))
     if not files:
@@ -75,7 +77,7 @@ def load_demonstrations(
     episodes = [_read(file, obs_shape, action_dim, tasks) for file in files]
     rows = sum(len(episode["obs"]) + num_frames for episode in episodes)
     replay = SequenceReplay(
-        max(rows, horizon) + horizon + 1, obs_shape, action_dim, horizon, num_frames, len(tasks)
+        max(rows, horizon) + horizon + 1, obs_shape, action_dim, horizon, num_frames, len(tasks), allow_short
     )
     for file, episode in zip(files, episodes, strict=True):
         try:
@@ -92,7 +94,8 @@ def load_demonstrations(
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
     if replay.num_valid == 0:
-        raise UserError(f"no episode in {folder} has planner.horizon={horizon} steps")
+        steps = "a step" if allow_short else f"planner.horizon={horizon} steps"
+        raise UserError(f"no episode in {folder} has {steps}")
     return replay
 
 

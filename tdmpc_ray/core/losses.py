@@ -42,6 +42,29 @@ def td_target(
     return reward + discount * (1 - terminated) * value
 
 
+class Targets(NamedTuple):
+    """What an update learns towards, without gradient.
+
+    Attributes:
+        next_z: encoded latents of the steps 1 to H, (H, B, Z).
+        target: TD targets, (H, B, 1).
+        mean: of the targets, ().
+        targets_clipped: share of the targets that lie outside of the bins, ().
+        rewards_clipped: likewise, of the rewards.
+    """
+
+    next_z: Tensor
+    target: Tensor
+    mean: Tensor
+    targets_clipped: Tensor
+    rewards_clipped: Tensor
+
+
+def mean_of_real(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean over the steps that happened; `x` and the mask have one shape."""
+    return x.mean() if mask is None else (x * mask).sum() / mask.sum()
+
+
 class WorldModelLoss(NamedTuple):
     """Terms of the world-model loss (scalars), and the rollout that they were computed on.
 
@@ -68,7 +91,8 @@ def world_model_loss(
 ) -> WorldModelLoss:
     """Joint loss of encoder, dynamics, reward, values and termination along a latent rollout.
 
-    Each sequence counts by `batch.weight`, where there is one.
+    Each sequence counts by `batch.weight` and each step by `batch.mask`, where there are such. The divisors
+    are those of whole sequences, so that a step weighs as much in a short one as in any other.
 
     Args:
         next_z: encoded latents of obs[1..H], without gradient, (H, B, Z).
@@ -82,9 +106,11 @@ def world_model_loss(
     rollout = torch.stack(zs)  # (H + 1, B, Z)
     rho = cfg.rho ** torch.arange(horizon, device=rollout.device) / horizon  # (H,)
 
-    weight = batch.weight
+    weight, mask = batch.weight, batch.mask
 
     def over_time(loss: Tensor) -> Tensor:  # (H, B, ...) -> ()
+        if mask is not None:
+            loss = loss * mask
         if weight is not None:
             loss = loss.flatten(2).mean(2) * weight
         return (rho * loss.flatten(1).mean(1)).sum()  # a product would run in bfloat16 under autocast
@@ -95,16 +121,16 @@ def world_model_loss(
     value = over_time(model.scalar_loss(q_logits, target).mean(0))
     termination = torch.zeros_like(value)
     if model.termination_head is not None:
+        counts = mask if weight is None else weight.unsqueeze(-1) * (1.0 if mask is None else mask)
         termination = F.binary_cross_entropy_with_logits(
-            model.termination_logit(rollout[1:], task),
-            batch.terminated,
-            weight=None if weight is None else weight.unsqueeze(-1),
+            model.termination_logit(rollout[1:], task), batch.terminated, weight=counts
         )
     td_error = None
     if weight is not None:
         with torch.no_grad():
             error = (model.scalar(q_logits).mean(0) - target).abs().squeeze(-1)  # (H, B)
-            td_error = (rho.unsqueeze(-1) * error).sum(0) / rho.sum()
+            shares = rho.unsqueeze(-1) if mask is None else rho.unsqueeze(-1) * mask.squeeze(-1)
+            td_error = (shares * error).sum(0) / shares.sum(0)
     total = (
         cfg.consistency_coef * consistency
         + cfg.reward_coef * reward
@@ -133,6 +159,7 @@ def policy_loss(
     eps: Tensor,
     heads: Tensor,
     task: TaskContext | None = None,
+    mask: Tensor | None = None,
 ) -> PolicyLoss:
     """Maximum-entropy loss of the policy prior on the latents of the rollout.
 
@@ -141,9 +168,10 @@ def policy_loss(
         scale: the running scale before this loss, (); moved by the values of the first step, it divides all.
         eps: standard-normal noise, (H + 1, B, A).
         heads: the two online heads whose mean counts, (2,).
+        mask: see `Batch.mask`.
     """
     values = policy_values(model, zs, eps, heads, task)
-    return scaled_policy_loss(values, running_scale(scale, values.q[0].detach(), cfg.tau), cfg)
+    return scaled_policy_loss(values, running_scale(scale, values.q[0].detach(), cfg.tau), cfg, mask)
 
 
 class PolicyValues(NamedTuple):
@@ -163,15 +191,24 @@ def policy_values(
     return PolicyValues(q, sample.scaled_entropy, sample.entropy.detach())
 
 
-def scaled_policy_loss(values: PolicyValues, scale: Tensor, cfg: UpdateConfig) -> PolicyLoss:
-    """The part of `policy_loss` after the scale, ()."""
+def scaled_policy_loss(
+    values: PolicyValues, scale: Tensor, cfg: UpdateConfig, mask: Tensor | None = None
+) -> PolicyLoss:
+    """The part of `policy_loss` after the scale, ().
+
+    It counts where the agent acted, and, as published, in the last state of a whole sequence, though that may
+    be a terminal one; not in that of a short one, where nothing says what an action is worth.
+    """
     q, scaled_entropy = values.q, values.scaled_entropy
     objective = q / scale + cfg.entropy_coef * scaled_entropy
+    if mask is not None:
+        mask = torch.cat([mask, mask[-1:]])  # (H + 1, B, 1)
+        objective = objective * mask
     rho = cfg.rho ** torch.arange(len(q), device=q.device) / len(q)
     return PolicyLoss(
         -(rho * objective.mean((1, 2))).sum(),
-        values.entropy.mean(),
-        scaled_entropy.detach().mean(),
+        mean_of_real(values.entropy, mask),
+        mean_of_real(scaled_entropy.detach(), mask),
         scale,
     )
 

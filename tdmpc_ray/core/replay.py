@@ -2,7 +2,8 @@
 
 Rows form one ring; each holds an observation and what followed it (action, reward, terminated). A row
 knows the row of its next step, so that an episode may arrive in fragments that interleave with those of
-other environments. A row is a valid start once `horizon` steps of its episode follow it.
+other environments. A row is a valid start once `horizon` steps of its episode follow it, or one, where short
+sequences are allowed.
 
 Of stacked images a row holds the newest frame alone, and knows the row of the frame before it. A row whose
 older frames have been overwritten is no start any more.
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.checks import require_finite
 from tdmpc_ray.errors import UserError
 
 # Checkpoints write a replay in chunks of about so many bytes, and no more chunks than this.
@@ -48,8 +50,11 @@ class SequenceReplay:
         horizon: H; samples are sequences of H transitions.
         num_frames: in a stack of C channels; 1 for vectors.
         num_tasks: whose transitions are kept apart by their ids; 0 for a single task.
+        allow_short: every transition starts a sequence, which the end of its episode, or of what has come of
+            it, may cut short; a mask tells which steps happened. False: all sequences are whole.
 
     Attributes:
+        left_out: transitions that are in no sequence, as fewer than H came in a row.
         chunk_rows: rows of a chunk, the unit in which checkpoints write the replay.
         changed: chunks whose rows differ from what the last checkpoint wrote; whoever writes one clears it.
     """
@@ -62,6 +67,7 @@ class SequenceReplay:
         horizon: int,
         num_frames: int = 1,
         num_tasks: int = 0,
+        allow_short: bool = False,
     ) -> None:
         if capacity <= horizon:
             raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
@@ -82,9 +88,8 @@ class SequenceReplay:
         row_bytes = self.obs[0].nbytes + self.action[0].nbytes + 13
         self.chunk_rows = max(_CHUNK_BYTES // row_bytes, -(-capacity // _MAX_CHUNKS))
         self.changed = np.zeros(-(-capacity // self.chunk_rows), np.bool_)
-        self.num_valid = 0
-        self.rows_written = 0
-        self.transitions_added = 0
+        self.allow_short = allow_short
+        self.num_valid = self.rows_written = self.transitions_added = self.left_out = 0
         self.lanes: dict[str, Lane] = {}
 
     def __len__(self) -> int:
@@ -94,7 +99,7 @@ class SequenceReplay:
     def clear(self) -> None:
         """Forget everything."""
         self._retire(np.flatnonzero(self.valid))
-        self.rows_written = self.transitions_added = 0
+        self.rows_written = self.transitions_added = self.left_out = 0
         self.lanes = {}
 
     def add(
@@ -130,17 +135,7 @@ class SequenceReplay:
         num_steps = len(action)
         if len(obs) != num_steps + 1 or len(reward) != num_steps:
             raise ValueError(f"a fragment of {num_steps} actions needs {num_steps + 1} observations")
-        for name, given in (("observation", obs), ("action", action), ("reward", reward)):
-            if given.dtype == np.uint8:
-                continue
-            with np.errstate(over="ignore"):
-                values = np.asarray(given, np.float32)  # as they are kept: 1e39 would be infinite
-            finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            if not finite.all():
-                step = start + int(np.argmin(finite))
-                raise UserError(
-                    f"the {name} at step {step} of an episode is not finite: mend the environment"
-                )
+        require_finite(start, observation=obs, action=action, reward=reward)
         if num_steps > self.capacity - self.horizon - 1:
             raise UserError(f"data.capacity={self.capacity} is too small for a fragment of {num_steps} steps")
         lane = self.lanes.get(episode_id)
@@ -149,6 +144,8 @@ class SequenceReplay:
             or lane.step != start
             or lane.tail[-1] < self.rows_written - self.capacity + num_steps
         ):
+            if lane is not None:
+                self._close(lane)
             lane = Lane(start, deque([self._begin(obs[0])], maxlen=self.horizon + 1))
 
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
@@ -160,21 +157,29 @@ class SequenceReplay:
             self.torn[ring[1 : self.num_frames - 1]] = self.torn[ring[0]]
         if self.num_tasks:
             self.task[ring] = task
-        self.action[ring[:-1]] = action
-        self.reward[ring[:-1]] = reward
+        self.action[ring[:-1]], self.action[ring[-1]] = action, 0.0
+        self.reward[ring[:-1]], self.reward[ring[-1]] = reward, 0.0
         self.next_row[ring[:-1]] = ring[1:]
         self.terminated[ring[-2]] = terminated
-        self._mark_valid([*lane.tail, *rows[1:].tolist()][: -self.horizon], num_steps)
+        least = 1 if self.allow_short else self.horizon
+        self._mark_valid([*lane.tail, *rows[1:].tolist()][:-least], num_steps)
 
         lane.tail.extend(rows[1:].tolist())
         lane.step += num_steps
         self.transitions_added += num_steps
         if done:
             self.lanes.pop(episode_id, None)
+            self._close(lane)
         else:
             self.lanes[episode_id] = lane
             if len(self.lanes) > 64 and len(self.lanes) > 2 * sum(map(self._alive, self.lanes.values())):
-                self.lanes = {key: x for key, x in self.lanes.items() if self._alive(x)}
+                for key in [key for key, x in self.lanes.items() if not self._alive(x)]:
+                    self._close(self.lanes.pop(key))
+
+    def _close(self, lane: Lane) -> None:
+        """Count what nobody learns from, now that nothing follows."""
+        if not self.allow_short and len(lane.tail) <= self.horizon:
+            self.left_out += len(lane.tail) - 1
 
     def _alive(self, lane: Lane) -> bool:
         return lane.tail[-1] >= self.rows_written - self.capacity
@@ -211,7 +216,7 @@ class SequenceReplay:
         return rows
 
     def _mark_valid(self, candidates: list[int], num_new: int) -> None:
-        """Rows which `num_new` new rows have given their H-th follower, unless overwritten meanwhile."""
+        """Rows which `num_new` new rows have given enough followers, unless overwritten meanwhile."""
         oldest = self.rows_written - self.capacity
         ring = np.array([row % self.capacity for row in candidates[-num_new:] if row >= oldest], np.int64)
         if self.num_frames > 1:
@@ -235,13 +240,15 @@ class SequenceReplay:
             UserError: no row is a valid start.
         """
         if self.num_valid == 0:
+            steps = "a step" if self.allow_short else f"planner.horizon={self.horizon} steps"
             raise UserError(
-                f"no episode in the replay has planner.horizon={self.horizon} steps yet: "
-                "raise data.seed_steps or lower planner.horizon"
+                f"no episode in the replay has {steps} yet: raise data.seed_steps or lower planner.horizon"
             )
 
     def sample_rows(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
         """Draw starts with replacement, and the rows that follow them: (H + 1, B).
+
+        The last row of a short sequence is repeated.
 
         Raises:
             UserError: there are none yet.
@@ -250,7 +257,8 @@ class SequenceReplay:
         rows = np.empty((self.horizon + 1, batch_size), np.int64)
         rows[0] = self._draw_starts(batch_size, rng)
         for t in range(self.horizon):
-            rows[t + 1] = self.next_row[rows[t]]
+            following = self.next_row[rows[t]]
+            rows[t + 1] = np.where(following < 0, rows[t], following) if self.allow_short else following
         return rows
 
     def _draw_starts(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -268,18 +276,20 @@ class SequenceReplay:
         """Draw a time-major batch of `batch_size` sequences on the CPU."""
         rows = self.sample_rows(batch_size, rng)
         steps = rows[:-1]
+        mask = (rows[1:] != steps).astype(np.float32) if self.allow_short else None
         return Batch(
             torch.from_numpy(self._observations(rows)),
-            torch.from_numpy(self.action[steps]),
+            torch.from_numpy(self.action.take(steps, 0)),  # which is faster than by brackets
             torch.from_numpy(self.reward[steps]).unsqueeze(-1),
             torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
             torch.from_numpy(self.task[rows[0]].astype(np.int64)) if self.num_tasks else None,
             start=torch.from_numpy(rows[0]),
+            mask=None if mask is None else torch.from_numpy(mask).unsqueeze(-1),
         )
 
     def _observations(self, rows: np.ndarray) -> np.ndarray:
         if self.num_frames == 1:
-            return self.obs[rows]
+            return self.obs.take(rows, 0)
         frames = [rows]
         for _ in range(self.num_frames - 1):
             frames.append(self.prev_row[frames[-1]])

@@ -106,6 +106,8 @@ def pack_state(replay: SequenceReplay, extra: Mapping[str, np.ndarray]) -> bytes
     tails = [np.array(lane.tail, np.int64) for _, lane in lanes]
     state: dict[str, np.ndarray] = {
         "shape": np.array([replay.capacity, replay.horizon]),
+        "allow_short": np.array(replay.allow_short),
+        "left_out": np.array(replay.left_out),
         "counters": np.array([replay.rows_written, replay.transitions_added, replay.num_valid]),
         "lane_ids": np.array([key for key, _ in lanes], np.str_),
         "lane_steps": np.array([lane.step for _, lane in lanes], np.int64),
@@ -124,7 +126,7 @@ def unpack_state(replay: SequenceReplay, data: bytes) -> dict[str, Any]:
     """Restore what `pack_state` wrote, after the chunks; returns all its arrays.
 
     Raises:
-        UserError: it is of a replay of another size.
+        UserError: it is of a replay of another size or kind.
     """
     state = unpack_arrays(data)
     theirs, ours = tuple(state["shape"].tolist()), (replay.capacity, replay.horizon)
@@ -133,7 +135,13 @@ def unpack_state(replay: SequenceReplay, data: bytes) -> dict[str, Any]:
             f"the checkpoint's replay has (data.capacity, planner.horizon) {theirs}, this run's has {ours}: "
             "start it with the settings of the checkpoint"
         )
+    if state.get("allow_short", False) and not replay.allow_short:
+        raise UserError(
+            "the checkpoint's replay is that of an episodic model, this run's is not: start it with the "
+            "model.episodic of the checkpoint"
+        )
     replay.rows_written, replay.transitions_added, replay.num_valid = state["counters"].tolist()
+    replay.left_out = int(state.get("left_out", 0))  # older checkpoints say nothing of it
     for name in _BITS:
         column = getattr(replay, name)
         bits = np.frombuffer(zlib.decompress(state[name].tobytes()), np.uint8)
@@ -150,4 +158,14 @@ def unpack_state(replay: SequenceReplay, data: bytes) -> dict[str, Any]:
         str(key): Lane(int(step), deque(tail.tolist(), maxlen=replay.horizon + 1))
         for key, step, tail in zip(state["lane_ids"], state["lane_steps"], tails, strict=False)
     }
+    if replay.allow_short and not state.get("allow_short", False):
+        _start_everywhere(replay)
     return state
+
+
+def _start_everywhere(replay: SequenceReplay) -> None:
+    """Make starts of the transitions that end whole sequences: whoever saved them drew no others."""
+    rows = np.flatnonzero(replay.valid)
+    for _ in range(replay.horizon - 1):
+        rows = replay.next_row[rows].astype(np.int64)
+        replay._enlist(rows[~replay.valid[rows]])

@@ -15,6 +15,8 @@ from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.losses import (
     PolicyLoss,
+    Targets,
+    mean_of_real,
     policy_loss,
     policy_values,
     running_scale,
@@ -86,11 +88,12 @@ def make_optimizers(model: WorldModel, cfg: UpdateConfig) -> tuple[torch.optim.A
 @torch.no_grad()
 def _targets(
     model: WorldModel, batch: Batch, noise: UpdateNoise, discount: Tensor, task: TaskContext | None
-) -> tuple[Tensor, Tensor]:
-    """Encoded latents of the steps 1 to H, (H, B, Z), and their TD targets, (H, B, 1)."""
+) -> Targets:
     next_z = model.encode(batch.obs[1:], task, None if noise.shift is None else noise.shift[1:])
     eps, heads = noise.target_eps, noise.target_heads
-    return next_z, td_target(model, next_z, batch.reward, batch.terminated, discount, eps, heads, task)
+    target = td_target(model, next_z, batch.reward, batch.terminated, discount, eps, heads, task)
+    clipped = (mean_of_real(model.is_clipped(x).float(), batch.mask) for x in (target, batch.reward))
+    return Targets(next_z, target, mean_of_real(target, batch.mask), *clipped)
 
 
 class Updater:
@@ -151,17 +154,17 @@ class Updater:
         discount = self.discount if task is None else self.discount[batch.task].unsqueeze(-1)
         products = partial(products_in, cfg.dtype, device)
         with products():
-            next_z, target = self._targets(model, batch, noise, discount, task)
+            targets = self._targets(model, batch, noise, discount, task)
         with products():
             shift = None if noise.shift is None else noise.shift[0]
-            world = self._world_model_loss(model, batch, next_z, target, cfg, task, shift)
+            world = self._world_model_loss(model, batch, targets.next_z, targets.target, cfg, task, shift)
         self.td_error = None if world.td_error is None else world.td_error.clone()
         skipped = torch.zeros((), device=device)
         grad_norm, skipped = self._descend(self.world_optimizer, self._world_params, world.total, skipped)
 
         task = model.task(batch.task, detach=True)
         with products():
-            pi = self._policy(world.zs, noise, task)
+            pi = self._policy(world.zs, noise, task, batch.mask)
         pi_grad_norm, skipped = self._descend(self.pi_optimizer, self._pi_params, pi.total, skipped)
 
         with torch.no_grad():
@@ -179,7 +182,9 @@ class Updater:
             "pi_entropy": pi.entropy,
             "pi_scaled_entropy": pi.scaled_entropy,
             "pi_scale": pi.scale,
-            "td_target": target.mean(),
+            "td_target": targets.mean,
+            "targets_clipped": targets.targets_clipped,
+            "rewards_clipped": targets.rewards_clipped,
             "skipped": skipped,
         }
         if self.td_error is not None:
@@ -187,14 +192,16 @@ class Updater:
         # Copies: the next step overwrites what compiled functions gave out.
         return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 
-    def _policy(self, zs: Tensor, noise: UpdateNoise, task: TaskContext | None) -> PolicyLoss:
+    def _policy(
+        self, zs: Tensor, noise: UpdateNoise, task: TaskContext | None, mask: Tensor | None
+    ) -> PolicyLoss:
         eps, heads = noise.pi_eps, noise.pi_heads
         if self._replicas is None:
-            return self._policy_loss(self.model, zs, self.scale, self.cfg, eps, heads, task)
+            return self._policy_loss(self.model, zs, self.scale, self.cfg, eps, heads, task, mask)
         # In two parts, as replicas meet between them: their percentiles are not those of all their values.
         values = self._policy_values(self.model, zs, eps, heads, task)
         q = self._replicas.gather(values.q[0].detach())
-        return scaled_policy_loss(values, running_scale(self.scale, q, self.cfg.tau), self.cfg)
+        return scaled_policy_loss(values, running_scale(self.scale, q, self.cfg.tau), self.cfg, mask)
 
     def _descend(
         self,

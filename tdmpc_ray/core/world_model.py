@@ -153,6 +153,11 @@ class WorldModel(nn.Module):
             return symexp(logits.float().clamp(self.cfg.vmin, self.cfg.vmax))
         return two_hot_value(logits, self.bins)
 
+    def is_clipped(self, x: Tensor) -> Tensor:
+        """Whether rewards or values lie outside of the bins, so that others stand for them."""
+        compressed = symlog(x)
+        return (compressed < self.cfg.vmin) | (compressed > self.cfg.vmax)
+
     def scalar_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy with the two-hot encoded target, or with one bin the squared error in symlog space.
 

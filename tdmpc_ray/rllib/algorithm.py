@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from tdmpc_ray.rllib.fault_window import FaultWindow
 from tdmpc_ray.rllib.fragments import Sampled
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
+from tdmpc_ray.rllib.notes import OnceNotes
 from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
@@ -71,12 +73,19 @@ class TDMPC2(DurableAlgorithm):
         for runners in (self.env_runner_group, self.eval_env_runner_group):
             if runners is not None:
                 require_built(runners)
-        data, episode_length = config.agent().data, config.episode_length
-        assert episode_length is not None  # validated
+        data, tasks = config.agent().data, config.tasks
         self.notes = notes
+        self._once = OnceNotes(config.agent())
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
-        self.pace = Pace(data.utd_ratio, data.num_seed_steps(episode_length), config.lead, config.max_lead)
+        self.pace = Pace(
+            data.utd_ratio,
+            config.num_seed_steps,
+            config.lead,
+            config.max_lead,
+            seed_per_task=data.seed_steps_per_task([task.episode_length for task in tasks]),
+            task_steps=[0] * max(len(tasks), 1),
+        )
         self.updates_before = 0  # of the networks that the run began with, by which runners know new weights
         self.lost_fragments = 0
         self.runner_restarts = 0
@@ -84,6 +93,7 @@ class TDMPC2(DurableAlgorithm):
         self.env_faults = 0
         self._fault_window = FaultWindow(config.max_env_faults)
         self.skipped_updates = 0  # as loss or gradient were not finite
+        self.steps_left_out = 0  # in no sequence
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
         system = SystemMetrics() if config.system_metrics else None
@@ -149,8 +159,9 @@ class TDMPC2(DurableAlgorithm):
         """
         config = self.config
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
-        if self.env_steps < self.pace.seed_steps:  # no update comes between
+        if self.env_steps < self.pace.seed_steps:
             limit = min(limit, self.pace.seed_steps - self.env_steps)
+        if self.grad_updates == 0:  # no update comes between
             fragment = max(fragment, RUNNER_STEPS)
         started = time.perf_counter()
         local = config.num_env_runners == 0
@@ -177,13 +188,14 @@ class TDMPC2(DurableAlgorithm):
 
     def count(self, work: Work) -> None:
         """Take what the learners have done into counters and metrics."""
-        self.pace.add_steps(work.added)
+        self.pace.add_steps(work.added, work.per_task)
         self.pace.is_ready = work.is_ready
         self.lost_fragments += work.lost
         self.pace.grad_updates += work.num_updates
         if work.num_updates:
             self.reporter.add_time("learn", work.seconds)
         self.skipped_updates += work.losses.num_skipped
+        self.steps_left_out = work.left_out
         self.reporter.add_losses(work.losses.means, work.losses.num_updates)
         for name, value in work.losses.means.items():
             self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
@@ -257,19 +269,21 @@ class TDMPC2(DurableAlgorithm):
         self.reporter.wall_s += time.perf_counter() - started
         counters = {
             "env_steps": self.env_steps,
-            "env_frames": self.env_steps * self.config.action_repeat,
+            "env_frames": sum(map(operator.mul, self.pace.task_steps, self.config.action_repeats)),
             "grad_updates": self.grad_updates,
             "lost_fragments": self.lost_fragments,
             "runner_restarts": self.runner_restarts,
             "env_faults": self.env_faults,
             "skipped_updates": self.skipped_updates,
+            "steps_left_out": self.steps_left_out,
         }
         report = self.reporter.report(
             result, evaluation, counters, self.env_steps - steps, self.grad_updates - updates
         )
         self.evaluator.last = {}
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
-        notes, self.notes = [*self.notes, *self._fault_window.lines()], []
+        notes = [*self.notes, *self._fault_window.lines(), *self._once.lines(report)]
+        self.notes = []
         told = {
             DONE: self.at_end,  # Tune ends the trial
             "updates_owed": self.pace.updates_owed(),
@@ -291,6 +305,8 @@ class TDMPC2(DurableAlgorithm):
                 "runner_restarts": self.runner_restarts,
                 "env_faults": self.env_faults,
                 "skipped_updates": self.skipped_updates,
+                "steps_left_out": self.steps_left_out,
+                "said": sorted(self._once.said),
                 "evaluated_at": self.evaluator.evaluated_at,
                 "reporter": self.reporter.state(),
                 "latest": self.latest,
@@ -303,6 +319,7 @@ class TDMPC2(DurableAlgorithm):
         own = dict(state.get("tdmpc2", {}))
         self.reporter.restore(own.pop("reporter", {}))
         self.pace.restore(own.pop("pace", {}))
+        self._once.said = set(own.pop("said", ()))
         for name, value in own.items():
             setattr(self.evaluator if hasattr(self.evaluator, name) else self, name, value)
 

@@ -234,9 +234,25 @@ class TDMPC2Config(AlgorithmConfig):
         self._episode_length = value
 
     @property
+    def tasks(self) -> list[TaskInfo]:
+        """Of a set, in the order of their ids; empty for a single task."""
+        return [] if self.info is None else [task_info(name) for name in self.info.tasks]
+
+    @property
     def action_repeat(self) -> int:
-        """Frames of the environment per agent step."""
+        """Frames of the environment per agent step; of a set, the most among its tasks."""
         return 1 if self.info is None else self.info.action_repeat
+
+    @property
+    def action_repeats(self) -> list[int]:
+        """The same for each task of a set; one number for a single task."""
+        return [task.action_repeat for task in self.tasks] or [self.action_repeat]
+
+    @property
+    def num_seed_steps(self) -> int:
+        """Random agent steps before the first update."""
+        assert self.episode_length is not None  # validated
+        return self.agent().data.num_seed_steps(self.episode_length, max(len(self.tasks), 1))
 
     def validate(self) -> None:
         refuse_unread(self)
@@ -346,8 +362,7 @@ class TDMPC2Config(AlgorithmConfig):
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        agent = self.agent()
-        tasks = [] if self.info is None else [task_info(name) for name in self.info.tasks]
+        agent, tasks = self.agent(), self.tasks
         discounts = [agent.update.discount(task.episode_length) for task in tasks]
         own = {
             "agent": agent.to_dict(),

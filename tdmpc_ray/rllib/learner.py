@@ -47,16 +47,18 @@ class TDMPC2Learner(TorchLearner):
             self._replicas.equalize(module.state_dict().values())
         self._streams = RandomStreams(self.config.seed, self._device, self._replicas)
         batch_size = agent.update.batch_size // size
-        self._seed_steps = agent.data.num_seed_steps(self.config.episode_length) // size
+        self._seed_steps = self.config.num_seed_steps // size
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
-        self.replay = make_replay(data, *shape, model.num_tasks)
+        allow_short = agent.model.episodic
+        self.replay = make_replay(data, *shape, model.num_tasks, allow_short)
         self._saved_replay = SavedReplay(self.replay)
-        demonstrations = None
+        demonstrations, self._shown_left_out = None, 0
         if agent.data.demonstrations:
             tasks = self.config.info.tasks if self.config.info else ()
-            demonstrations = load_demonstrations(Path(agent.data.demonstrations), *shape, tasks)
+            demonstrations = load_demonstrations(Path(agent.data.demonstrations), *shape, tasks, allow_short)
+            self._shown_left_out = demonstrations.left_out
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
         self._loop = UpdateLoop(
@@ -81,19 +83,20 @@ class TDMPC2Learner(TorchLearner):
                 lr_or_lr_schedule=None,
             )
 
-    def ingest(self, batches: Sequence[tuple[Any, int]]) -> tuple[int, int, int]:
+    def ingest(self, batches: Sequence[tuple[Any, int]]) -> tuple[list[int], int, int]:
         """Write fragments into the replay.
 
         Args:
             batches: lists of `Fragment`, or Ray references to such lists, each with its number of steps.
 
         Returns:
-            Transitions written; batches lost because the runner that held them has died; their steps.
+            Transitions written, of each task; batches lost because the runner that held them has died; their
+            steps.
 
         Raises:
             UserError: an environment broke its contract.
         """
-        before, lost, lost_steps = self.replay.transitions_added, 0, 0
+        added, lost, lost_steps = [0] * max(self.replay.num_tasks, 1), 0, 0
         for batch, steps in batches:
             if isinstance(batch, ray.ObjectRef):
                 try:
@@ -105,7 +108,8 @@ class TDMPC2Learner(TorchLearner):
                 if fragment.terminated and not self._agent.model.episodic:
                     self._refuse_termination(fragment)
                 self.replay.add(**fragment._asdict())
-        return self.replay.transitions_added - before, lost, lost_steps
+                added[fragment.task if self.replay.num_tasks else 0] += len(fragment.action)
+        return added, lost, lost_steps
 
     def work(
         self, batches: Sequence[tuple[Any, int]], num_updates: int, with_weights: bool, read: bool = False
@@ -140,7 +144,9 @@ class TDMPC2Learner(TorchLearner):
             weights = ray.put(self.get_state(components=COMPONENT_RL_MODULE, inference_only=True))
         is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
-        return Work(added, lost, lost_steps, num_updates, losses, seconds, weights, is_ready)
+        left_out = self.replay.left_out + self._shown_left_out
+        did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights)
+        return Work(*did, is_ready, left_out, tuple(added))
 
     def _refuse_termination(self, fragment: Fragment) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""

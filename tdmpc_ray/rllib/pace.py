@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 # Agent steps that sampling may be ahead of the updates, though its runners could use more: updates that lag
@@ -29,6 +29,8 @@ class Pace:
         is_ready: every learner has something to learn from; until then random steps go on.
         base_steps: agent steps from which on the ratio holds: the random ones, or more where it was changed.
         base_updates: updates that these allow.
+        seed_per_task: random steps that each task of a set takes at least.
+        task_steps: `env_steps` by task.
     """
 
     ratio: float
@@ -41,18 +43,32 @@ class Pace:
     is_ready: bool = True
     base_steps: int = 0
     base_updates: int = 0
+    seed_per_task: Sequence[int] = ()
+    task_steps: list[int] = field(default_factory=list)
 
-    def add_steps(self, num: int) -> None:
-        """Count steps whose transitions have reached the replay."""
+    def add_steps(self, num: int, per_task: Sequence[int] = ()) -> None:
+        """Count steps whose transitions have reached the replay.
+
+        Args:
+            num: of all tasks.
+            per_task: of each, as many as there are `task_steps`.
+        """
         self.env_steps += num
+        self.task_steps = [sum(pair) for pair in zip(self.task_steps, per_task, strict=True)]
         if self.grad_updates == 0:
             self.random_steps = self.base_steps = self.base_updates = self.env_steps
 
     def updates_owed(self) -> int:
         """Gradient updates that the environment steps so far allow and that have not been taken."""
-        if self.env_steps < self.seed_steps or not self.is_ready:
+        if self.env_steps < self.seed_steps or self._is_lagging():
             return 0
         return max(self._allowed() - self.grad_updates, 0)
+
+    def _is_lagging(self) -> bool:
+        """Whether a learner or a task has too little, however many steps there are."""
+        is_new = self.grad_updates == 0
+        counts = zip(self.task_steps, self.seed_per_task, strict=False)
+        return not self.is_ready or (is_new and any(steps < least for steps, least in counts))
 
     def _allowed(self) -> int:
         return math.floor(self.base_updates + (self.env_steps - self.base_steps) * self.ratio)
@@ -67,6 +83,7 @@ class Pace:
             "is_ready",
             "base_steps",
             "base_updates",
+            "task_steps",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -75,6 +92,9 @@ class Pace:
         ratio = self.ratio
         for name, value in state.items():
             setattr(self, name, value)
+        if self.task_steps and "task_steps" not in state:  # an older checkpoint; tasks of a set play alike
+            num = len(self.task_steps)
+            self.task_steps = [(self.env_steps + task) // num for task in range(num)]
         if self.ratio != ratio:
             self.base_steps, self.base_updates = self.env_steps, self._allowed()
             self.ratio = ratio
@@ -94,7 +114,7 @@ class Pace:
         """
         begun = self.env_steps + pending
         if self.grad_updates == 0:
-            is_lagging = begun >= self.seed_steps and not self.is_ready
+            is_lagging = begun >= self.seed_steps and self._is_lagging()
             return self.current_lead - pending if is_lagging else self.seed_steps - begun
         paid = self.base_steps + (self.grad_updates - self.base_updates) / self.ratio
         return math.floor(paid) + self.current_lead - begun

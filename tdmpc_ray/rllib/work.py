@@ -19,6 +19,8 @@ class Work(NamedTuple):
     seconds: float
     weights: Any  # a Ray reference to the state that env runners take, or None
     is_ready: bool  # to be asked for updates
+    left_out: int = 0  # transitions so far that are in no sequence
+    per_task: tuple[int, ...] = ()  # `added`, by task
 
 
 def merged(works: Sequence[Work]) -> Work:
@@ -32,4 +34,6 @@ def merged(works: Sequence[Work]) -> Work:
         losses=first.losses._replace(means=means),
         seconds=max(work.seconds for work in works),
         is_ready=all(work.is_ready for work in works),
+        left_out=sum(work.left_out for work in works),
+        per_task=tuple(map(sum, zip(*(work.per_task for work in works), strict=True))),
     )

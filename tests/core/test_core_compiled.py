@@ -62,17 +62,21 @@ def test_a_plan_is_two_graphs(dtype: str, graphs: list[str], monkeypatch: pytest
     torch.testing.assert_close(ours.mean, theirs.mean, rtol=0, atol=1e-4 if dtype == "fp32" else 0.05)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_an_update_is_three_graphs(dtype: str, graphs: list[str]) -> None:
+@pytest.mark.parametrize(("dtype", "has_short"), [("fp32", False), ("bf16", True)])
+def test_an_update_is_three_graphs(dtype: str, has_short: bool, graphs: list[str]) -> None:
     metrics = []
     for setting in ("never", "always"):
         torch.manual_seed(0)
         settings = {"model.dropout": 0.0, "update.compile": setting, "update.dtype": dtype}
+        settings["model.episodic"] = has_short
         model, agent = trained(**settings)
         updater, generator = Updater(model, agent.update, 0.97), torch.Generator().manual_seed(1)
-        for _ in range(2):
+        for length in (3, 1):
             obs, action = torch.randn(4, BATCH, OBS), torch.rand(3, BATCH, ACTION)
             batch = Batch(obs, action, torch.randn(3, BATCH, 1), torch.zeros(3, BATCH, 1))
+            if has_short:
+                mask = torch.arange(3).lt(length).float().view(3, 1, 1)
+                batch = batch._replace(mask=mask.repeat(1, BATCH, 1))
             metrics.append(updater.step(batch, UpdateNoise.sample(model, 3, BATCH, generator)))
     assert graphs == ["_targets", "world_model_loss", "policy_loss"]
     rtol = 1e-4 if dtype == "fp32" else 0.1  # other roundings: of gradients, too

@@ -48,6 +48,7 @@ def test_an_update_does_not_read_the_device(
         torch.empty(3, size, 1, device=META),
         torch.empty(size, device=META, dtype=torch.int64) if "action_dims" in model else None,
         torch.empty(size, device=META) if weighted else None,
+        mask=torch.empty(3, size, 1, device=META) if agent.model.episodic else None,
     )
     allow_optimizers(monkeypatch)
     updater = Updater(world_model, agent.update, [0.9] * 3 if "action_dims" in model else 0.9)

@@ -102,6 +102,7 @@ def test_published_defaults_and_discount() -> None:
     assert agent.update.discount(5000) == pytest.approx(0.995)
     assert (agent.data.num_seed_steps(500), agent.data.num_seed_steps(100)) == (2500, 1000)
     assert agent_config("5", overrides={"data.seed_steps": 7}).data.num_seed_steps(500) == 7
+    assert (agent.data.num_seed_steps(500, 30), agent.data.num_seed_steps(100, 2)) == (75_000, 1000)
     assert AgentConfig.from_dict(agent.to_dict()) == agent
 
 

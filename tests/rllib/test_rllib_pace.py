@@ -90,3 +90,26 @@ def test_random_steps_go_on_until_every_learner_has_something() -> None:
     pace.is_ready = True
     assert (pace.random_steps, pace.updates_owed()) == (230, 230)
     assert pace.room(0) < 0
+
+
+def test_random_steps_go_on_until_every_task_has_its_own() -> None:
+    pace = Pace(1.0, seed_steps=200, lead=40, seed_per_task=(50, 100), task_steps=[0, 0])
+    pace.add_steps(190, (100, 90))
+    assert (pace.updates_owed(), pace.room(0)) == (0, 10)
+    pace.add_steps(10, (10, 0))
+    assert (pace.updates_owed(), pace.room(0), pace.room(30)) == (0, 40, 10)
+    pace.add_steps(10, (0, 10))
+    assert (pace.task_steps, pace.updates_owed()) == ([110, 100], 210)
+    assert pace.room(0) < 0
+    again = Pace(1.0, seed_steps=200, lead=40, seed_per_task=(50, 100), task_steps=[0, 0])
+    again.restore(pace.state())
+    assert again == pace
+
+
+def test_of_a_checkpoint_without_counts_of_tasks_these_are_equal() -> None:
+    before = Pace(1.0, seed_steps=200, grad_updates=200, env_steps=301)
+    state = before.state()
+    del state["task_steps"]
+    after = Pace(1.0, seed_steps=200, seed_per_task=(500, 500), task_steps=[0, 0])
+    after.restore(state)
+    assert (after.task_steps, after.updates_owed()) == ([150, 151], before.updates_owed())

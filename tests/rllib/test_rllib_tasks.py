@@ -38,6 +38,18 @@ class LabCounter(gymnasium.Env):
         return np.full(3, value, np.float32), 1.0, self.steps == 20, False, {}
 
 
+class WrongFirstStepIsDeath(LabCounter):
+    """One sign of the first action ends the episode at once with -10; the other lasts 20 steps at +1."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        _, reward, ended, _, info = super().step(action)
+        dies = self.steps == 1 and action[0] > 0
+        return np.zeros(3, np.float32), -10.0 if dies else reward, bool(dies), ended, info
+
+
 ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -147,6 +159,51 @@ def test_one_model_learns_a_set_of_tasks(
     played = evaluate_checkpoint(path, 1, task="mw-reach")
     assert played["lengths"] == [100]
     assert len(played["successes"]) == 1
+
+
+def test_the_first_update_has_seen_five_episodes_of_each_task(
+    tiny_overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registered, "_tasks", {})
+    repeats = [1, 2, 3, 4, 5]
+    for repeat in repeats:
+        register_task(f"lab-{repeat}", LabCounter, episode_length=60, action_repeat=repeat)
+    config = TDMPC2Config().environment("+".join(f"lab-{repeat}" for repeat in repeats))
+    config.training(
+        model_size="tiny",
+        overrides={**tiny_overrides, "model.episodic": True},
+        updates_per_call=1,
+        max_time_s_per_iteration=0.0,
+    )
+    config.env_runners(rollout_fragment_length=100).debugging(seed=0, log_level="ERROR")
+    assert config.num_seed_steps == 5 * 60 * 5
+    algo = config.build_algo()
+    try:
+        while algo.grad_updates == 0:
+            result = algo.train()
+        replay = algo.learner_group._learner.replay
+        steps = np.bincount(replay.task[: len(replay)][replay.valid[: len(replay)]])
+    finally:
+        algo.stop()
+    assert len(steps) == 5
+    assert steps.min() >= 5 * 60
+    assert result["env_steps"] == steps.sum() < 1600
+    assert result["env_frames"] == (steps * repeats).sum()
+
+
+@pytest.mark.slow
+def test_what_ends_an_episode_at_its_first_step_is_learned() -> None:
+    config = TDMPC2Config().environment(WrongFirstStepIsDeath)
+    settings = {"model.episodic": True, "data.seed_steps": 400, "update.batch_size": 32}
+    config.training(model_size="tiny", preset="light", overrides=settings, episode_length=20)
+    config.training(total_steps=800, eval_every=800)
+    algo = config.debugging(seed=0, log_level="ERROR").build_algo()
+    try:
+        while not algo.at_end:
+            report = algo.train()["report"]
+        assert report["eval/return"] == 20.0
+    finally:
+        algo.stop()
 
 
 def test_an_unforeseen_termination_is_said(tiny_overrides: dict[str, Any]) -> None:

@@ -169,8 +169,8 @@ class Study(StudyKeys):
         """Agent steps before the first update."""
         from tdmpc_ray.envs import task_info
 
-        agent = agent_config(point.model_size, self.preset, point.settings)
-        return agent.data.num_seed_steps(task_info(point.task).episode_length)
+        agent, info = agent_config(point.model_size, self.preset, point.settings), task_info(point.task)
+        return agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1))
 
     def notes(self) -> list[str]:
         """What a user might not expect of it, a line each."""

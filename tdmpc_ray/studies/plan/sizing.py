@@ -149,7 +149,7 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
         plan_flops=flops,
         update_flops=learning,
         ratio=agent.data.utd_ratio,
-        seed_steps=agent.data.num_seed_steps(info.episode_length),
+        seed_steps=agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1)),
         evaluation_s=0.0 if evaluation.runners else episodes * info.episode_length * alone_s,
     )
 
