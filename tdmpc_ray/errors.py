@@ -33,5 +33,35 @@ def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> Use
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line: the first of the message, or the kind of error where it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What went wrong, in one line: the gist of the message, and the cause where it is another one.
+
+    Without a message: the cause alone, or else the kind of error.
+    """
+    text = _gist(str(error))
+    if isinstance(error, KeyError) and text:  # its message is the key
+        text = f"{type(error).__name__}: {text}"
+    context = None if error.__suppress_context__ else error.__context__
+    cause = error.__cause__ or (None if text else context)
+    if cause is None:
+        return text or type(error).__name__
+    why = reason(cause)
+    if why in text or not text:
+        return text or why
+    return f"{text.rstrip('.:')}: {why}"
+
+
+def described(error: BaseException) -> str:
+    """The kind of error and what went wrong, in one line."""
+    kind, text = type(error).__name__, reason(error)
+    return text if text.startswith(kind) else f"{kind}: {text}"
+
+
+def _gist(message: str) -> str:
+    """The line of a message that says something: a traceback ends with it, a colon leads to it."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+    if frames:
+        ends = [number for number in range(frames[-1], len(lines)) if not lines[number][0].isspace()]
+        lines = lines[ends[0] :] if ends else lines
+    first, second = ([line.strip() for line in lines] + ["", ""])[:2]
+    return f"{first} {second}".strip() if first.endswith(":") else first

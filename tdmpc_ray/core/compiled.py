@@ -13,6 +13,8 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
+from tdmpc_ray.core.threads import limit_compilers
+
 logger = logging.getLogger(__name__)
 
 COMPILE = ("auto", "always", "never")  # not on and off, which YAML reads as booleans
@@ -69,6 +71,7 @@ class Compiled(Generic[P, T]):
     """
 
     def __init__(self, function: Callable[P, T], **options: Any) -> None:
+        limit_compilers()
         self._function, self._name = function, function.__name__
         options = _limits() | (options or {"mode": "reduce-overhead"})
         self._run: Callable[P, T] = torch.compile(function, fullgraph=True, dynamic=False, **options)

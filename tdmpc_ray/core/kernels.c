@@ -40,10 +40,11 @@ INLINE const float *row_(const void *x, int64_t r, int64_t dim, int64_t is_bf16,
     return buffer;
 }
 
-/* e^x to 2 ulp: 2^n * e^r with r in [-ln2/2, ln2/2]; written so that the compiler vectorises it. */
+/* e^x to 2 ulp: 2^n * e^r with r in [-ln2/2, ln2/2]; 0 below e^-87, NaN of NaN. Written so that the compiler
+   vectorises it. */
 INLINE float exp_(float x) {
-    x = x > 88.0f ? 88.0f : x < -87.0f ? -87.0f : x;
-    float n = rintf(x * 1.44269504088896341f);
+    x = x > 88.0f ? 88.0f : x;
+    float n = rintf((x > -87.0f ? x : -87.0f) * 1.44269504088896341f); /* a number, also of NaN */
     float r = x - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -56,8 +57,11 @@ INLINE float exp_(float x) {
     int32_t bits = ((int32_t)n + 127) << 23;
     float scale;
     memcpy(&scale, &bits, 4);
-    return p * scale;
+    return x < -87.0f ? 0.0f : p * scale;
 }
+
+/* What PyTorch makes of an infinite sum, which it subtracts from itself on its way. */
+INLINE float finite_or_nan_(float x) { return x + 0.0f * x; }
 
 INLINE uint32_t hash_(uint32_t x) {
     x ^= x >> 16; x *= 0x7feb352dU;
@@ -95,18 +99,20 @@ INLINE void moments_(const float *x, const float *c, int64_t r, int64_t dim, uin
 /* Softmax over each `group` values. One shift serves the whole row unless its values lie so far apart that
    e^(u - top) would underflow, which LayerNorm all but rules out. */
 INLINE void softmax_groups_(float *u, int64_t dim, int64_t group) {
-    float top = u[0], bottom = u[0];
+    float top = -INFINITY, bottom = INFINITY; /* NaN is above and below nothing */
 #pragma omp simd reduction(max : top) reduction(min : bottom)
     for (int64_t i = 0; i < dim; i++) {
         top = u[i] > top ? u[i] : top;
         bottom = u[i] < bottom ? u[i] : bottom;
     }
-    if (top - bottom > 80.0f)
+    if (top - bottom > 80.0f) {
         for (int64_t g = 0; g < dim; g += group) {
             float shift = u[g];
             for (int64_t i = 1; i < group; i++) shift = u[g + i] > shift ? u[g + i] : shift;
-            for (int64_t i = 0; i < group; i++) u[g + i] += top - shift;
+            for (int64_t i = 0; i < group; i++) u[g + i] -= shift;
         }
+        top = 0.0f;
+    }
 #pragma omp simd
     for (int64_t i = 0; i < dim; i++) u[i] = exp_(u[i] - top);
     for (int64_t g = 0; g < dim; g += group) {
@@ -136,7 +142,7 @@ void norm_act_forward(const void *x, const float *c, const float *w, const float
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) {
                 float u = (v[i] - mean) * rstd * wr[i] + br[i], e = exp_(u < 20.0f ? u : 20.0f), n = e * (e + 2.0f);
-                yr[i] = u * n / (n + 2.0f); /* tanh(softplus(u)) = n / (n + 2) with n = e^u (e^u + 2) */
+                yr[i] = u * (n / (n + 2.0f)); /* tanh(softplus(u)) = n / (n + 2) with n = e^u (e^u + 2) */
             }
         }
         if (y_is_bf16) round_(yr, (bf16 *)y + r * dim, dim);
@@ -163,13 +169,15 @@ void norm_act_backward(const void *x, const float *c, const float *w, const floa
                 for (int64_t i = s; i < s + simnorm; i++) weighted += g[i];
                 for (int64_t i = s; i < s + simnorm; i++) g[i] -= yr[i] * weighted;
             }
-        } else { /* d mish / du = n / (n + 2) + u * 4 e (e + 1) / (n + 2)^2, with e and n as in the forward pass */
+        } else { /* d mish / du = n / (n + 2) + u * 4 e (e + 1) / (n + 2)^2, with e and n as in the forward pass;
+                    from 20 on the second part is 0, and NaN of infinity, as PyTorch has it */
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) {
                 h[i] = (h[i] - mean) * rstd;
                 float u = h[i] * wr[i] + br[i], e = exp_(u < 20.0f ? u : 20.0f), n = e * (e + 2.0f);
                 float inverse = 1.0f / (n + 2.0f);
-                g[i] = dyr[i] * inverse * (n + u * 4.0f * e * (e + 1.0f) * inverse);
+                float bend = u < 20.0f ? 4.0f * e * (e + 1.0f) * inverse : 0.0f;
+                g[i] = dyr[i] * inverse * (n + u * bend);
             }
         }
         if (dw) {
@@ -178,7 +186,7 @@ void norm_act_backward(const void *x, const float *c, const float *w, const floa
         }
 #pragma omp simd reduction(+ : sum, dot)
         for (int64_t i = 0; i < dim; i++) { g[i] *= wr[i]; sum += g[i]; dot += g[i] * h[i]; }
-        sum /= dim; dot /= dim;
+        sum = finite_or_nan_(sum / dim); dot = finite_or_nan_(dot / dim);
 #pragma omp simd
         for (int64_t i = 0; i < dim; i++) dxr[i] = rstd * (g[i] - sum - h[i] * dot);
         if (threshold) {
@@ -218,7 +226,7 @@ void two_hot_value_backward(const float *logits, const float *bins, const float 
                             int64_t rows, int64_t dim) {
     float p[MAX_DIM];
     for (int64_t r = 0; r < rows; r++) {
-        float m = expectation_(logits + r * dim, bins, dim, p), slope = dvalue[r] * expf(fabsf(m));
+        float m = expectation_(logits + r * dim, bins, dim, p), slope = finite_or_nan_(dvalue[r] * expf(fabsf(m)));
         float *d = dlogits + r * dim;
 #pragma omp simd
         for (int64_t i = 0; i < dim; i++) d[i] = slope * p[i] * (bins[i] - m);
@@ -350,7 +358,7 @@ void rollout_forward(Gemm gemm, const Mlp *dynamics, const Mlp *reward, const Ml
         for (int64_t r = 0; r < rows; r++) { total[r] += weight[r] * value[r]; weight[r] *= discount[r / candidates]; }
         if (termination) {
             mlp_(gemm, termination, to, 0, 0, rows, 1, scratch, value);
-            for (int64_t r = 0; r < rows; r++) if (value[r] > 0.0f) weight[r] = 0.0f;
+            for (int64_t r = 0; r < rows; r++) weight[r] *= value[r] <= 0.0f; /* of NaN, 0 as in PyTorch */
         }
         z = to; shared = 1;
         float *swap = to; to = from; from = swap;

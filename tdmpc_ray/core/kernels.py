@@ -35,12 +35,14 @@ _FLAGS = [
     "-fopenmp-simd",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-fno-strict-aliasing",  # buffers hold floats and bf16 by turns
     "-shared",
     "-fPIC",
     # Compilers prefer half of AVX-512's width by default, a third slower here.
     *(["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []),
 ]
 MAX_DIM = 8192  # of kernels.c
+_LINES_SHOWN = 5  # of a compiler's output
 _PTR, _INT, _U32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32, ctypes.c_float
 _SIGNATURES = {
     "norm_act_forward": [_PTR] * 5 + [_INT] * 6 + [_U32, _U32, _F32],
@@ -57,12 +59,15 @@ def library() -> ctypes.CDLL | None:
         return None
     compiler = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     if compiler is None:
-        logger.info("no C compiler found: the CPU runs plain PyTorch operations, at about half the speed")
+        logger.warning(
+            "no C compiler found (gcc, cc or clang): the CPU runs plain PyTorch operations, at about half "
+            "the speed; install one, or set TDMPC_RAY_KERNELS=0 to be told no more"
+        )
         return None
     try:
         lib = ctypes.CDLL(str(_compile(compiler)))
     except (OSError, subprocess.CalledProcessError) as error:
-        logger.warning("cannot build the CPU kernels (%s): plain PyTorch operations run instead", error)
+        logger.warning("cannot build the CPU kernels, plain PyTorch operations run instead: %s", _why(error))
         return None
     for name, types in _SIGNATURES.items():
         getattr(lib, name).argtypes = types
@@ -88,10 +93,10 @@ def keep_freed_memory() -> None:
 
 def _compile(compiler: str) -> Path:
     """Build the shared object for this kind of machine, once; safe against concurrent builds."""
-    cpu = platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():  # a home folder may be shared by machines of several kinds
-        cpu += next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
-    key = hashlib.sha256("\0".join([_SOURCE.read_text(), compiler, *_FLAGS, cpu]).encode()).hexdigest()[:16]
+    # A home folder may be shared by machines of several kinds, and a compiler replaced by another version.
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
+    about = [_SOURCE.read_text(), compiler, version, *_FLAGS, platform.machine(), _cpu_features()]
+    key = hashlib.sha256("\0".join(about).encode()).hexdigest()[:16]
     folder = _cache_folder() or _own_folder()
     path = folder / f"kernels-{key}.so"
     if not path.exists():
@@ -103,6 +108,21 @@ def _compile(compiler: str) -> Path:
             subprocess.run(command, check=True, capture_output=True)
             built.replace(path)
     return path
+
+
+def _cpu_features(info: Path = Path("/proc/cpuinfo")) -> str:
+    """What this machine's processor can do, which `-march=native` makes use of; empty where nothing tells."""
+    lines = info.read_text().splitlines() if info.exists() else []
+    # The first is that of x86, the second that of ARM.
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _why(error: OSError | subprocess.CalledProcessError) -> str:
+    """What went wrong; of a compiler, the end of what it said."""
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else None
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{error} {' | '.join(lines[-_LINES_SHOWN:])}".strip()
 
 
 def _cache_folder() -> Path | None:

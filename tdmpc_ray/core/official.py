@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.checks import shape_differences
 from tdmpc_ray.core.config import ModelConfig
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError, reason
@@ -41,7 +42,6 @@ _READ_BY_SHAPE = {
     "task_embedding": 2,
 }
 _NEEDED = {"dynamics.0.weight", "dynamics.2.weight", "q_ensemble.layers.2.weight"}
-_NUM_LISTED = 3  # mismatching tensors that an error names
 
 
 def from_official(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -189,21 +189,9 @@ def load_parameters(model: WorldModel, state: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: they belong to a model of another shape; names the first tensors that differ.
     """
-    ours = model.state_dict()
-    problems = [
-        f"{key} is {_shape(state.get(key))} in the file and {_shape(ours.get(key))} here"
-        for key in [*ours, *(state.keys() - ours.keys())]
-        if _shape(state.get(key)) != _shape(ours.get(key))
-    ]
-    if problems:
-        more = len(problems) - _NUM_LISTED
-        listed = "; ".join(problems[:_NUM_LISTED]) + (f"; and {more} more" if more > 0 else "")
-        raise UserError(f"the checkpoint belongs to a model of another shape: {listed}")
+    if differences := shape_differences(model.state_dict(), state, "in the file"):
+        raise UserError(f"the checkpoint belongs to a model of another shape: {differences}")
     model.load_state_dict(state)
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else str(tuple(tensor.shape))
 
 
 def _our_key(name: str) -> str | None:

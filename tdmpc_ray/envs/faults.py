@@ -17,7 +17,7 @@ import numpy as np
 
 from tdmpc_ray.envs.contract import Contract, EnvFaultError, named
 from tdmpc_ray.envs.watchdog import StepTimeout, watched
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError, described, reason
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +169,4 @@ def _described(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = next((f for f in reversed(frames) if not f.filename.endswith("watchdog.py")), None)
     where = f" ({place.filename.rpartition('/')[2]}:{place.lineno})" if place is not None else ""
-    kind = "" if isinstance(error, StepTimeout) else f"{type(error).__name__}: "
-    text = reason(error)
-    return f"{kind if text != type(error).__name__ else ''}{text}{where}"
+    return f"{reason(error) if isinstance(error, StepTimeout) else described(error)}{where}"

@@ -22,9 +22,9 @@ from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
-from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
+from tdmpc_ray.rllib.env_runner import RESTARTS
 from tdmpc_ray.rllib.evaluate import film_episode
 from tdmpc_ray.rllib.evaluator import Evaluator
 from tdmpc_ray.rllib.fault_window import FaultWindow
@@ -36,6 +36,7 @@ from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import RUNNER_STEPS, sample_together, shards
+from tdmpc_ray.rllib.start_networks import check_networks, read_networks
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
@@ -62,6 +63,8 @@ class TDMPC2(DurableAlgorithm):
             if (suite := task_info(task).suite) not in suites or suite in ("gymnasium", "registered"):
                 require_film(task)
                 suites.add(suite)
+        networks = {} if config.start_from is None else read_networks(Path(config.start_from))
+        notes = check_networks(networks, [config]) if networks else []
         try:
             super().setup(config)
         except Exception as error:
@@ -71,7 +74,7 @@ class TDMPC2(DurableAlgorithm):
             if runners is not None:
                 require_built(runners)
         data, tasks = config.agent().data, config.tasks
-        self.notes = []
+        self.notes = notes
         self._once = OnceNotes(config.agent())
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
@@ -92,14 +95,13 @@ class TDMPC2(DurableAlgorithm):
         self.skipped_updates = 0  # as loss or gradient were not finite
         self.steps_left_out = 0  # in no sequence
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
-        self.link = LearnerLink(self.learner_group)
+        self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
         system = SystemMetrics() if config.system_metrics else None
         self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost), system)
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
         self.evaluator = Evaluator(self)
-        if config.start_from is not None:
-            state = load_module(Path(config.start_from)).get_state()
-            self.updates_before = self.link.call(TDMPC2Learner.load_networks, state=state)
+        if networks:
+            self.updates_before = self.link.call(TDMPC2Learner.load_networks, state=networks)
             self._sync_weights()
 
     @property
@@ -135,6 +137,8 @@ class TDMPC2(DurableAlgorithm):
             if time.perf_counter() - started > config.max_time_s_per_iteration and not self.at_end:
                 break
         self._work((), num_updates=0, read=True)
+        if config.num_env_runners == 0:
+            self.metrics.aggregate([self.env_runner.get_metrics()], key=ENV_RUNNER_RESULTS)
 
     def _next_boundary(self) -> int:
         """Agent steps at which this iteration ends: its length, the next evaluation, or the last step."""
@@ -210,7 +214,8 @@ class TDMPC2(DurableAlgorithm):
         Raises:
             UserError: there are more faults of environments than `max_env_faults` allows.
         """
-        self.metrics.aggregate([part.metrics for part in sampled], key=ENV_RUNNER_RESULTS)
+        if metrics := [part.metrics for part in sampled if part.metrics is not None]:
+            self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         for part in sampled:
             self.count_faults(part.faults, part.steps)
             behind = self.updates_before + self.grad_updates - part.updates
@@ -233,11 +238,13 @@ class TDMPC2(DurableAlgorithm):
             self.runner_restarts += len(restored)
             kind = "evaluation" if env_runner_group is self.eval_env_runner_group else "env"
             self.notes += [f"{kind} runner {runner} had died and is back" for runner in restored]
+            self.link.settle()
             learner = self.learner_group.get_state(
                 components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
             )[COMPONENT_LEARNER]
-            # The steps keep a runner from playing its first episodes again (`fresh_seed`).
-            state = {**learner, NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+            # Both keep a runner from playing its first episodes again (`fresh_seed`).
+            progress = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps, RESTARTS: self.runner_restarts}
+            state = {**learner, **progress}
             give_state(env_runner_group, restored, state)
         return restored
 

@@ -58,6 +58,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.weights_every = 25
         self.max_env_faults = 10
         self.env_step_timeout_s: float | None = 60.0
+        self.learner_timeout_s: float | None = 3600.0
 
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         self.env_runner_cls = TDMPC2EnvRunner
@@ -138,8 +139,9 @@ class TDMPC2Config(AlgorithmConfig):
             sample_lead: agent steps that asynchronous sampling may be ahead of the updates; None: what keeps
                 every runner busy, but no more than 2,000, or 5 % of the steps so far.
             weights_every: updates after which asynchronous runners are sent new weights.
-            start_from: a checkpoint, or the folder of a run, whose networks to begin with; optimizers, replay
-                and counters begin anew, and the first steps are planned, not random.
+            start_from: a checkpoint, or the folder of a run, whose networks to begin with; they have to fit,
+                but that a termination head may be missing. Optimizers, replay and counters begin anew, and
+                the first steps are planned, not random.
             videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
             system_metrics: report what the main process's node and GPUs do, energy included.
         """
@@ -177,6 +179,7 @@ class TDMPC2Config(AlgorithmConfig):
         *,
         max_env_faults: int = NotProvided,
         env_step_timeout_s: float | None = NotProvided,
+        learner_timeout_s: float | None = NotProvided,
         **kwargs: Any,
     ) -> TDMPC2Config:
         """Set what may go wrong.
@@ -186,9 +189,16 @@ class TDMPC2Config(AlgorithmConfig):
                 survives; 0: none.
             env_step_timeout_s: seconds that a step or a reset of an environment may take; building it and its
                 first reset, five times as long; None: any time.
+            learner_timeout_s: seconds in which a learner in a process of its own has to answer a call, of
+                `updates_per_call` updates at most, compiled at the first; None: any time.
         """
         super().fault_tolerance(**kwargs)
-        for name, value in (("max_env_faults", max_env_faults), ("env_step_timeout_s", env_step_timeout_s)):
+        given = {
+            "max_env_faults": max_env_faults,
+            "env_step_timeout_s": env_step_timeout_s,
+            "learner_timeout_s": learner_timeout_s,
+        }
+        for name, value in given.items():
             if value is not NotProvided:
                 setattr(self, name, value)
         return self

@@ -60,9 +60,10 @@ def check_values(config: TDMPC2Config) -> None:
             raise UserError(f"{name} must be a positive whole number, not {value!r}")
     if not isinstance(config.max_env_faults, int) or config.max_env_faults < 0:
         raise UserError(f"max_env_faults must be a whole number, 0 or more, not {config.max_env_faults!r}")
-    timeout_s = config.env_step_timeout_s
-    if timeout_s is not None and not 0 <= timeout_s < math.inf:
-        raise UserError(f"env_step_timeout_s must be a number of seconds, or None, not {timeout_s}")
+    for name in ("env_step_timeout_s", "learner_timeout_s"):
+        timeout_s = getattr(config, name)
+        if timeout_s is not None and not 0 <= timeout_s < math.inf:
+            raise UserError(f"{name} must be a number of seconds, or None, not {timeout_s}")
     if config.start_from is not None:
         find_checkpoint(Path(config.start_from))
     if not 0 <= config.max_time_s_per_iteration < math.inf:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import ray
 from gymnasium import VectorizeMode
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
@@ -24,20 +23,22 @@ from tdmpc_ray.envs.watchdog import allow_exit
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.fragments import is_cut
 from tdmpc_ray.rllib.last_words import last_words_file, take_last_words
+from tdmpc_ray.rllib.seeding import Stream, derive, seed_globals
 from tdmpc_ray.rllib.task_env import TaskEnv, env_creator
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+RESTARTS = "restarts"
 
 
 class TDMPC2EnvRunner(SingleAgentEnvRunner):
-    """Seeds its environments by run, runner and progress, and rebuilds those that fail.
+    """Seeds environments and plans by run, runner and progress, and rebuilds environments that fail.
 
-    RLlib seeds by `seed + worker_index` whenever the environments are reset from outside: a resumed run, or a
-    runner that was restarted, would begin the same episodes again, every evaluation would play the same ones,
-    and runs of neighbouring seeds would share theirs. It rebuilds all environments of a runner where one
-    fails.
+    RLlib seeds by `seed + worker_index`, also when the environments are reset from outside: a resumed run, or
+    a runner that was restarted, would begin the same episodes again, every evaluation would play the same
+    ones, and runs of neighbouring seeds would share theirs. It rebuilds all environments of a runner where
+    one fails.
 
     A remote runner that cannot be built lives on to say why: of one that dies, RLlib would not tell.
 
@@ -52,7 +53,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._faults: list[str] = []
-        self._seeds_drawn = 0
+        self._seeds_drawn = self._restarts = 0
         in_actor = ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
         is_remote = in_actor and bool(kwargs.get("worker_index"))
         if isinstance(kwargs.get("spaces"), UserError):  # of the remote runner that RLlib asked for them
@@ -87,6 +88,15 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
     def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """RLlib's way to call a runner; one that could not be built answers everything with the reason."""
         return super().apply(func, *args, **kwargs) if self.failure is None else self.failure
+
+    def make_module(self) -> None:
+        super().make_module()
+        self.module.unwrapped().draw_seed = partial(self.fresh_seed, Stream.PLANS)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """RLlib's; `RESTARTS` keeps a runner that was started again from drawing what it drew before."""
+        super().set_state(state)
+        self._restarts = state.get(RESTARTS, self._restarts)
 
     def make_env(self) -> None:
         """Build the environments, each guarded; together, those of all runners play all tasks of a set."""
@@ -138,8 +148,11 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
 
     def _try_env_reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, Any]:
         vector: Any = self.env
+        if seed is not None:  # in its own process, torch's stream is not the learner's
+            seed_globals(self.fresh_seed(Stream.GLOBALS), with_torch=bool(self.worker_index))
+            seed = self.env_seed()
         with self.metrics.log_time(ENV_RESET_TIMER):
-            obs, infos = vector.reset(seed=None if seed is None else self.fresh_seed(), options=options)
+            obs, infos = vector.reset(seed=seed, options=options)
         self._note_faults(infos)
         return obs, infos
 
@@ -154,14 +167,18 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         for info in infos:
             self._faults += info.get(FAULTS, ())
 
-    def fresh_seed(self) -> int:
-        """Another one each time, also after a restart; room for one per environment above it."""
+    def fresh_seed(self, stream: Stream) -> int:
+        """Another one each time, also after a restart."""
         # Both come with a checkpoint, the updates with the weights that a restarted runner gets, too.
         progress = [self.module.unwrapped().num_updates, self.num_env_steps_sampled_lifetime]
         seed = int.from_bytes(os.urandom(4)) if self.config.seed is None else self.config.seed
-        parts = [seed, self.worker_index or 0, int(self.config.in_evaluation), *progress, self._seeds_drawn]
+        parts = [int(self.config.in_evaluation), *progress, self._restarts, self._seeds_drawn]
         self._seeds_drawn += 1
-        return int(np.random.SeedSequence(parts).generate_state(1)[0]) >> 1
+        return derive(seed, self.worker_index or 0, stream, *parts)
+
+    def env_seed(self) -> int:
+        """As `fresh_seed`, of 31 bits, which every simulator takes; room for one per environment above it."""
+        return self.fresh_seed(Stream.ENVIRONMENTS) >> 33
 
     def stop(self) -> None:
         super().stop()

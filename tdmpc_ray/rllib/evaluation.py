@@ -45,9 +45,8 @@ def _play_tasks(
     outcomes: dict[str, list[_Outcome]] = {}
     faults: list[str] = []
     for index in range(first, len(agent.tasks), len(runners)):
-        seed = np.random.SeedSequence([runner.fresh_seed(), index]).generate_state(1)[0] >> 1
         timeout_s = runner.config.env_step_timeout_s
-        played = play(agent, agent.tasks[index], num_episodes, int(seed), timeout_s=timeout_s)
+        played = play(agent, agent.tasks[index], num_episodes, runner.env_seed(), timeout_s=timeout_s)
         columns = (played[key] for key in ("returns", "lengths", "successes"))
         outcomes[agent.tasks[index]] = list(zip(*columns, strict=True))
         faults += played["faults"]

@@ -97,6 +97,7 @@ class Evaluator:
     def _begin(self) -> None:
         runners, algorithm = self._runners, self._algorithm
         algorithm.restore_env_runners(runners)
+        algorithm.link.settle()
         weights = algorithm.learner_group.get_state(
             components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
         )[COMPONENT_LEARNER]

@@ -30,7 +30,7 @@ class Sampled(NamedTuple):
     """What one call to an env runner gives."""
 
     fragments: Any  # list[Fragment], or a Ray reference to one
-    metrics: Any  # RLlib's metrics of the runner
+    metrics: Any  # RLlib's metrics of the runner; None where they stay there until they are asked for
     steps: int  # transitions in the fragments
     runner: int  # its index, from 1; 0: the one in the main process
     faults: tuple[str, ...] = ()  # of environments
@@ -65,12 +65,15 @@ def to_fragment(episode: Any) -> Fragment:
     )
 
 
-def sample_fragments(runner: Any, num_timesteps: int, weights: Weights | None = None) -> Sampled:
+def sample_fragments(
+    runner: Any, num_timesteps: int, weights: Weights | None = None, with_metrics: bool = True
+) -> Sampled:
     """Runs on an env runner: step its environments.
 
     Args:
         num_timesteps: of all its environments together.
         weights: to act with, where they are newer than what it has.
+        with_metrics: gather RLlib's metrics, which takes as long as stepping a fast environment.
     """
     module = runner.module.unwrapped()
     if weights is not None and weights.updates > module.num_updates:
@@ -81,7 +84,7 @@ def sample_fragments(runner: Any, num_timesteps: int, weights: Weights | None = 
     module.diagnostics.follow(fragments, [episode.id_ for episode in episodes if is_cut(episode)])
     return Sampled(
         fragments,
-        runner.get_metrics(),
+        runner.get_metrics() if with_metrics else None,
         sum(len(fragment.action) for fragment in fragments),
         runner.worker_index,
         runner.take_faults(),

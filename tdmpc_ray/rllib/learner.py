@@ -25,6 +25,7 @@ from tdmpc_ray.rllib.fragments import Fragment
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 from tdmpc_ray.rllib.saved_replay import SavedReplay
+from tdmpc_ray.rllib.start_networks import completed
 from tdmpc_ray.rllib.update_loop import Losses, UpdateLoop
 from tdmpc_ray.rllib.work import Work
 
@@ -178,10 +179,7 @@ class TDMPC2Learner(TorchLearner):
         Raises:
             UserError: they are of another shape.
         """
-        try:
-            self._rl_module.set_state(state)
-        except RuntimeError as error:
-            raise UserError(f"the networks of start_from do not fit this model: {error}") from None
+        self._rl_module.set_state(completed(state, self._rl_module.state_dict()))
         return self._rl_module.num_updates
 
     def model_cost(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,10 +25,13 @@ class LearnerLink:
 
     Args:
         learner_group: RLlib's.
+        timeout_s: seconds without an answer after which learners in processes of their own are given up;
+            None or 0: never.
     """
 
-    def __init__(self, learner_group: Any) -> None:
-        self._group = learner_group
+    def __init__(self, learner_group: Any, timeout_s: float | None = None) -> None:
+        self._group, self._timeout_s = learner_group, timeout_s or None
+        self._heard_at = 0.0  # the last answer, or the first call after all were answered
         self._open: deque[_Call] = deque()
         self._done: list[list[Any]] = []  # of a learner in this process
 
@@ -51,11 +55,12 @@ class LearnerLink:
 
         Raises:
             UserError: of the method, as soon as one learner raises it.
-            RuntimeError: a learner's process is gone.
+            RuntimeError: a learner's process is gone, or does not answer.
         """
         if self._group.is_local:
             (kwargs,) = kwargs_of_each
-            return [result.get() for result in self._group.foreach_learner(partial(method, **kwargs))]
+            return [method(self._group._learner, **kwargs)]  # RLlib's way takes as long as a small update
+        self.settle()
         call = self._send(method, kwargs_of_each)
         self._take(call, wait=True)
         return call.results
@@ -85,35 +90,68 @@ class LearnerLink:
 
         Raises:
             UserError: of a method.
-            RuntimeError: a learner's process is gone.
+            RuntimeError: a learner's process is gone, or does not answer.
         """
         done, self._done = self._done, []
-        for call in list(self._open):
-            try:
-                self._take(call, wait=wait)
-            except UserError:
-                self._open.remove(call)
-                raise
+        self._take_open(wait=wait)
         while self._open and not self._open[0].pending:
             done.append(self._open.popleft().results)
         return done
+
+    def settle(self) -> None:
+        """Wait until all calls are answered, for `ready` to give the results: what RLlib asks waits for ever.
+
+        Raises:
+            UserError: of a method.
+            RuntimeError: a learner's process is gone, or does not answer.
+        """
+        self._take_open(wait=True)
 
     def refs(self) -> list[ray.ObjectRef]:
         """Of all answers that `ready` has not seen, to wait for."""
         return [ref for call in self._open for ref in call.pending]
 
     def _send(self, method: Callable[..., Any], kwargs_of_each: Sequence[Mapping[str, Any]]) -> _Call:
+        if not self.refs():
+            self._heard_at = time.monotonic()
         pairs = zip(self._actors(), kwargs_of_each, strict=True)
         return _Call([actor.apply.remote(partial(caught, partial(method, **kw))) for actor, kw in pairs])
 
+    def _take_open(self, *, wait: bool) -> None:
+        for call in list(self._open):
+            try:
+                self._take(call, wait=wait)
+            except UserError:
+                self._open.remove(call)
+                raise
+
     def _take(self, call: _Call, *, wait: bool) -> None:
         try:
-            call.take(wait=wait)
+            while call.pending:
+                if call.take(self._patience_s() if wait else 0.0):
+                    self._heard_at = time.monotonic()
+                elif not wait or self._patience_s() == 0:
+                    break
         except ray.exceptions.RayActorError as error:
-            # The others may wait for it in an update, and could not be shut down in order.
-            for actor in self._actors():
-                ray.kill(actor)
+            self._kill()
             raise RuntimeError(f"the learner's process has died: {error}") from None
+        if call.pending and self._patience_s() == 0:
+            self._kill()
+            raise RuntimeError(
+                f"a learner has not answered for {self._timeout_s:,g} s: it hangs, or needs more time; where "
+                "updates are that slow, lower updates_per_call or raise learner_timeout_s"
+            )
+
+    def _patience_s(self) -> float | None:
+        """Seconds until the learners are given up; None: they never are."""
+        if self._timeout_s is None:
+            return None
+        return max(self._heard_at + self._timeout_s - time.monotonic(), 0.0)
+
+    def _kill(self) -> None:
+        """The others may wait for a learner in an update, and could not be shut down in order."""
+        for actor in self._actors():
+            ray.kill(actor)
 
     def _actors(self) -> list[Any]:
         return list(self._group._worker_manager.actors().values())
@@ -131,13 +169,17 @@ class _Call:
         self.pending = {ref: rank for rank, ref in enumerate(refs)}
         self.results: list[Any] = [None] * len(refs)
 
-    def take(self, *, wait: bool) -> None:
-        """Take the answers that are there; `wait` for all, or until one is an error."""
-        while self.pending:
-            done, _ = ray.wait(list(self.pending), num_returns=1, timeout=None if wait else 0.0)
-            if not done:
-                break
-            value = ray.get(done[0])
-            self.results[self.pending.pop(done[0])] = value
-            if isinstance(value, UserError):
-                raise value
+    def take(self, timeout_s: float | None) -> bool:
+        """Wait for the next answer and take it; returns whether one came.
+
+        Raises:
+            UserError: it is one.
+        """
+        done, _ = ray.wait(list(self.pending), num_returns=1, timeout=timeout_s)
+        if not done:
+            return False
+        value = ray.get(done[0])
+        self.results[self.pending.pop(done[0])] = value
+        if isinstance(value, UserError):
+            raise value
+        return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -19,6 +20,7 @@ from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.pixels import FRAMES, SIZE
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.diagnostics import PlanDiagnostics
+from tdmpc_ray.rllib.seeding import Stream, derive
 
 IS_FIRST = "is_first"
 BEGINNING = "beginning"
@@ -30,6 +32,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     `model_config` holds `agent` (an `AgentConfig` as a dict), `discount` and `seed`; for a set of tasks a
     discount for each, and `action_dims`.
+
+    Attributes:
+        draw_seed: where its first plan takes the seed of its noise from; an env runner's own.
     """
 
     grad_updates: Tensor
@@ -61,6 +66,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self.diagnostics = PlanDiagnostics(self.discount)
         self._prev_mean: Tensor | None = None
         self._generator: torch.Generator | None = None
+        self.draw_seed: Callable[[], int] = self._own_seed
 
     def get_non_inference_attributes(self) -> list[str]:
         return ["world_model.target_q"]
@@ -83,12 +89,14 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def share_networks(self, other: TDMPC2RLModule) -> None:
         """Act with the very parameters of `other`, so that its updates need not be copied."""
+        self.num_updates = other.num_updates
+        if self.grad_updates is other.grad_updates:
+            return
         theirs = {**dict(other.named_parameters()), **dict(other.named_buffers())}
         for prefix, module in self.named_modules():
             for held in (module._parameters, module._buffers):
                 for name in held:
                     held[name] = theirs[f"{prefix}.{name}" if prefix else name]
-        self.num_updates = other.num_updates
 
     def act(
         self,
@@ -149,14 +157,15 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def _seeded_generator(self, device: torch.device) -> torch.Generator:
-        """The planner's own random stream; another one after a restart, which RLlib seeds as before."""
+        """The planner's own random stream, which begins when the weights and the run's progress have come."""
         if self._generator is None:
-            self._generator = torch.Generator(device)
-            if self.model_config["seed"] is None:
-                self._generator.seed()
-            else:
-                self._generator.manual_seed(int(torch.randint(2**62, ())) + self.num_updates)
+            self._generator = torch.Generator(device).manual_seed(self.draw_seed())
         return self._generator
+
+    def _own_seed(self) -> int:
+        seed = self.model_config["seed"]
+        seed = int.from_bytes(os.urandom(4)) if seed is None else seed
+        return derive(seed, 0, Stream.LOADED_PLANS, self.num_updates)
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         actions = self.act(batch[Columns.OBS], _is_first(batch), batch.get(TASK), explore=False)

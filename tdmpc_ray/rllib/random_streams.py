@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tdmpc_ray.core.parallel import Replicas
+from tdmpc_ray.rllib.seeding import Stream, derive
 
 
 class RandomStreams:
@@ -27,24 +28,24 @@ class RandomStreams:
     def __init__(self, seed: int | None, device: torch.device, replicas: Replicas | None) -> None:
         self._device = device
         seed = seed if seed is not None else int.from_bytes(os.urandom(4))
+        rank = 0 if replicas is None else replicas.rank
         self._heads: torch.Generator | None = None
         if replicas is not None:
             shared = torch.tensor(seed, device=device)
             replicas.equalize([shared])
             self._heads, self._heads_seed = torch.Generator(device), int(shared)
-            if replicas.rank > 0:
-                seed = int(np.random.SeedSequence([seed, replicas.rank]).generate_state(1)[0])
-                torch.manual_seed(seed)  # RLlib has seeded all alike, and dropout draws from this one
-        self.torch = torch.Generator(device)
-        self.torch.manual_seed(seed)
-        self.numpy = np.random.default_rng(seed)
+        torch.manual_seed(derive(seed, rank, Stream.DROPOUT))
+        self.torch = torch.Generator(device).manual_seed(derive(seed, rank, Stream.UPDATES))
+        self.numpy = np.random.default_rng(derive(seed, rank, Stream.BATCHES))
 
     def of_heads(self, update: int) -> torch.Generator | None:
         """The stream that all learners draw the heads of an update from; None: it is the learner's own.
 
         It begins anew with each update, so that learners cannot fall out of step.
         """
-        return None if self._heads is None else self._heads.manual_seed(self._heads_seed + update)
+        if self._heads is None:
+            return None
+        return self._heads.manual_seed(derive(self._heads_seed, 0, Stream.HEADS, update))
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Where the streams are, for `set_state`."""

@@ -27,7 +27,7 @@ def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> 
         runners: RLlib's `EnvRunnerGroup`.
         limit: agent steps; each runner takes its share of them.
         fragment: the most that one runner takes.
-        local: whether the runner is the one in this process.
+        local: whether the runner is the one in this process, which keeps its metrics.
 
     Returns:
         The fragments; the number of runners that died with theirs.
@@ -39,7 +39,7 @@ def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> 
     share = -(-limit // max(num_runners, 1))
     steps = min(share, fragment)
     if local:
-        sampled = on_runners(runners, partial(sample_fragments, num_timesteps=steps), local=True)
+        sampled = [sample_fragments(runners.local_env_runner, steps, with_metrics=False)]
     else:
         refs = {runner: _ask(runners, runner, steps) for runner in runners.healthy_env_runner_ids()}
         told = on_runners(runners, take_told, local=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,8 @@ from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 
 _MAX_SKIPPED_IN_A_ROW = 50
-_READ_EVERY = 50  # updates, at least, on a GPU
+# Updates and seconds after which losses are read, where nobody asks for them before.
+_READ_EVERY, _READ_EVERY_S = 50, 1.0
 
 
 class Losses(NamedTuple):
@@ -57,6 +59,7 @@ class UpdateLoop:
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
         self._demonstration_share = module.agent.data.demonstration_share
         self._skipped_in_a_row = 0
+        self._read_at = time.perf_counter()
         self._unread: list[dict[str, torch.Tensor]] = []
         self._seen: tuple[torch.Tensor, Readback] | None = None  # rows, and their TD errors
 
@@ -84,8 +87,8 @@ class UpdateLoop:
 
     @property
     def is_due(self) -> bool:
-        """Whether to `read`: on a CPU it costs nothing."""
-        return self._streams.torch.device.type == "cpu" or len(self._unread) >= _READ_EVERY
+        """Whether to `read`, which holds up a GPU, and costs a CPU a tenth of a small update."""
+        return len(self._unread) >= _READ_EVERY or time.perf_counter() - self._read_at > _READ_EVERY_S
 
     def read(self) -> Losses:
         """What the updates since the last call have reported; waits until the device has done them.
@@ -93,6 +96,7 @@ class UpdateLoop:
         Raises:
             UserError: nearly all updates are skipped.
         """
+        self._read_at = time.perf_counter()
         if not self._unread:
             return Losses({}, 0, 0)
         names = list(self._unread[0])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc_ray.envs import make_env
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError, described, reason
 
 _FPS = 25  # of environments that do not say theirs
 _COLUMNS, _ROWS = 4, 3
@@ -49,6 +49,9 @@ class Film:
                 self._write_grid(self._grid)
         except OSError as error:
             raise UserError(f"cannot write the film: {error}") from None
+        finally:
+            if self._mp4 is not None and self._mp4.exists() and self._mp4.stat().st_size == 0:
+                self._mp4.unlink()  # nothing was filmed
 
     def take(self, env: gymnasium.Env) -> None:
         """Take what an environment renders; the first frame is that before the first step.
@@ -112,7 +115,7 @@ def rendered(env: gymnasium.Env) -> NDArray[np.uint8]:
     except UserError:
         raise
     except Exception as error:  # of a foreign environment, anything may come
-        raise UserError(f"cannot render: {type(error).__name__}: {reason(error)}") from error
+        raise UserError(f"cannot render: {described(error)}") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape[2:] != (3,):
         what = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise UserError(

@@ -1,10 +1,13 @@
 """Plans by the fused kernels: the same as in PyTorch, and left to it where the kernels do not fit."""
 
+from typing import Any
+
 import pytest
 import torch
 from worlds import Quadratic, world
 
 from tdmpc_ray.core.planners import Plan, PlanNoise, fused, plan, sampling
+from tdmpc_ray.core.planners.functions import ModelFunctions
 from tdmpc_ray.core.planners.fused import fused_model
 from tdmpc_ray.core.precision import products_in
 
@@ -50,6 +53,33 @@ def test_the_fused_form_in_bf16_stays_near_float32(kind: str) -> None:
         assert bf16.dtype == torch.float32
         assert (bf16 - fp32).abs().max() < 0.04 * fp32.abs().max().clamp(min=1e-3)
     assert not torch.equal(outputs("bf16")[0], outputs("fp32")[0])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize(
+    "changed", ["z", "actions", "discount", "eps", "reward", "termination", "policy", "q"]
+)
+def test_what_is_not_finite_stays_so(changed: str, value: float) -> None:
+    model, _ = world(**{"model.episodic": True})
+    z, actions, discount = model.encode(torch.randn(2, 5)).detach(), torch.rand(3, 2, 9, 2), torch.ones(2, 1)
+    eps, heads = torch.randn(3, 2, 9, 2), torch.tensor([1, 0])
+    places = {
+        "reward": model.reward_head[-1].bias,
+        "termination": model.termination_head[-1].bias,
+        "policy": model.policy[-1].bias,
+        "q": model.q_ensemble.layers[-1].bias[1],
+    }
+    places |= {"z": z[0], "actions": actions[0, 1], "discount": discount[0], "eps": eps[0, 1]}
+
+    def outputs(functions: Any) -> list[torch.Tensor]:
+        total, last_z, weight = functions.rollout(z, actions, discount)
+        return [total, last_z, weight, functions.terminal_value(last_z, eps[0], heads),
+                functions.policy_rollout(z, eps)]  # fmt: skip
+
+    with torch.no_grad():
+        places[changed].view(-1)[0] = value
+        for ours, reference in zip(outputs(fused_model(model)), outputs(ModelFunctions(model)), strict=True):
+            torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def test_plans_are_the_same_without_mkl_s_packed_products(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,65 @@ def test_bfloat16_keeps_what_is_no_number() -> None:
     assert kernels.norm_act(x, *identity(8)).isnan().all()
 
 
+NOT_FINITE = [torch.nan, torch.inf, -torch.inf]
+
+
+def same_where_not_finite(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[..., Tensor], inputs: list[Tensor], dy: Tensor
+) -> None:
+    """Outputs and gradients are NaN and infinite where PyTorch's are, and elsewhere equal.
+
+    Of an infinite `dy`, what PyTorch leaves infinite depends on the order of its sums, and may be NaN.
+    """
+
+    def run() -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = function(*leaves)
+        assert torch.equal(function(*inputs).isnan(), out.isnan())  # without gradients likewise
+        return [out.detach(), *torch.autograd.grad(out, leaves, dy)]
+
+    fused = run()
+    with monkeypatch.context() as context:
+        context.setattr(kernels, "library", lambda: None)
+        plain = run()
+    for ours, reference in zip(fused, plain, strict=True):
+        if dy.isinf().any():
+            reference = reference.masked_fill(reference.isinf() & ours.isnan(), torch.nan)
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize("simnorm_dim", [0, 8])
+@pytest.mark.parametrize("dim", [16, 40])  # with and without a rest beside whole vectors
+def test_norm_act_of_what_is_not_finite(
+    monkeypatch: pytest.MonkeyPatch, dim: int, simnorm_dim: int, value: float
+) -> None:
+    torch.manual_seed(0)
+    x, c, w, b = torch.randn(3, dim), torch.randn(dim), torch.rand(dim) + 0.5, torch.randn(dim)
+    for changed in range(5):
+        for place in (0, 5, dim - 1):
+            tensors = [t.clone() for t in (x, c, w, b, torch.randn(3, dim))]
+            tensors[changed].view(-1)[place] = value
+            *inputs, dy = tensors
+            same_where_not_finite(
+                monkeypatch, lambda *t: kernels.norm_act(*t, simnorm_dim=simnorm_dim), inputs, dy
+            )
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+def test_two_hot_value_of_what_is_not_finite(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    torch.manual_seed(0)
+    bins, every = torch.linspace(-10, 10, 101), slice(None)
+    for place in (0, 50, 100, every):
+        logits = torch.randn(3, 101)
+        logits[1, place] = value
+        same_where_not_finite(
+            monkeypatch, lambda x: kernels.two_hot_value(x, bins), [logits], torch.ones(3, 1)
+        )
+    dy = torch.tensor([[1.0], [value], [-1.0]])
+    same_where_not_finite(monkeypatch, lambda x: kernels.two_hot_value(x, bins), [torch.randn(3, 101)], dy)
+
+
 def test_extreme_spread_within_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one shift for the whole row would underflow a group to 0 / 0."""
     x = torch.randn(4, 64)
@@ -155,6 +214,61 @@ def test_shapes_that_do_not_match_never_reach_the_kernels() -> None:
         kernels.norm_act(x, torch.zeros(8), torch.ones(16), torch.zeros(16))
     with pytest.raises(RuntimeError, match=r"shape|size"):
         kernels.two_hot_value(torch.randn(3, 100), torch.linspace(-10, 10, 101))
+
+
+def a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """The only one on the path, with a cache of its own."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    (tmp_path / "bin" / "gcc").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / "gcc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_missing_compiler_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert kernels.library.__wrapped__() is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith("no C compiler found (gcc, cc or clang)")
+
+
+def test_a_build_that_fails_tells_the_compiler_s_last_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = '[ "$1" = --version ] && exit 0; for i in 1 2 3 4 5 6; do echo "problem $i" >&2; done; exit 7'
+    a_compiler(tmp_path, monkeypatch, script)
+    assert kernels.library.__wrapped__() is None
+    (record,) = caplog.records
+    assert record.message.endswith("exit status 7. problem 2 | problem 3 | problem 4 | problem 5 | problem 6")
+    assert "\n" not in record.message
+
+
+def test_kernels_are_built_anew_for_another_compiler_or_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = '[ "$1" = --version ] && echo {} && exit; while [ "$1" != -o ]; do shift; done; : > "$2"'
+    built = []
+    for version, features in ((1, "asimd"), (2, "asimd"), (2, "asimd sve"), (2, "asimd sve")):
+        a_compiler(tmp_path, monkeypatch, script.format(version))
+        monkeypatch.setattr(kernels, "_cpu_features", lambda features=features: features)
+        built.append(kernels._compile(str(tmp_path / "bin" / "gcc")))
+    assert len(set(built)) == 3
+    assert built[2] == built[3]
+
+
+def test_features_are_read_on_arm_too(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    assert kernels._cpu_features(info) == ""
+    for line in ("flags\t\t: fpu avx2", "Features\t: fp asimd sve"):
+        info.write_text(f"processor\t: 0\n{line}\nprocessor\t: 1\n{line}\n")
+        assert kernels._cpu_features(info) == line
+
+
+def test_buffers_that_hold_two_types_by_turns_are_no_undefined_behaviour() -> None:
+    assert "-fno-strict-aliasing" in kernels._FLAGS
 
 
 @pytest.mark.parametrize("home", ["none", "unwritable"])

@@ -140,7 +140,7 @@ class TestRunning:
                 progress.append((result["env_steps"], result["grad_updates"]))
         finally:
             algo.stop()
-        assert progress[:4] == [(25, 0), (50, 25), (50, 50), (75, 75)]
+        assert progress[:4] == [(25, 0), (50, 25), (50, 50), (51, 51)]
         assert progress[-1] == (150, 150)
 
     def test_evaluation_by_agent_steps_and_at_the_end(self, tiny_overrides: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ def test_whoever_lives_plays_all_tasks(runners: list[int], monkeypatch: pytest.M
         runner = SimpleNamespace(
             worker_index=index,
             module=SimpleNamespace(unwrapped=lambda: None),
-            fresh_seed=lambda: 1,
+            env_seed=lambda: 1,
             config=SimpleNamespace(env_step_timeout_s=0.0),
         )
         call(runner)

@@ -80,6 +80,10 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
         )
         assert len(weights) == 2
         assert min(weights) > algo.grad_updates - 200  # not those that it was built with
+        restarts = algo.env_runner_group.foreach_env_runner(
+            lambda runner: (runner.worker_index, runner._restarts), local_env_runner=False
+        )
+        assert dict(restarts) == {1: 1, 2: 0}  # so that it draws other random numbers than before
         assert algo.lost_fragments <= 1
         assert added(algo) >= algo.env_steps
     finally:

@@ -76,8 +76,9 @@ def test_frames_of_odd_size_at_the_environment_s_own_speed(tmp_path: Path) -> No
     ],
 )
 def test_what_is_no_frame_is_named(picture: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message), Film(tmp_path / "a.mp4") as film:
+    with pytest.raises(UserError, match=message), Film(tmp_path / "a.mp4", tmp_path / "a.png") as film:
         film.take(Camera(picture))
+    assert not list(tmp_path.iterdir())  # and no empty film is left
 
 
 @pytest.mark.usefixtures("local_ray")

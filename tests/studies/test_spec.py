@@ -130,6 +130,7 @@ def test_values_reach_the_algorithm() -> None:
             },
             "max_env_faults": 3,
             "env_step_timeout_s": 7.5,
+            "learner_timeout_s": 600,
         }
     )
     config = algorithm_config(study)
@@ -141,7 +142,7 @@ def test_values_reach_the_algorithm() -> None:
     assert (config.num_cpus_per_env_runner, config.rollout_fragment_length) == (0.5, 100)
     assert config.num_gpus_per_env_runner == 0.25
     assert not config.is_asynchronous
-    assert (config.max_env_faults, config.env_step_timeout_s) == (3, 7.5)
+    assert (config.max_env_faults, config.env_step_timeout_s, config.learner_timeout_s) == (3, 7.5, 600)
     space = search_space(study, env_configs(study))
     [variant, _] = [spec for _, spec in generate_variants(space)]
     assert variant["agent_overrides"]["planner.horizon"] in (2, 3)

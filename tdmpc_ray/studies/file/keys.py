@@ -70,6 +70,10 @@ class StudyKeys(Section):
     env_step_timeout_s: Amount = Field(
         default=60, description="seconds that a step of an environment may take; 0: any time"
     )
+    learner_timeout_s: Amount = Field(
+        default=3600,
+        description="seconds that a learner in a process of its own may leave a call unanswered; 0: any time",
+    )
     tracking: Tracking = Tracking()
 
     @field_validator("model_sizes", mode="before")

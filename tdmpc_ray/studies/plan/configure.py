@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_ray.studies.file.points import RESOURCES, Point
@@ -45,12 +46,33 @@ def algorithm_config(study: Study, point: Point | None = None) -> TDMPC2Config:
         system_metrics=study.tracking.system_metrics,
     )
     config.update_from_dict(attributes(point.resources))
-    config.fault_tolerance(max_env_faults=study.max_env_faults, env_step_timeout_s=study.env_step_timeout_s)
+    config.fault_tolerance(
+        max_env_faults=study.max_env_faults,
+        env_step_timeout_s=study.env_step_timeout_s,
+        learner_timeout_s=study.learner_timeout_s,
+    )
     config.evaluation(
         evaluation_duration=study.evaluation.episodes, evaluation_num_env_runners=study.evaluation.runners
     )
     config.debugging(seed=study.seeds[0])
     return config
+
+
+def checked_configs(study: Study) -> list[TDMPC2Config]:
+    """The algorithm's config at each point.
+
+    Raises:
+        UserError: one is refused, or the networks of `start_from` do not fit one.
+        ValueError: RLlib's own refusal.
+    """
+    configs = [algorithm_config(study, point) for point in study.points()]
+    for config in configs:
+        config.validate()
+    if study.start_from is not None:
+        from tdmpc_ray.rllib.start_networks import check_networks, read_networks
+
+        check_networks(read_networks(Path(study.start_from)), configs)
+    return configs
 
 
 def attributes(resources: Resources) -> dict[str, Any]:

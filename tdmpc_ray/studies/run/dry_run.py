@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tdmpc_ray.studies.file.points import RESOURCES
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.configure import algorithm_config
+from tdmpc_ray.studies.plan.configure import checked_configs
 from tdmpc_ray.studies.plan.labels import label_point, steps
 from tdmpc_ray.studies.plan.sizing import Forecast, forecast
 from tdmpc_ray.studies.plan.speeds import measure_speeds
@@ -66,11 +66,8 @@ def trial_bundles(study: Study) -> list[Mapping[str, float]]:
     from tdmpc_ray.rllib import TDMPC2
 
     quiet()  # again: at its import, RLlib says how much it tells
-    requests = []
-    for point in study.points():
-        config = algorithm_config(study, point)
-        config.validate()
-        requests.append(list(TDMPC2.default_resource_request(config.to_dict()).bundles))
+    configs = checked_configs(study)
+    requests = [list(TDMPC2.default_resource_request(config.to_dict()).bundles) for config in configs]
     return max(requests, key=lambda bundles: sum(sum(bundle.values()) for bundle in bundles))
 
 

@@ -34,6 +34,7 @@ from tdmpc_ray.studies.plan.configure import (
     MakeEnvConfig,
     algorithm_config,
     at_point,
+    checked_configs,
     env_configs,
     search_space,
 )
@@ -286,8 +287,7 @@ def _trainable_and_fixed(
     from tdmpc_ray.rllib import TDMPC2
 
     try:
-        for point in study.points():
-            algorithm_config(study, point).validate()
+        checked_configs(study)
     except ValueError as error:
         raise UserError(f"RLlib refuses this study: {reason(error)}") from None
     return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)
