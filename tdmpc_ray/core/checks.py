@@ -56,27 +56,6 @@ def require_one_of(known: Iterable[str], key: str, value: str) -> None:
         raise unknown(key, value, known)
 
 
-def shape_differences(ours: Mapping[str, Any], given: Mapping[str, Any], where: str) -> str:
-    """Name the first tensors whose shapes differ, or that are missing; empty where all are alike.
-
-    Args:
-        ours: tensors by name.
-        given: what should be like them.
-        where: the words for where `given` comes from.
-    """
-    problems = [
-        f"{key} is {_shape(given.get(key))} {where} and {_shape(ours.get(key))} here"
-        for key in [*ours, *(key for key in given if key not in ours)]
-        if _shape(given.get(key)) != _shape(ours.get(key))
-    ]
-    more = len(problems) - _NUM_LISTED
-    return "; ".join(problems[:_NUM_LISTED]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _shape(tensor: Any) -> str:
-    return "missing" if tensor is None else str(tuple(tensor.shape))
-
-
 def require_finite(start: int, **arrays: np.ndarray) -> None:
     """Refuse numbers that are not finite.
 
@@ -96,3 +75,24 @@ def require_finite(start: int, **arrays: np.ndarray) -> None:
         if not finite.all():
             step = start + int(np.argmin(finite))
             raise UserError(f"the {name} at step {step} of an episode is not finite: mend the environment")
+
+
+def shape_differences(ours: Mapping[str, Any], given: Mapping[str, Any], where: str) -> str:
+    """Name the first tensors whose shapes differ, or that are missing; empty where all are alike.
+
+    Args:
+        ours: tensors by name.
+        given: what should be like them.
+        where: the words for where `given` comes from.
+    """
+    problems = [
+        f"{key} is {_shape(given.get(key))} {where} and {_shape(ours.get(key))} here"
+        for key in [*ours, *(key for key in given if key not in ours)]
+        if _shape(given.get(key)) != _shape(ours.get(key))
+    ]
+    more = len(problems) - _NUM_LISTED
+    return "; ".join(problems[:_NUM_LISTED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _shape(tensor: Any) -> str:
+    return "missing" if tensor is None else str(tuple(tensor.shape))

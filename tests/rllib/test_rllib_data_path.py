@@ -154,12 +154,12 @@ def test_random_phase_ends_with_the_first_update(tiny_overrides: dict[str, Any])
     try:
         algo.train()
         assert algo.grad_updates == 0
-        assert not algo.env_runner.module._trained
+        assert algo.env_runner.module.num_updates == 0
         random_actions = algo.learner_group._learner.replay.action[:30, 0]
         assert random_actions.min() < -0.5 < 0.5 < random_actions.max()
         while algo.env_steps <= 60:
             algo.train()
-        assert algo.env_runner.module._trained
+        assert algo.env_runner.module.num_updates == algo.grad_updates
         assert int(algo.env_runner.module.grad_updates) == algo.grad_updates
     finally:
         algo.stop()

@@ -63,7 +63,7 @@ def test_every_planner_acts(method: str, tiny_overrides: dict[str, Any]) -> None
 
 def test_evaluation_acts_without_exploration_noise(module: TDMPC2RLModule) -> None:
     batch = {Columns.OBS: torch.randn(3, 5), IS_FIRST: torch.ones(3, dtype=torch.bool)}
-    module._trained = True
+    module.count_updates(1)
     actions = {}
     for name in ("_forward_inference", "_forward_exploration"):
         module.seed(0)
@@ -100,7 +100,7 @@ def test_is_first_marks_exactly_the_first_step_of_each_episode(
     config.env_runners(num_envs_per_env_runner=4).debugging(seed=0, log_level="ERROR")
     runner = TDMPC2EnvRunner(config=config, worker_index=0)
     module, seen = runner.module.unwrapped(), []
-    module._trained = True
+    module.count_updates(1)
     act = module.act
 
     def spy(
