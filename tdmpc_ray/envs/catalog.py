@@ -183,8 +183,8 @@ def register_task(
 
     Args:
         name: to use wherever a task is named.
-        make: builds the environment: `make(render_mode=None)`, or with "rgb_array"; a class serves. Actions
-            are a bounded Box vector, observations a Box vector or matrix of numbers.
+        make: builds the environment: `make()`, or `make(render_mode="rgb_array")` for films; a class serves.
+            What it may observe and do: `adapter.adapt`, docs/environments.md.
         episode_length: no episode lasts longer, in agent steps; the environment ends it by itself.
         action_repeat: simulator steps per agent step, for counting frames.
         metric: "return", or "success": 0 or 1 in `info["success"]` of an episode's last step.

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tdmpc_ray.envs.spaces import ActionScale, FloatArray
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import ActionScale, FloatArray, SimulatorEnv
+from tdmpc_ray.envs.wrappers import SimulatorEnv
 
 # The linear-quadratic task draws the model's stiffness and damping, too: a new seed means a new model.
 _RANDOM_MODELS = {"lqr"}

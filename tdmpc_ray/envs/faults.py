@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tdmpc_ray.envs.contract import Contract, EnvFaultError, named
+from tdmpc_ray.envs.contract import EnvFaultError, named
 from tdmpc_ray.envs.watchdog import StepTimeout, watched
 from tdmpc_ray.errors import UserError, reason
 
@@ -41,10 +41,7 @@ class GuardedEnv(gymnasium.Wrapper):
         task: its name, for messages.
         timeout_s: seconds that a step or a reset may take; building and the first reset, five times as long.
             None or 0: any time.
-        check: also look for numbers that are not finite and shapes that are not as declared, where the
-            environment does not check itself.
         seed: that `build` gives the environment, if it does.
-        limit: where it is checked, steps that an episode may last; None: any number.
 
     Raises:
         UserError: it cannot be built.
@@ -55,14 +52,10 @@ class GuardedEnv(gymnasium.Wrapper):
         build: Callable[[], gymnasium.Env],
         task: str,
         timeout_s: float | None = None,
-        check: bool = False,
         seed: int | None = None,
-        limit: int | None = None,
     ) -> None:
         self._build, self._task, self._timeout_s = build, task, timeout_s or 0.0
         super().__init__(self._built())
-        shape = self.env.observation_space.shape if check else None
-        self._contract = None if shape is None else Contract(task, shape, limit)
         self._steps, self._seed, self._seeds_used = 0, seed, 0
         self._is_broken, self._is_new = False, True
 
@@ -76,8 +69,6 @@ class GuardedEnv(gymnasium.Wrapper):
         try:
             with watched(f"task '{self._task}', step {self._steps}", self._timeout_s):
                 obs, reward, terminated, truncated, info = self.env.step(action)
-            if self._contract is not None:
-                self._contract.step(obs, reward, bool(terminated or truncated))
         except (Exception, StepTimeout) as error:
             fault = self._fault(error)
             space = self.env.observation_space
@@ -105,8 +96,6 @@ class GuardedEnv(gymnasium.Wrapper):
                 limit = self._timeout_s * (_START_FACTOR if self._is_new else 1)
                 with watched(f"task '{self._task}', reset", limit):
                     obs, info = self.env.reset(seed=seed, options=options)
-                if self._contract is not None:
-                    self._contract.reset(obs)
             except (Exception, StepTimeout) as error:
                 faults.append(self._fault(error))
                 continue

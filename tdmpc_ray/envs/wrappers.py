@@ -1,4 +1,4 @@
-"""What the adapters share: action scaling, the base class with action repeat and time limit, rendering."""
+"""What the simulators' adapters share: the base class with action repeat and time limit, rendering."""
 
 from __future__ import annotations
 
@@ -12,44 +12,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
 from tdmpc_ray.envs.contract import Contract
+from tdmpc_ray.envs.layout import vector_layout
+from tdmpc_ray.envs.spaces import FloatArray, action_box, observation_box
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError
 
-FloatArray = NDArray[np.float32]
-
 FRAME_SIZE = 384
-# DMControl writes ±1e10 for an actuator without a control range.
-UNBOUNDED = 1e9
-
-
-def action_box(size: int, seed: int | None) -> Box:
-    """Return the action space (size,) in [-1, 1], its sampler seeded."""
-    box = Box(-1.0, 1.0, (size,), np.float32)
-    box.seed(seed)
-    return box
-
-
-def observation_box(size: int) -> Box:
-    """Return the observation space (size,); unbounded, as simulators leave the bounds that they declare."""
-    return Box(-np.inf, np.inf, (size,), np.float32)
-
-
-class ActionScale:
-    """Map [-1, 1] onto a simulator's own range; dimensions without a range pass unchanged."""
-
-    def __init__(self, low: ArrayLike, high: ArrayLike) -> None:
-        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-        bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
-        self.low = np.where(bounded, low, -1.0)
-        self.half_range = np.where(bounded, high - low, 2.0) / 2
-
-    def __call__(self, action: ArrayLike) -> NDArray[np.float64]:
-        """Scale an action (A,) in [-1, 1] to simulator units (A,)."""
-        return self.low + self.half_range * (np.asarray(action, np.float64) + 1.0)
 
 
 def check_seed(seed: int | None) -> int | None:
@@ -89,7 +60,7 @@ class SimulatorEnv(gymnasium.Env):
         fps = round(1 / (control_timestep * info.action_repeat))
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
         self._steps_left = 0
-        self._contract = Contract(info.name, (observation_size,))
+        self._contract = Contract(info.name, vector_layout(observation_size))
         self._renderers: dict[int, Any] = {}  # by the size of their frames
 
     def _reset_task(self, seed: int | None) -> tuple[FloatArray, dict[str, Any]]:

@@ -18,6 +18,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
+from tdmpc_ray.envs.adapter import check_spaces
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
 from tdmpc_ray.errors import UserError, reason
@@ -80,6 +81,9 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         mode = VectorizeMode(self.config.gym_env_vectorize_mode)
         if mode == VectorizeMode.VECTOR_ENTRY_POINT:  # one object, which nobody can rebuild in part
             super().make_env()
+            if self.env is not None:
+                spaces = self.env.single_action_space, self.env.single_observation_space
+                check_spaces(str(self.config.env), *spaces)
             return
         if self.env is not None:
             self.env.close()

@@ -18,7 +18,7 @@ from tdmpc_ray.core.demonstrations import load_demonstrations
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.prioritized import make_replay
 from tdmpc_ray.core.update import Updater, make_optimizers
-from tdmpc_ray.envs.pixels import FRAMES
+from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.fragments import Fragment

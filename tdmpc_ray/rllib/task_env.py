@@ -11,6 +11,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.envs import TaskInfo, make_env, registered, task_info
+from tdmpc_ray.envs.adapter import adapt, call_creator
 from tdmpc_ray.envs.faults import GuardedEnv
 from tdmpc_ray.envs.multitask import make_set
 
@@ -82,4 +83,7 @@ def _guarded(
     episode_length: int | None,
     context: EnvContext,
 ) -> GuardedEnv:
-    return GuardedEnv(partial(create, context), name, timeout_s, check=True, limit=episode_length)
+    def build() -> gymnasium.Env:
+        return adapt(call_creator(create, context), name, limit=episode_length)
+
+    return GuardedEnv(build, name, timeout_s)
