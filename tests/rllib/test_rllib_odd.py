@@ -13,6 +13,7 @@ import pytest
 import ray
 from gymnasium.spaces import Box
 from odd_envs import LENGTH
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import register_env
 
@@ -177,6 +178,17 @@ def test_a_class_may_take_a_config_or_none() -> None:
     built: Any = env_creator(ByName, None, LENGTH)(context).unwrapped
     assert (built.size, built.render_mode) == (5, None)
     assert by_class(odd_envs.Odd).unwrapped.render_mode is None
+
+
+@pytest.mark.parametrize("way", ["class", "name"])
+def test_nothing_starts_for_what_is_refused(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = odd_envs.IntegerActions
+    register_task(cls.__name__, cls, episode_length=LENGTH)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(Algorithm, "__init__", None)
+    config = TDMPC2Config().environment(cls if way == "class" else cls.__name__)
+    with pytest.raises(UserError, match="'IntegerActions' has actions Box"):
+        config.training(episode_length=LENGTH).build_algo()
 
 
 @pytest.mark.usefixtures("local_ray")
