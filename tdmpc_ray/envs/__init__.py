@@ -9,8 +9,9 @@ import gymnasium
 from tdmpc_ray.envs import registered
 from tdmpc_ray.envs.catalog import list_tasks, register_task, task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, GuardedEnv, too_many_cut
+from tdmpc_ray.envs.gl import require_gl, without_gl
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import SimulatorEnv, check_seed, require_gl
+from tdmpc_ray.envs.wrappers import SimulatorEnv, check_seed
 from tdmpc_ray.errors import UserError
 
 __all__ = [
@@ -59,6 +60,7 @@ def make_env(
     seed = check_seed(seed)
     if render_mode not in (None, "rgb_array"):
         raise UserError(f"unknown render mode '{render_mode}': use 'rgb_array' or None")
+    without_gl()
     if info.suite == "gymnasium":
         from tdmpc_ray.envs.gym import make_gym
 

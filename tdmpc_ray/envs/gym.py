@@ -9,9 +9,9 @@ from typing import Any
 import gymnasium
 
 from tdmpc_ray.envs.adapter import adapt
+from tdmpc_ray.envs.gl import require_gl
 from tdmpc_ray.envs.registered import RegisteredTask
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import require_gl
 from tdmpc_ray.errors import UserError
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -131,53 +128,3 @@ def numpy_state(random: np.random.RandomState) -> Iterator[None]:
     finally:
         random.set_state(np.random.get_state())
         np.random.set_state(outside)
-
-
-def require_gl() -> None:
-    """Make sure that MuJoCo can render.
-
-    Where MUJOCO_GL is not set on Linux, EGL is tried, and then OSMesa: neither needs a display.
-
-    Raises:
-        UserError: no OpenGL context can be made.
-    """
-    asked = os.environ.get("MUJOCO_GL")
-    choices = [asked] if asked else (["egl", "osmesa"] if sys.platform.startswith("linux") else ["glfw"])
-    reasons = []
-    for backend in choices:
-        if (error := _gl_error(backend)) is None:
-            return
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reasons.append(f"MUJOCO_GL={backend} gives no OpenGL context ({reason})")
-    raise UserError(
-        f"cannot render: {', '.join(reasons)}: install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and "
-        "MUJOCO_GL=osmesa"
-    )
-
-
-def _gl_error(backend: str) -> Exception | None:
-    """Let MuJoCo render by `backend`, from here on; why that does not work, where it does not."""
-    if backend not in ("egl", "glfw", "osmesa"):
-        return RuntimeError("not an OpenGL library")
-    before = {name: os.environ.pop(name, None) for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
-    if before["PYOPENGL_PLATFORM"] not in (None, backend):
-        # PyOpenGL is bound to the library that it was imported for, by dm_control, say.
-        for name in [name for name in sys.modules if name.partition(".")[0] == "OpenGL"]:
-            del sys.modules[name]
-    os.environ["MUJOCO_GL"] = backend
-    try:
-        import mujoco
-
-        context = importlib.import_module(f"mujoco.{backend}").GLContext(16, 16)
-        context.make_current()
-        # Where another library is loaded, MuJoCo may take its functions, and fail only here.
-        model = mujoco.MjModel.from_xml_string("<mujoco/>")
-        mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
-        context.free()
-        return None
-    # PyOpenGL, glfw and MuJoCo report a missing driver in a dozen ways, AttributeError among them.
-    except Exception as error:
-        sys.modules.pop(f"mujoco.{backend}", None)
-        del os.environ["MUJOCO_GL"]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-        return error
