@@ -93,9 +93,10 @@ def make_replay(
     horizon: int,
     num_frames: int = 1,
     num_tasks: int = 0,
+    rows: int | None = None,
 ) -> SequenceReplay:
     """The replay that a config asks for; the rest as for `SequenceReplay`."""
-    shape = (data.capacity, obs_shape, action_dim, horizon, num_frames, num_tasks)
+    shape = (data.capacity, obs_shape, action_dim, horizon, num_frames, num_tasks, rows)
     if data.priority_alpha == 0:
         return SequenceReplay(*shape)
     return PrioritizedReplay(

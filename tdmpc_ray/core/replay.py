@@ -48,8 +48,10 @@ class SequenceReplay:
         horizon: H; samples are sequences of H transitions.
         num_frames: in a stack of C channels; 1 for vectors.
         num_tasks: whose transitions are kept apart by their ids; 0 for a single task.
+        rows: fewer than `capacity`, where it is known that no more will be filled.
 
     Attributes:
+        capacity: rows that there are; `asked_capacity` is the argument.
         chunk_rows: rows of a chunk, the unit in which checkpoints write the replay.
         changed: chunks whose rows differ from what the last checkpoint wrote; whoever writes one clears it.
     """
@@ -62,9 +64,11 @@ class SequenceReplay:
         horizon: int,
         num_frames: int = 1,
         num_tasks: int = 0,
+        rows: int | None = None,
     ) -> None:
         if capacity <= horizon:
             raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
+        self.asked_capacity, capacity = capacity, capacity if rows is None else rows
         self.capacity, self.horizon, self.num_frames = capacity, horizon, num_frames
         channels, *size = obs_shape
         # numpy.zeros maps memory lazily: an unfilled replay costs only what has been written.

@@ -32,6 +32,7 @@ from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
 from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
+from tdmpc_ray.rllib.replay_memory import with_memory
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import sample_together, shards
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
@@ -52,6 +53,12 @@ class TDMPC2(DurableAlgorithm):
     @classmethod
     def get_default_config(cls) -> TDMPC2Config:
         return TDMPC2Config()
+
+    @classmethod
+    def default_resource_request(cls, config: Any) -> Any:
+        """RLlib's, and the replay's memory."""
+        resolved = cls.get_default_config().update_from_dict(config)
+        return super().default_resource_request(with_memory(resolved))
 
     def setup(self, config: TDMPC2Config) -> None:
         limit_threads(int(config.num_cpus_for_main_process))

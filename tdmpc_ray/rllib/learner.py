@@ -24,6 +24,7 @@ from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.fragments import Fragment
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
+from tdmpc_ray.rllib.replay_memory import replay_rows, require_memory
 from tdmpc_ray.rllib.saved_replay import SavedReplay
 from tdmpc_ray.rllib.update_loop import UpdateLoop
 from tdmpc_ray.rllib.work import Work
@@ -50,7 +51,8 @@ class TDMPC2Learner(TorchLearner):
         num_frames = FRAMES if len(model.obs_shape) == 3 else 1
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
-        self.replay = make_replay(data, *shape, model.num_tasks)
+        require_memory(self.config, model.obs_shape, model.action_dim)
+        self.replay = make_replay(data, *shape, model.num_tasks, replay_rows(self.config))
         self._saved_replay = SavedReplay(self.replay)
         demonstrations = None
         if agent.data.demonstrations:

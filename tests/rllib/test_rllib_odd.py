@@ -201,7 +201,34 @@ def test_a_class_trains(cls: type, tiny_overrides: dict[str, Any]) -> None:
     try:
         while algo.grad_updates < 45:
             algo.train()
-        own = algo.env_runner.env.unwrapped.envs[0].unwrapped
+        own: Any = algo.env_runner.env.unwrapped.envs[0].unwrapped
         assert all(cls.action_space.contains(action) for action in own.actions)  # type: ignore[attr-defined]
     finally:
         algo.stop()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_replay_is_as_large_as_its_run(tiny_overrides: dict[str, Any]) -> None:
+    """Of 20,000 numbers the default capacity would take 80 GB."""
+    config = TDMPC2Config().environment(odd_envs.TwentyThousandNumbers).debugging(seed=0, log_level="ERROR")
+    overrides = {**tiny_overrides, "data.seed_steps": 190, "data.capacity": 1_000_000, "update.batch_size": 2}
+    overrides |= {"planner.method": "policy"}
+    config.training(model_size="tiny", overrides=overrides, episode_length=LENGTH, total_steps=200)
+    algo = config.build_algo()
+    try:
+        while not algo.at_end or algo.grad_updates < 200:
+            algo.train()
+        replay = algo.learner_group._learner.replay
+        assert 200 < replay.rows_written <= replay.capacity <= 410
+        assert replay.transitions_added == 200
+    finally:
+        algo.stop()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_replay_without_room_is_refused(tiny_overrides: dict[str, Any]) -> None:
+    config = TDMPC2Config().environment(odd_envs.TwentyThousandNumbers)
+    overrides = {**tiny_overrides, "data.capacity": 10**8}
+    config.training(model_size="tiny", overrides=overrides, episode_length=LENGTH)
+    with pytest.raises(UserError, match=r"^the replay takes 8,002 GB and .*: lower data\.capacity"):
+        config.build_algo()
