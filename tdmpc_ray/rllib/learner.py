@@ -57,7 +57,10 @@ class TDMPC2Learner(TorchLearner):
         demonstrations = None
         if agent.data.demonstrations:
             tasks = self.config.info.tasks if self.config.info else ()
-            demonstrations = load_demonstrations(Path(agent.data.demonstrations), *shape, tasks)
+            may_terminate = agent.model.episodic or self._is_told_of_terminations
+            demonstrations = load_demonstrations(
+                Path(agent.data.demonstrations), *shape, tasks, may_terminate
+            )
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
         self._loop = UpdateLoop(
@@ -138,9 +141,14 @@ class TDMPC2Learner(TorchLearner):
         seconds = time.perf_counter() - started
         return Work(added, lost, lost_steps, num_updates, skipped, losses, seconds, weights, is_ready)
 
+    @property
+    def _is_told_of_terminations(self) -> bool:
+        """Whether the user has said that the task can end, or that it does not matter."""
+        return "model.episodic" in self.config.agent_overrides
+
     def _refuse_termination(self, fragment: Fragment) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""
-        if "model.episodic" in self.config.agent_overrides:
+        if self._is_told_of_terminations:
             return
         info, task, declared = self.config.info, "the environment", ""
         if info is not None:

@@ -44,7 +44,7 @@ class UpdateLoop:
     ) -> None:
         self._module, self._updater, self._streams, self._replicas = module, updater, streams, replicas
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
-        self._demonstration_share = module.agent.data.demonstration_share
+        self._num_shown = module.agent.data.num_demonstrations(batch_size)
         self._skipped_in_a_row = 0
 
     def run(self, num_updates: int) -> tuple[dict[str, float], int]:
@@ -97,9 +97,8 @@ class UpdateLoop:
         draws = self._streams.numpy
         if self._demonstrations is None:
             return self._replay.sample(self._batch_size, draws)
-        shown = round(self._demonstration_share * self._batch_size)
-        own = self._replay.sample(self._batch_size - shown, draws)
-        return own.followed_by(self._demonstrations.sample(shown, draws))
+        own = self._replay.sample(self._batch_size - self._num_shown, draws)
+        return own.followed_by(self._demonstrations.sample(self._num_shown, draws))
 
     def _new_priorities(self, batch: Batch) -> Callable[[], None] | None:
         replay, error = self._replay, self._updater.td_error
