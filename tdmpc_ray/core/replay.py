@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
 
 # Checkpoints write a replay in chunks of about so many bytes, and no more chunks than this.
 _CHUNK_BYTES = 1 << 19
@@ -142,7 +142,7 @@ class SequenceReplay:
             finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
             if not finite.all():
                 step = start + int(np.argmin(finite))
-                raise UserError(
+                raise PassingError(
                     f"the {name} at step {step} of an episode is not finite: mend the environment"
                 )
         if num_steps > self.capacity - self.horizon - 1:

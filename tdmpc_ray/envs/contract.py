@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
 
 if TYPE_CHECKING:
     from tdmpc_ray.envs.layout import Layout
 
 
-class EnvFaultError(UserError):
+class EnvFaultError(PassingError):
     """An environment broke its contract in a way that may pass."""
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tdmpc_ray.envs.contract import EnvFaultError, named
 from tdmpc_ray.envs.watchdog import StepTimeout, watched
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import PassingError, UserError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class GuardedEnv(gymnasium.Wrapper):
                 continue
             self._is_new = False
             return obs, {**info, FAULTS: tuple(faults)} if faults else info
-        raise UserError(f"{faults[-1]}: {_TRIES} times in a row; mend the environment")
+        raise PassingError(f"{faults[-1]}: {_TRIES} times in a row; mend the environment")
 
     def _fault(self, error: BaseException) -> str:
         """Log what has happened and note that the environment is broken.
@@ -138,7 +138,7 @@ class GuardedEnv(gymnasium.Wrapper):
         except UserError:
             raise
         except (Exception, StepTimeout) as error:
-            raise UserError(f"task '{self._task}' cannot be built: {_described(error)}") from error
+            raise PassingError(f"task '{self._task}' cannot be built: {_described(error)}") from error
 
     def _next_seed(self) -> int | None:
         """Of an environment that was built anew: neither the one that failed, nor another each time."""
@@ -150,7 +150,7 @@ class GuardedEnv(gymnasium.Wrapper):
 
 def too_many_cut(fault: str) -> UserError:
     """The error where no episode comes to its end, of the last `fault`."""
-    return UserError(f"faults of the environment cut every episode: mend it; the last one: {fault}")
+    return PassingError(f"faults of the environment cut every episode: mend it; the last one: {fault}")
 
 
 def _described(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from tdmpc_ray.envs.adapter import adapt
 from tdmpc_ray.envs.gl import require_gl
 from tdmpc_ray.envs.registered import RegisteredTask
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
 
 
 def make_gym(info: TaskInfo, seed: int | None, render_mode: str | None) -> gymnasium.Env:
@@ -47,7 +47,7 @@ def _built(name: str, build: Callable[..., Any], render_mode: str | None) -> Any
         env = build() if render_mode is None else build(render_mode=render_mode)
     # The environments' constructors raise what they like for a missing package or a retired version.
     except Exception as error:
-        raise UserError(f"task '{name}' cannot be built: {_one_line(error)}") from error
+        raise PassingError(f"task '{name}' cannot be built: {_one_line(error)}") from error
     mujoco_renderer = getattr(getattr(env, "unwrapped", env), "mujoco_renderer", None)
     if render_mode is not None and mujoco_renderer is not None:
         try:

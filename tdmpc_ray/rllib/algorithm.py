@@ -19,7 +19,7 @@ from ray.tune.result import DONE
 
 from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.envs import task_info
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
@@ -240,7 +240,7 @@ class TDMPC2(DurableAlgorithm):
             self._lost_in_a_row + self.lost_fragments - lost if self.env_steps == steps else 0
         )
         if self._lost_in_a_row > self.config.num_consecutive_env_runner_failures_tolerance:
-            raise UserError(
+            raise PassingError(
                 f"env runners have died {self._lost_in_a_row} times without bringing a step: see their logs "
                 "(worker-*.err in Ray's session folder)"
             )

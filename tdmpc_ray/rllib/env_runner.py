@@ -21,7 +21,7 @@ from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 from tdmpc_ray.envs.adapter import check_spaces
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import PassingError, UserError, reason
 from tdmpc_ray.rllib.fragments import is_cut
 from tdmpc_ray.rllib.last_words import last_words_file, take_last_words
 from tdmpc_ray.rllib.task_env import TaskEnv, env_creator
@@ -69,7 +69,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
                 raise
             logger.exception("this env runner cannot be built")
             if not isinstance(error, UserError):
-                error = UserError(f"an env runner cannot be built: {reason(error)}")
+                error = PassingError(f"an env runner cannot be built: {reason(error)}")
             self.failure = error
 
     def apply(self, func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 
@@ -46,6 +46,7 @@ class UpdateLoop:
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
         self._num_shown = module.agent.data.num_demonstrations(batch_size)
         self._skipped_in_a_row = 0
+        self._has_learned = False  # from any update since this process began
 
     def run(self, num_updates: int) -> tuple[dict[str, float], int]:
         """Take `num_updates` gradient steps.
@@ -85,10 +86,12 @@ class UpdateLoop:
         return losses, int(is_skipped.sum())
 
     def _count_skipped(self, is_skipped: list[bool]) -> None:
+        self._has_learned |= not all(is_skipped)
         for skipped in is_skipped:
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-            raise UserError(
+            kind = PassingError if self._has_learned else UserError
+            raise kind(
                 f"loss or gradient was not finite in the last {self._skipped_in_a_row} updates of "
                 f"{int(self._module.grad_updates):,}: lower update.lr, and go on from the last checkpoint"
             )
