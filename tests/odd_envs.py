@@ -146,7 +146,7 @@ class OldSignature(Odd):
 
 
 class GoalDict(Odd):
-    """Works: a Dict of vectors is flattened in the order of its keys."""
+    """Works: a Dict of vectors is flattened in its order."""
 
     observation_space = Dict(
         observation=Box(-INF, INF, (4,), np.float64),

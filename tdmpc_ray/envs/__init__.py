@@ -61,7 +61,7 @@ def make_env(
     if render_mode not in (None, "rgb_array"):
         raise UserError(f"unknown render mode '{render_mode}': use 'rgb_array' or None")
     without_gl()
-    if info.suite == "gymnasium":
+    if info.suite in ("gymnasium", "box2d"):
         from tdmpc_ray.envs.gym import make_gym
 
         return make_gym(info, seed, render_mode)

@@ -139,9 +139,10 @@ class AdaptedEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         gymnasium.Wrapper.__init__(self, env)
         _check_reset(env, task)
         actions, layout = check_spaces(task, env.action_space, env.observation_space)
-        self.action_space, self.observation_space = action_box(actions.shape[0], seed), layout.space
-        self._task, self._first_seed, self._metric = task, seed, metric
         self._actions, self._scale = actions, ActionScale(actions.low, actions.high)
+        self.action_space = action_box(actions.shape[0], seed, self._scale)
+        self.observation_space = layout.space
+        self._task, self._first_seed, self._metric = task, seed, metric
         self._contract = Contract(task, layout, None if cut else limit)
         self._limit = limit if cut and limit is not None else math.inf
 

@@ -35,7 +35,11 @@ class DMControlEnv(SimulatorEnv):
             control_timestep=self._env.control_timestep(),
             seed=seed,
             render_mode=render_mode,
+            scale=self._scale,
         )
+        sizes = {name: int(np.prod(s.shape)) for name, s in self._env.observation_spec().items()}
+        parts = [{"path": [name], "size": size} for name, size in sizes.items()]
+        self.observation_space.meaning = {"kind": "vector", "parts": parts}  # type: ignore[attr-defined]
 
     def _load(self) -> None:
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from tdmpc_ray.envs.adapter import adapt
+from tdmpc_ray.envs.extras import MODULES, require_extra
 from tdmpc_ray.envs.gl import require_gl
 from tdmpc_ray.envs.registered import RegisteredTask
 from tdmpc_ray.envs.task import TaskInfo
@@ -21,6 +22,8 @@ def make_gym(info: TaskInfo, seed: int | None, render_mode: str | None) -> gymna
     Raises:
         UserError: it cannot be built, or `adapt` refuses it.
     """
+    if info.suite in MODULES:
+        require_extra(info)
 
     def build(**how: Any) -> gymnasium.Env:
         # Gymnasium's own time limit would trip over what old environments return before that is seen here.

@@ -11,6 +11,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
+from tdmpc_ray.envs.spaces import meaning_of, with_meaning
+
 if TYPE_CHECKING:
     from tdmpc_ray.envs.wrappers import SimulatorEnv
 
@@ -84,7 +86,9 @@ class FrameStack(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         gymnasium.Wrapper.__init__(self, env)
         assert env.observation_space.shape is not None
         channels = env.observation_space.shape[0]
-        self.observation_space = Box(0, 255, (FRAMES * channels, SIZE, SIZE), np.uint8)
+        stack = Box(0, 255, (FRAMES * channels, SIZE, SIZE), np.uint8)
+        meaning = {**meaning_of(env.observation_space), "frames": FRAMES}
+        self.observation_space = with_meaning(stack, meaning)
         self._frames: deque[Images] = deque(maxlen=FRAMES)
 
     def reset(
@@ -110,7 +114,8 @@ class CameraEnv(gymnasium.ObservationWrapper, gymnasium.utils.RecordConstructorA
     def __init__(self, env: SimulatorEnv) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(self)
         gymnasium.ObservationWrapper.__init__(self, env)
-        self.observation_space = Box(0, 255, (3, SIZE, SIZE), np.uint8)
+        box = Box(0, 255, (3, SIZE, SIZE), np.uint8)
+        self.observation_space = with_meaning(box, {"kind": "images", "camera": env.camera_id})
 
     def observation(self, observation: Any) -> Images:
         """The camera's frame instead of the state."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tdmpc_ray.envs.contract import LayoutError
 from tdmpc_ray.envs.images import SIDE, ImageForm, to_frame
-from tdmpc_ray.envs.spaces import FloatArray, observation_box
+from tdmpc_ray.envs.spaces import FloatArray, observation_box, with_meaning
 from tdmpc_ray.errors import UserError
 
 
@@ -83,7 +83,12 @@ class VectorLayout:
 
     def __init__(self, leaves: list[Leaf]) -> None:
         self._leaves = leaves
-        self.space = observation_box(sum(gymnasium.spaces.flatdim(leaf.space) for leaf in leaves))
+        sizes = [gymnasium.spaces.flatdim(leaf.space) for leaf in leaves]
+        parts = [
+            {"path": list(leaf.path), "space": describe(leaf.space), "size": size}
+            for leaf, size in zip(leaves, sizes, strict=True)
+        ]
+        self.space = with_meaning(observation_box(sum(sizes)), {"kind": "vector", "parts": parts})
 
     def __call__(self, observation: Any) -> FloatArray:
         """The observation as a vector (O,)."""
@@ -97,7 +102,9 @@ class ImageLayout:
 
     def __init__(self, leaf: Leaf, form: ImageForm) -> None:
         self._leaf, self._form = leaf, form
-        self.space = Box(0, 255, form.frame_shape, np.uint8)
+        part = {"path": list(leaf.path), "space": describe(leaf.space)}
+        box = Box(0, 255, form.frame_shape, np.uint8)
+        self.space = with_meaning(box, {"kind": "images", **part, "frames": 1})
 
     def __call__(self, observation: Any) -> NDArray[np.uint8]:
         """The observation as an image (C, 64, 64)."""

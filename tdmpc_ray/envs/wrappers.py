@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tdmpc_ray.envs.contract import Contract
 from tdmpc_ray.envs.layout import vector_layout
-from tdmpc_ray.envs.spaces import FloatArray, action_box, observation_box
+from tdmpc_ray.envs.spaces import ActionScale, FloatArray, action_box
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError
 
@@ -49,15 +49,17 @@ class SimulatorEnv(gymnasium.Env):
         control_timestep: float,
         seed: int | None,
         render_mode: str | None,
+        scale: ActionScale | None = None,
     ) -> None:
         self.info = info
-        self.observation_space = observation_box(observation_size)
-        self.action_space = action_box(action_size, seed)
+        layout = vector_layout(observation_size)
+        self.observation_space = layout.space
+        self.action_space = action_box(action_size, seed, scale)
         self.render_mode = render_mode
         fps = round(1 / (control_timestep * info.action_repeat))
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
         self._steps_left = 0
-        self._contract = Contract(info.name, vector_layout(observation_size))
+        self._contract = Contract(info.name, layout)
         self._renderers: dict[int, Any] = {}  # by the size of their frames
 
     def _reset_task(self, seed: int | None) -> tuple[FloatArray, dict[str, Any]]:

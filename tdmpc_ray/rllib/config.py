@@ -338,7 +338,7 @@ def _suite_settings(info: TaskInfo) -> dict[str, Any]:
     """Defaults that depend on the task."""
     settings = {"model.episodic": True} if info.can_terminate else {}
     suites = {task_info(name).suite for name in info.tasks or (info.name,)}
-    return settings | (_GYMNASIUM_SETTINGS if suites == {"gymnasium"} else {})
+    return settings | (_GYMNASIUM_SETTINGS if suites <= {"gymnasium", "box2d"} else {})
 
 
 def _evaluate(algorithm: Any, runners: Any) -> Any:

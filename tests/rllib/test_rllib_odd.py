@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -19,8 +20,10 @@ from ray.tune.registry import register_env
 
 from tdmpc_ray.envs import make_env, register_task, registered
 from tdmpc_ray.envs.faults import FAULTS, GuardedEnv
+from tdmpc_ray.envs.spaces import meaning_of
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.task_env import env_creator
 
 ray.cloudpickle.register_pickle_by_value(sys.modules["odd_envs"])
@@ -193,7 +196,8 @@ def test_nothing_starts_for_what_is_refused(way: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("cls", [odd_envs.OwnPixels, odd_envs.GoalDict, odd_envs.OwnBounds])
-def test_a_class_trains(cls: type, tiny_overrides: dict[str, Any]) -> None:
+def test_a_class_trains(cls: type, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+    """And its checkpoint knows what the numbers mean."""
     config = TDMPC2Config().environment(cls).debugging(seed=0, log_level="ERROR")
     overrides = {**tiny_overrides, "data.seed_steps": 40, "planner.method": "policy", "model.num_channels": 4}
     config.training(model_size="tiny", overrides=overrides, episode_length=LENGTH, steps_per_iteration=45)
@@ -201,6 +205,17 @@ def test_a_class_trains(cls: type, tiny_overrides: dict[str, Any]) -> None:
     try:
         while algo.grad_updates < 45:
             algo.train()
+        algo.save_to_path(tmp_path / "checkpoint")
+        module = load_module(tmp_path / "checkpoint")
+        seen, acts = meaning_of(module.observation_space), meaning_of(module.action_space)
+        if cls is odd_envs.OwnPixels:
+            image = {"kind": "images", "path": [], "space": "Box(84, 84, 3) of uint8", "frames": 3}
+            assert seen == image
+        elif cls is odd_envs.GoalDict:
+            parts = [(part["path"], part["size"]) for part in seen["parts"]]
+            assert parts == [(["observation"], 4), (["achieved_goal"], 3), (["desired_goal"], 3)]
+        else:
+            assert acts == {"low": [-0.1, 2.0], "high": [0.3, 3.0]}
         own: Any = algo.env_runner.env.unwrapped.envs[0].unwrapped
         assert all(cls.action_space.contains(action) for action in own.actions)  # type: ignore[attr-defined]
     finally:
