@@ -131,6 +131,11 @@ class OldStep(Odd):
         return observation, reward, truncated, info
 
 
+def wrapped_old_step() -> gymnasium.Env:
+    """As `gymnasium.make` gives it."""
+    return gymnasium.wrappers.TimeLimit(OldStep(), LENGTH)
+
+
 class OldReset(Odd):
     """Refused at the first reset: it gives no info."""
 

@@ -22,6 +22,7 @@ from tdmpc_ray.envs.layout import Layout, UnsupportedSpacesError, describe, read
 from tdmpc_ray.envs.spaces import UNBOUNDED, ActionScale, action_box
 from tdmpc_ray.errors import UserError, reason
 
+_UNPACKING = "not enough values to unpack (expected 5, got 4)"
 _OLD_GYM = "it follows the interface of old Gym: let it follow Gymnasium's"
 
 
@@ -162,7 +163,12 @@ class AdaptedEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         """Apply an action (A,) in [-1, 1]."""
         # Rounding can leave the bounds by the last digit.
         control = np.minimum(np.maximum(self._scale(action), self._actions.low), self._actions.high)
-        result: Any = self.env.step(control.astype(self._actions.dtype))
+        try:
+            result: Any = self.env.step(control.astype(self._actions.dtype))
+        except ValueError as error:
+            if _UNPACKING not in str(error):
+                raise
+            result = (None,) * 4  # what a wrapper of Gymnasium has stumbled over
         if not isinstance(result, tuple) or len(result) != 5:
             number = len(result) if isinstance(result, tuple) else 1
             what = f"step() gives {number} values, not (observation, reward, terminated, truncated, info)"

@@ -18,7 +18,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import register_env
 
-from tdmpc_ray.envs import make_env, register_task, registered
+from tdmpc_ray.envs import make_env, register_task, registered, task_shapes
 from tdmpc_ray.envs.faults import FAULTS, GuardedEnv
 from tdmpc_ray.envs.spaces import meaning_of
 from tdmpc_ray.errors import UserError
@@ -113,6 +113,12 @@ def test_what_never_gets_better_is_refused_at_once(way: Way, cls: type, told: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("way", [by_registration, by_class])
+def test_old_environments_are_known_under_wrappers(way: Any) -> None:
+    with pytest.raises(UserError, match=r"step 1: step\(\) gives 4 values.*old Gym"):
+        play(way(odd_envs.wrapped_old_step))
+
+
 @ways
 @pytest.mark.parametrize(
     ("cls", "size"),
@@ -163,6 +169,13 @@ def test_actions_are_those_of_the_environment(way: Way) -> None:
     own: Any = env.unwrapped
     np.testing.assert_allclose(own.actions, [[-0.1, 2], [0.3, 3], [0.1, 2.75]])
     assert all(own.action_space.contains(action) for action in own.actions)
+
+
+def test_images_are_no_part_of_a_set() -> None:
+    register_task("seen", odd_envs.OwnPixels, episode_length=LENGTH)
+    assert task_shapes("seen") == ((9, 64, 64), 2)
+    with pytest.raises(UserError, match="task 'seen' observes images: in a set of tasks, all have to"):
+        make_env("seen+walker-walk")
 
 
 def test_a_class_may_take_a_config_or_none() -> None:

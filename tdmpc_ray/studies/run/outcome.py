@@ -114,17 +114,9 @@ def trial_name(trial: Trial) -> str:
 
 def failure(trial: Trial) -> tuple[str, Path | None]:
     """Why a trial has failed the last time, in one line, and the file that has more."""
-    return error_reason(_error_text(trial)), _error_file(trial)
-
-
-def _error_file(trial: Trial) -> Path | None:
     files = [Path(trial.path or "") / "error.txt", Path(trial.error_file or "")]
-    return next((file for file in files if file.is_file()), None)
-
-
-def _error_text(trial: Trial) -> str:
-    file = _error_file(trial)
-    return file.read_text(encoding="utf-8", errors="replace") if file else ""
+    file = next((file for file in files if file.is_file()), None)
+    return error_reason(file.read_text(encoding="utf-8", errors="replace") if file else ""), file
 
 
 def error_reason(text: str) -> str:
@@ -147,7 +139,9 @@ def no_vain_tries() -> Iterator[None]:
     should_recover = Trial.should_recover
 
     def may_recover(trial: Trial) -> bool:
-        return should_recover(trial) and not is_final(_error_text(trial))
+        file = Path(trial.error_file or "")  # Tune has just written it, and brings it to the results later
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        return should_recover(trial) and not is_final(text)
 
     Trial.should_recover = may_recover
     try:
