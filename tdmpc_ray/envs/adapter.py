@@ -84,7 +84,7 @@ def check_spaces(task: str, actions: Space, observations: Space) -> tuple[Box, L
         low, high = bounds[:, index]
         raise UnsupportedSpacesError(
             f"task '{task}' has unbounded actions, number {index} from {low:g} to {high:g}: give both "
-            f"bounds, less than {UNBOUNDED:g}, or rescale them (gymnasium.wrappers.RescaleAction)"
+            f"bounds, less than {UNBOUNDED:g}, as larger ones overflow"
         )
     return actions, read_layout(task, observations)
 
