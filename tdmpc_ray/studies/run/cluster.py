@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tdmpc_ray.core.replay_size import gigabytes, no_memory
 from tdmpc_ray.errors import UserError, reason
 
 _KNOCK_S = 10.0  # for the answer of a cluster
@@ -175,6 +174,8 @@ def capacity() -> Capacity:
 def _warn_if_small(need: Mapping[str, float], say: Callable[[str], None]) -> None:
     import ray
 
+    from tdmpc_ray.core.replay_size import gigabytes
+
     has: dict[str, Any] = ray.cluster_resources()
     for name, amount in need.items():
         if name == "memory" and amount > has.get(name, 0):
@@ -199,6 +200,8 @@ def check_resources(need: Mapping[str, float]) -> None:
     import ray
     import torch
     from ray._common.utils import get_system_memory
+
+    from tdmpc_ray.core.replay_size import no_memory
 
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         return  # a cluster may grow
