@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input. The message says in one line what is wrong and what to do; the CLI exits with status 2."""
 
 
+class PassingError(UserError):
+    """What may be gone at another try: a study starts a trial again that ends with it, but not otherwise."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice most similar to `name`, or None where nothing is similar.
 

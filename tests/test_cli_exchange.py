@@ -1,8 +1,10 @@
 """Published checkpoints in and out, by command."""
 
+import json
 import re
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -68,6 +70,12 @@ def test_the_exported_planner_runs_the_control_loop_of_the_docs(
     printed = capsys.readouterr().out
     assert "exported: planner.onnx" in printed
     assert "input prev_mean: (1, 3, 6) float32" in printed
+    session = onnxruntime.InferenceSession("planner.onnx")
+    said = json.loads(session.get_modelmeta().custom_metadata_map["tdmpc_ray"])
+    assert said["task"] == "walker-walk"
+    assert said["action"] == {"low": [-1.0] * 6, "high": [1.0] * 6}
+    parts = [(part["path"], part["size"]) for part in said["observation"]["parts"]]
+    assert parts == [(["orientations"], 14), (["height"], 1), (["velocity"], 9)]
     [code] = re.findall("```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
     exec(compile(code, "docs/export.md", "exec"), {})
     assert re.search(r"return \d+, \d+ decisions per second", capsys.readouterr().out)

@@ -116,6 +116,7 @@ def export(
     quiet()
     from tdmpc_ray.core.export import export as write
     from tdmpc_ray.core.export import make_program
+    from tdmpc_ray.envs.spaces import meaning_of
     from tdmpc_ray.rllib.checkpoint import load_module
 
     file = out or Path(what + file_format.suffix)
@@ -123,7 +124,12 @@ def export(
     if isinstance(module.discount, list):
         raise UserError("a model of several tasks cannot be exported yet")
     program = make_program(module.world_model, module.agent.planner, module.discount, what)
-    write(program, file, file_format)
+    metadata = {
+        "task": module.model_config.get("task"),
+        "action": meaning_of(module.action_space),
+        "observation": meaning_of(module.observation_space),
+    }
+    write(program, file, file_format, metadata)
     print(f"exported: {file}, {file.stat().st_size / 2**20:.1f} MiB")
     for name, value in program.inputs.items():
         print(f"  input {name}: {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}")

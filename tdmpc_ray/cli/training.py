@@ -44,7 +44,7 @@ def train(
         str | None,
         typer.Option(help="What to learn: walker-walk, cup-catch, mw-reach, gym:Pendulum-v1, ..."),
     ] = None,
-    obs: Annotated[str, typer.Option(help="state, or rgb: camera frames of DMControl's tasks.")] = "state",
+    obs: Annotated[str, typer.Option(help="state, or rgb: cameras of DMControl and Meta-World.")] = "state",
     model_size: Annotated[str, typer.Option(help="tiny, 1, 5, 19, 48 or 317: million parameters.")] = "5",
     steps: Annotated[int | None, typer.Option(help="Agent steps, one action each.")] = None,
     preset: Annotated[str, typer.Option(help="paper: as published; light: for CPUs.")] = "paper",

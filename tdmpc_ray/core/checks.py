@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc_ray.errors import UserError, unknown
+from tdmpc_ray.errors import PassingError, UserError, unknown
 
 _NUM_LISTED = 3  # tensors that an error names
 
@@ -74,7 +74,7 @@ def require_finite(start: int, **arrays: np.ndarray) -> None:
         finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
         if not finite.all():
             step = start + int(np.argmin(finite))
-            raise UserError(f"the {name} at step {step} of an episode is not finite: mend the environment")
+            raise PassingError(f"the {name} at step {step} of an episode is not finite: mend the environment")
 
 
 def shape_differences(ours: Mapping[str, Any], given: Mapping[str, Any], where: str) -> str:

@@ -165,6 +165,10 @@ class DataConfig:
         require(0 < self.demonstration_share < 1, "data.demonstration_share must lie between 0 and 1")
         require(self.seed_steps is None or self.seed_steps > 0, "data.seed_steps must be positive")
 
+    def num_demonstrations(self, batch_size: int) -> int:
+        """Sequences of a batch that are demonstrations."""
+        return round(self.demonstration_share * batch_size) if self.demonstrations else 0
+
     def num_seed_steps(self, episode_length: int, num_tasks: int = 1) -> int:
         """Random agent steps before the first update.
 

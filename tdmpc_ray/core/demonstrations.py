@@ -53,6 +53,7 @@ def load_demonstrations(
     num_frames: int = 1,
     tasks: Sequence[str] = (),
     allow_short: bool = False,
+    may_terminate: bool = True,
 ) -> SequenceReplay:
     """Read all episodes of a folder.
 
@@ -64,6 +65,7 @@ def load_demonstrations(
         num_frames: in a stack of images.
         tasks: names, where the model learns several; the ids are their places.
         allow_short: learn from episodes that are shorter than the horizon, too; see `SequenceReplay`.
+        may_terminate: whether an episode may end in a terminal state.
 
     Returns:
         A replay just large enough.
@@ -75,6 +77,12 @@ def load_demonstrations(
     if not files:
         raise UserError(f"no episodes (*.npz) in data.demonstrations={folder}: give the folder that has them")
     episodes = [_read(file, obs_shape, action_dim, tasks) for file in files]
+    for file, episode in zip(files, episodes, strict=True):
+        if episode["terminated"] and not may_terminate:
+            raise UserError(
+                f"the demonstration {file} ends in a terminal state, and nothing said that the task can: set "
+                "model.episodic to true (or to false, to plan without foreseeing it)"
+            )
     rows = sum(len(episode["obs"]) + num_frames for episode in episodes)
     replay = SequenceReplay(
         max(rows, horizon) + horizon + 1, obs_shape, action_dim, horizon, num_frames, len(tasks), allow_short
@@ -87,7 +95,7 @@ def load_demonstrations(
                 episode["obs"],
                 episode["action"],
                 episode["reward"],
-                terminated=bool(episode.get("terminated", False)),
+                terminated=bool(episode["terminated"]),
                 done=True,
                 task=tasks.index(str(episode["task"])) if tasks else 0,
             )
@@ -109,13 +117,15 @@ def _read(
         raise UserError(f"cannot read the demonstration {file}: {error}") from None
     if missing := [name for name in _NEEDED if name not in episode]:
         raise UserError(f"the demonstration {file} has no '{missing[0]}'")
+    episode.setdefault("terminated", np.array(False))
     if tasks:  # filled up as the environments of a set are
         for name, size in (("obs", obs_shape[0]), ("action", action_dim)):
             values = episode[name]
             if values.ndim == 2 and values.shape[1] < size:
                 episode[name] = np.pad(values, ((0, 0), (0, size - values.shape[1])))
     steps = len(episode["action"])
-    wanted = {"obs": (steps + 1, *obs_shape), "action": (steps, action_dim), "reward": (steps,)}
+    wanted: dict[str, tuple[int, ...]] = {"obs": (steps + 1, *obs_shape), "action": (steps, action_dim)}
+    wanted |= {"reward": (steps,), "terminated": ()}
     for name, shape in wanted.items():
         if episode[name].shape != shape:
             raise UserError(

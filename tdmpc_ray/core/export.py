@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
+
+METADATA = "tdmpc_ray"  # in torch's files an extra file of this name, in ONNX a property of the model
 
 
 class PolicyProgram(nn.Module):
@@ -100,13 +104,20 @@ def make_program(model: WorldModel, cfg: PlannerConfig, discount: float, what: s
     return Program(PlannerProgram(model, cfg, discount), inputs, ("action", "plan_mean"))
 
 
-def export(program: Program, path: Path, file_format: str) -> None:
+def export(program: Program, path: Path, file_format: str, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a program to a file.
+
+    Args:
+        program: what to write.
+        path: of the file.
+        file_format: "torch" or "onnx".
+        metadata: of JSON's types; kept in the file under `METADATA`.
 
     Raises:
         UserError: the ONNX packages are missing, or the file cannot be written.
     """
     inputs: tuple[Any, ...] = tuple(program.inputs.values())
+    text = json.dumps(metadata or {})
     module = program.module.eval().requires_grad_(False)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -119,7 +130,7 @@ def export(program: Program, path: Path, file_format: str) -> None:
                 node.meta.pop("stack_trace", None)  # tells of folders on this machine
             if file_format == "torch":
                 buffer = io.BytesIO()
-                torch.export.save(exported, buffer)
+                torch.export.save(exported, buffer, extra_files={METADATA: text})
                 path.write_bytes(buffer.getvalue())
                 return
             onnx = torch.onnx.export(
@@ -133,6 +144,7 @@ def export(program: Program, path: Path, file_format: str) -> None:
             for part in (onnx.model.graph, *onnx.model.functions.values()):
                 for node in part:
                     node.metadata_props.clear()
+            onnx.model.metadata_props[METADATA] = text
             onnx.save(str(path), external_data=False)
     except ImportError as error:
         raise UserError(f"ONNX needs {error.name}: pip install 'tdmpc-ray[onnx]'") from None

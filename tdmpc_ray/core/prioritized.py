@@ -94,9 +94,10 @@ def make_replay(
     num_frames: int = 1,
     num_tasks: int = 0,
     allow_short: bool = False,
+    rows: int | None = None,
 ) -> SequenceReplay:
     """The replay that a config asks for; the rest as for `SequenceReplay`."""
-    shape = (data.capacity, obs_shape, action_dim, horizon, num_frames, num_tasks, allow_short)
+    shape = (data.capacity, obs_shape, action_dim, horizon, num_frames, num_tasks, allow_short, rows)
     if data.priority_alpha == 0:
         return SequenceReplay(*shape)
     return PrioritizedReplay(

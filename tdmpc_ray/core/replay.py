@@ -52,8 +52,10 @@ class SequenceReplay:
         num_tasks: whose transitions are kept apart by their ids; 0 for a single task.
         allow_short: every transition starts a sequence, which the end of its episode, or of what has come of
             it, may cut short; a mask tells which steps happened. False: all sequences are whole.
+        rows: fewer than `capacity`, where it is known that no more will be filled.
 
     Attributes:
+        capacity: rows that there are; `asked_capacity` is the argument.
         left_out: transitions that are in no sequence, as fewer than H came in a row.
         chunk_rows: rows of a chunk, the unit in which checkpoints write the replay.
         changed: chunks whose rows differ from what the last checkpoint wrote; whoever writes one clears it.
@@ -68,9 +70,11 @@ class SequenceReplay:
         num_frames: int = 1,
         num_tasks: int = 0,
         allow_short: bool = False,
+        rows: int | None = None,
     ) -> None:
         if capacity <= horizon:
             raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
+        self.asked_capacity, capacity = capacity, capacity if rows is None else rows
         self.capacity, self.horizon, self.num_frames = capacity, horizon, num_frames
         channels, *size = obs_shape
         # numpy.zeros maps memory lazily: an unfilled replay costs only what has been written.

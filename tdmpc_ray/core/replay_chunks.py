@@ -54,6 +54,8 @@ def unpack_chunk(replay: SequenceReplay, first: int, data: bytes) -> int:
     """
     columns = unpack_arrays(data)
     num = len(columns["obs"])
+    if first + num > replay.capacity:
+        raise _other_rows(first + num, replay)
     for name in _ROWS:
         ours, theirs = getattr(replay, name), columns[name]
         rows = slice(first, first + num)
@@ -64,6 +66,13 @@ def unpack_chunk(replay: SequenceReplay, first: int, data: bytes) -> int:
             )
         ours[rows] = theirs
     return num
+
+
+def _other_rows(num: int, replay: SequenceReplay) -> UserError:
+    return UserError(
+        f"the checkpoint's replay has {num:,} rows, this run's has {replay.capacity:,}: start it with the "
+        "total_steps and the settings of the checkpoint"
+    )
 
 
 def _kind(array: np.ndarray) -> str:
@@ -105,7 +114,8 @@ def pack_state(replay: SequenceReplay, extra: Mapping[str, np.ndarray]) -> bytes
     lanes = list(replay.lanes.items())
     tails = [np.array(lane.tail, np.int64) for _, lane in lanes]
     state: dict[str, np.ndarray] = {
-        "shape": np.array([replay.capacity, replay.horizon]),
+        "shape": np.array([replay.asked_capacity, replay.horizon]),
+        "rows": np.array(replay.capacity),
         "allow_short": np.array(replay.allow_short),
         "left_out": np.array(replay.left_out),
         "counters": np.array([replay.rows_written, replay.transitions_added, replay.num_valid]),
@@ -129,7 +139,7 @@ def unpack_state(replay: SequenceReplay, data: bytes) -> dict[str, Any]:
         UserError: it is of a replay of another size or kind.
     """
     state = unpack_arrays(data)
-    theirs, ours = tuple(state["shape"].tolist()), (replay.capacity, replay.horizon)
+    theirs, ours = tuple(state["shape"].tolist()), (replay.asked_capacity, replay.horizon)
     if theirs != ours:
         raise UserError(
             f"the checkpoint's replay has (data.capacity, planner.horizon) {theirs}, this run's has {ours}: "
@@ -140,6 +150,9 @@ def unpack_state(replay: SequenceReplay, data: bytes) -> dict[str, Any]:
             "the checkpoint's replay is that of an episodic model, this run's is not: start it with the "
             "model.episodic of the checkpoint"
         )
+    rows, written = int(state.get("rows", theirs[0])), int(state["counters"][0])
+    if rows != replay.capacity and written > min(rows, replay.capacity):  # a ring that has begun anew
+        raise _other_rows(rows, replay)
     replay.rows_written, replay.transitions_added, replay.num_valid = state["counters"].tolist()
     replay.left_out = int(state.get("left_out", 0))  # older checkpoints say nothing of it
     for name in _BITS:

@@ -34,7 +34,7 @@ class AgentDescription:
 
     Attributes:
         settings: of the agent, as `AgentConfig.to_dict` gives them.
-        obs_shape: of an observation, (O,) or (9, 64, 64); the largest task's.
+        obs_shape: of an observation, (O,) or (C, 64, 64); the largest task's.
         action_dim: numbers in an action; the largest task's.
         discount: per step; of each task, with several.
         task: its name in the catalog; None for an environment of one's own.

@@ -9,13 +9,24 @@ import gymnasium
 from tdmpc_ray.envs import registered
 from tdmpc_ray.envs.catalog import list_tasks, register_task, task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, GuardedEnv, too_many_cut
+from tdmpc_ray.envs.gl import require_gl, without_gl
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import check_seed, require_gl
+from tdmpc_ray.envs.wrappers import SimulatorEnv, check_seed
 from tdmpc_ray.errors import UserError
 
-__all__ = ["TaskInfo", "list_tasks", "make_env", "random_return", "register_task", "task_info", "task_sizes"]
+__all__ = [
+    "TaskInfo",
+    "list_tasks",
+    "make_env",
+    "random_return",
+    "register_task",
+    "task_info",
+    "task_shapes",
+    "task_sizes",
+]
 
 OBSERVATIONS = ("state", "rgb")
+CAMERAS = ("dmcontrol", "metaworld")  # suites whose cameras can be observed
 
 
 def make_env(
@@ -26,12 +37,14 @@ def make_env(
     Args:
         name: see `task_info`.
         seed: seeds the task and `action_space.sample()`; `reset(seed=...)` reseeds the task alone.
-        obs: "state", or "rgb": stacked camera frames (9, 64, 64) uint8, of DMControl's tasks.
+        obs: "state": what the task itself observes, byte images included; or "rgb": stacked camera frames
+            (9, 64, 64) uint8, of DMControl's and Meta-World's tasks.
         render_mode: "rgb_array" makes `render()` return uint8 frames (H, W, 3).
 
     Returns:
-        An environment with observations (O,) float32, actions (A,) float32 in [-1, 1], `truncated` at the
-        time limit, `terminated` in Gymnasium's terminal states alone, and `info["success"]` in Meta-World.
+        An environment with observations (O,) float32 or stacked images (3 C, 64, 64) uint8, actions (A,)
+        float32 in [-1, 1], `truncated` at the time limit, `terminated` in terminal states of Gymnasium's and
+        registered tasks alone, and `info["success"]` in Meta-World.
 
     Raises:
         UserError: unknown task, unsupported spaces, bad seed, or no way to render.
@@ -47,7 +60,8 @@ def make_env(
     seed = check_seed(seed)
     if render_mode not in (None, "rgb_array"):
         raise UserError(f"unknown render mode '{render_mode}': use 'rgb_array' or None")
-    if info.suite == "gymnasium":
+    without_gl()
+    if info.suite in ("gymnasium", "box2d"):
         from tdmpc_ray.envs.gym import make_gym
 
         return make_gym(info, seed, render_mode)
@@ -64,6 +78,15 @@ def make_env(
     if render_mode is not None or obs == "rgb":
         # Before the simulators are imported, as they settle on an OpenGL library then.
         require_gl()
+    env = _simulator_env(info, seed, render_mode)
+    if obs == "state":
+        return env
+    from tdmpc_ray.envs.images import CameraEnv, FrameStack
+
+    return FrameStack(CameraEnv(env))
+
+
+def _simulator_env(info: TaskInfo, seed: int | None, render_mode: str | None) -> SimulatorEnv:
     if info.suite == "metaworld":
         from tdmpc_ray.envs.metaworld import MetaWorldEnv
 
@@ -74,12 +97,7 @@ def make_env(
         return MyoSuiteEnv(info, seed, render_mode)
     from tdmpc_ray.envs.dmcontrol import DMControlEnv
 
-    env = DMControlEnv(info, seed, render_mode)
-    if obs == "state":
-        return env
-    from tdmpc_ray.envs.pixels import PixelEnv
-
-    return PixelEnv(env)
+    return DMControlEnv(info, seed, render_mode)
 
 
 def check_obs(info: TaskInfo, obs: str) -> None:
@@ -90,30 +108,45 @@ def check_obs(info: TaskInfo, obs: str) -> None:
     """
     if obs not in OBSERVATIONS:
         raise UserError(f"unknown observations '{obs}': use state or rgb")
-    if obs == "rgb" and info.suite != "dmcontrol":
-        raise UserError(f"task '{info.name}' gives state alone: images are for DMControl's tasks")
+    if obs == "rgb" and info.suite not in CAMERAS:
+        raise UserError(
+            f"task '{info.name}' has no camera to observe: rgb is for DMControl's and Meta-World's tasks; "
+            "environments that observe byte images need no such option"
+        )
 
 
 def task_sizes(name: str) -> tuple[int, int]:
-    """Lengths of a task's observation and action; it is built where no table holds them.
+    """Lengths of a task's observation and action, of a task that observes a vector.
+
+    Raises:
+        UserError: as `make_env`; the task observes images.
+    """
+    shape, action_size = task_shapes(name)
+    if len(shape) > 1:
+        raise UserError(f"task '{name}' observes images: in a set of tasks, all have to observe vectors")
+    return shape[0], action_size
+
+
+def task_shapes(name: str) -> tuple[tuple[int, ...], int]:
+    """Shape of a task's observation and length of its action; it is built where no table holds them.
 
     Raises:
         UserError: as `make_env`.
     """
     info = task_info(name)
     if info.obs_size is not None and info.action_size is not None:
-        return info.obs_size, info.action_size
-    return _built_sizes(info.name, registered.find(info.name))
+        return (info.obs_size,), info.action_size
+    return _built_shapes(info.name, registered.find(info.name))
 
 
 @functools.cache
-def _built_sizes(name: str, _: registered.RegisteredTask | None) -> tuple[int, int]:
+def _built_shapes(name: str, _: registered.RegisteredTask | None) -> tuple[tuple[int, ...], int]:
     env = make_env(name)
     assert env.observation_space.shape is not None
     assert env.action_space.shape is not None
-    sizes = env.observation_space.shape[0], env.action_space.shape[0]
+    shapes = env.observation_space.shape, env.action_space.shape[0]
     env.close()
-    return sizes
+    return shapes
 
 
 def random_return(name: str, episodes: int, seed: int, timeout_s: float | None = None) -> list[float]:

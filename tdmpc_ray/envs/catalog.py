@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tdmpc_ray.envs import registered
 from tdmpc_ray.envs.tables import (
+    BOX2D_TASKS,
     CUSTOM_TASKS,
     MANISKILL_TASKS,
     METAWORLD_SIZES,
@@ -90,12 +91,18 @@ _MANISKILL: dict[str, TaskInfo] = {
 }
 
 
+_BOX2D: dict[str, TaskInfo] = {
+    name: TaskInfo(name, "box2d", steps, 1, "return", simulator_id, obs, act, can_terminate=True)
+    for name, simulator_id, steps, obs, act in BOX2D_TASKS
+}
+
+
 def list_tasks(suite: str | None = None) -> list[str]:
     """Return the sorted names of all tasks but Gymnasium's, or of one suite.
 
     Args:
-        suite: "dmcontrol", "metaworld", "maniskill", "myosuite", "registered" (see `register_task`),
-            "gymnasium" (every id, of any action space), or None.
+        suite: "dmcontrol", "metaworld", "maniskill", "myosuite", "box2d", "registered" (see
+            `register_task`), "gymnasium" (every id, of any action space), or None.
 
     Raises:
         UserError: for another suite name.
@@ -105,6 +112,7 @@ def list_tasks(suite: str | None = None) -> list[str]:
         "metaworld": lambda: sorted(_METAWORLD),
         "maniskill": lambda: sorted(_MANISKILL),
         "myosuite": lambda: sorted(_MYOSUITE),
+        "box2d": lambda: sorted(_BOX2D),
         "registered": registered.names,
         "gymnasium": lambda: [f"gym:{key}" for key in sorted(_gym_registry())],
     }
@@ -120,8 +128,9 @@ def task_info(name: str) -> TaskInfo:
 
     Args:
         name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "pick-cube", ... (ManiSkill), "myo-NAME"
-            (MyoSuite), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where importing MODULE registers ID), or that
-            of a registered task; for several tasks that one model learns "mt30", "mt80" or "TASK+TASK+...".
+            (MyoSuite), "bipedal-walker", ... (Box2D), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where
+            importing MODULE registers ID), or that of a registered task; for several tasks that one model
+            learns "mt30", "mt80" or "TASK+TASK+...".
 
     Raises:
         UserError: unknown name; the message names the nearest one.
@@ -164,7 +173,7 @@ def _set_info(name: str) -> TaskInfo:
 
 
 def _built_in(name: str) -> TaskInfo | None:
-    for suite in (_METAWORLD, _MANISKILL, _MYOSUITE):
+    for suite in (_METAWORLD, _MANISKILL, _MYOSUITE, _BOX2D):
         if name in suite:
             return suite[name]
     return _DMCONTROL.get(name.replace("-", "_"))
@@ -183,8 +192,8 @@ def register_task(
 
     Args:
         name: to use wherever a task is named.
-        make: builds the environment: `make(render_mode=None)`, or with "rgb_array"; a class serves. Actions
-            are a bounded Box vector, observations a Box vector or matrix of numbers.
+        make: builds the environment: `make()`, or `make(render_mode="rgb_array")` for films; a class serves.
+            What it may observe and do: `adapter.adapt`, docs/environments.md.
         episode_length: no episode lasts longer, in agent steps; the environment ends it by itself.
         action_repeat: simulator steps per agent step, for counting frames.
         metric: "return", or "success": 0 or 1 in `info["success"]` of an episode's last step.

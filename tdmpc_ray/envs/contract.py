@@ -2,22 +2,31 @@
 
 A *fault* may pass: a number that is not finite, a reward that is none, an episode that does not end. Who
 steps through `faults.GuardedEnv` has the environment rebuilt and goes on. What is declared wrongly never gets
-better: observations of another kind or shape than the space says are a `UserError` at once.
+better: observations of another kind or shape than the space says are a `UserError` at once, and so is a
+reward that is none in an environment's very first step.
 """
 
 from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
+
+if TYPE_CHECKING:
+    from tdmpc_ray.envs.layout import Layout
 
 
-class EnvFaultError(UserError):
+class EnvFaultError(PassingError):
     """An environment broke its contract in a way that may pass."""
+
+
+class LayoutError(Exception):
+    """An observation is not what its space says; the message goes on from "the observation"."""
 
 
 class Contract:
@@ -25,42 +34,51 @@ class Contract:
 
     Args:
         task: its name.
-        shape: of its observations.
+        layout: reads its observations.
         limit: steps that an episode may last; None where someone else ends it.
+
+    Attributes:
+        steps: of the episode so far.
     """
 
-    def __init__(self, task: str, shape: tuple[int, ...], limit: int | None = None) -> None:
-        self._task, self._shape, self._limit = task, shape, limit
-        self._steps = 0
+    def __init__(self, task: str, layout: Layout, limit: int | None = None) -> None:
+        self._task, self._layout, self._limit = task, layout, limit
+        self.steps = 0
+        self._has_stepped = False
 
-    def reset(self, observation: Any) -> None:
-        """Check the first observation of an episode.
-
-        Raises:
-            UserError: it breaks the contract; an `EnvFaultError` where that may pass.
-        """
-        self._steps = 0
-        self._check_observation(observation)
-
-    def step(self, observation: Any, reward: Any, ended: bool) -> None:
-        """Check what one step gave.
+    def reset(self, observation: Any) -> NDArray[Any]:
+        """Read the first observation of an episode.
 
         Raises:
             UserError: it breaks the contract; an `EnvFaultError` where that may pass.
         """
-        self._steps += 1
-        self._check_observation(observation)
-        if isinstance(reward, np.ndarray) and reward.ndim == 0:
+        self.steps = 0
+        return self._read(observation)
+
+    def step(self, observation: Any, reward: Any, ended: bool) -> tuple[NDArray[Any], float]:
+        """Read the observation and the reward of one step.
+
+        Raises:
+            UserError: it breaks the contract; an `EnvFaultError` where that may pass.
+        """
+        self.steps += 1
+        observation = self._read(observation)
+        if isinstance(reward, np.ndarray) and reward.size == 1:
             reward = reward.item()
         if not isinstance(reward, (numbers.Real, np.bool_)):
-            raise self._fault(f"the reward is no number but {_kind(reward)}")
+            what = f"the reward is no number but {type(reward).__name__}"
+            if not self._has_stepped:
+                raise UserError(self._named(f"{what}: mend the environment"))
+            raise self._fault(what)
+        self._has_stepped = True
         if not math.isfinite(reward):
             raise self._fault(f"the reward is {reward}")
-        if self._limit is not None and self._steps >= self._limit and not ended:
+        if self._limit is not None and self.steps >= self._limit and not ended:
             raise self._fault(
                 f"the episode goes on after its {self._limit} steps: end it, give a longer episode_length, "
                 "or wrap the environment in gymnasium.wrappers.TimeLimit"
             )
+        return observation, float(reward)
 
     def last(self, info: dict[str, Any]) -> None:
         """Check the info of an episode's last step, of a task whose metric is its success.
@@ -76,32 +94,24 @@ class Contract:
                 )
             )
 
-    def _check_observation(self, observation: Any) -> None:
+    def _named(self, what: str) -> str:
+        """What is wrong in this step."""
+        return named(self._task, self.steps, what)
+
+    def _read(self, observation: Any) -> NDArray[Any]:
         try:
-            observation = np.asarray(observation, np.float32)
-        except (TypeError, ValueError):
-            raise UserError(
-                self._named(f"the observation is no array of numbers but {_kind(observation)}")
-            ) from None
-        if observation.shape != self._shape:
-            raise UserError(
-                self._named(f"the observation has shape {observation.shape}, declared is {self._shape}")
-            )
-        if not np.isfinite(observation).all():
-            index = int(np.flatnonzero(~np.isfinite(observation))[0])
-            raise self._fault(f"number {index} of the observation is {observation.reshape(-1)[index]}")
+            read = self._layout(observation)
+        except LayoutError as error:
+            raise UserError(self._named(f"the observation{error}")) from None
+        if read.dtype != np.uint8 and not np.isfinite(read).all():
+            index = int(np.flatnonzero(~np.isfinite(read))[0])
+            raise self._fault(f"number {index} of the observation is {read[index]}")
+        return read
 
     def _fault(self, what: str) -> EnvFaultError:
         return EnvFaultError(self._named(what))
-
-    def _named(self, what: str) -> str:
-        return named(self._task, self._steps, what)
 
 
 def named(task: str, step: int, what: str) -> str:
     """What is wrong, with the task and the step; step 0 is the reset."""
     return f"task '{task}', {f'step {step}' if step else 'reset'}: {what}"
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__

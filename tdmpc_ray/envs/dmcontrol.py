@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tdmpc_ray.envs.spaces import ActionScale, FloatArray
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import ActionScale, FloatArray, SimulatorEnv
+from tdmpc_ray.envs.wrappers import SimulatorEnv
 
 # The linear-quadratic task draws the model's stiffness and damping, too: a new seed means a new model.
 _RANDOM_MODELS = {"lqr"}
@@ -34,7 +35,11 @@ class DMControlEnv(SimulatorEnv):
             control_timestep=self._env.control_timestep(),
             seed=seed,
             render_mode=render_mode,
+            scale=self._scale,
         )
+        sizes = {name: int(np.prod(s.shape)) for name, s in self._env.observation_spec().items()}
+        parts = [{"path": [name], "size": size} for name, size in sizes.items()]
+        self.observation_space.meaning = {"kind": "vector", "parts": parts}  # type: ignore[attr-defined]
 
     def _load(self) -> None:
         with warnings.catch_warnings():

@@ -12,6 +12,7 @@ MODULES = {
     "dmcontrol": ("dm_control", "pip install dm_control"),
     "metaworld": ("metaworld", "pip install metaworld"),
     "maniskill": ("mani_skill", "pip install 'tdmpc-ray[maniskill]'"),
+    "box2d": ("Box2D", "pip install 'tdmpc-ray[box2d]'"),
     "myosuite": ("myosuite", "pip install 'tdmpc-ray[myosuite]' && pip install --no-deps myosuite==2.11.6"),
 }
 

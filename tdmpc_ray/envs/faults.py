@@ -15,9 +15,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tdmpc_ray.envs.contract import Contract, EnvFaultError, named
+from tdmpc_ray.envs.contract import EnvFaultError, named
 from tdmpc_ray.envs.watchdog import StepTimeout, watched
-from tdmpc_ray.errors import UserError, described, reason
+from tdmpc_ray.errors import PassingError, UserError, described, reason
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,7 @@ class GuardedEnv(gymnasium.Wrapper):
         task: its name, for messages.
         timeout_s: seconds that a step or a reset may take; building and the first reset, five times as long.
             None or 0: any time.
-        check: also look for numbers that are not finite and shapes that are not as declared, where the
-            environment does not check itself.
         seed: that `build` gives the environment, if it does.
-        limit: where it is checked, steps that an episode may last; None: any number.
 
     Raises:
         UserError: it cannot be built.
@@ -55,14 +52,10 @@ class GuardedEnv(gymnasium.Wrapper):
         build: Callable[[], gymnasium.Env],
         task: str,
         timeout_s: float | None = None,
-        check: bool = False,
         seed: int | None = None,
-        limit: int | None = None,
     ) -> None:
         self._build, self._task, self._timeout_s = build, task, timeout_s or 0.0
         super().__init__(self._built())
-        shape = self.env.observation_space.shape if check else None
-        self._contract = None if shape is None else Contract(task, shape, limit)
         self._steps, self._seed, self._seeds_used = 0, seed, 0
         self._is_broken, self._is_new = False, True
 
@@ -76,8 +69,6 @@ class GuardedEnv(gymnasium.Wrapper):
         try:
             with watched(f"task '{self._task}', step {self._steps}", self._timeout_s):
                 obs, reward, terminated, truncated, info = self.env.step(action)
-            if self._contract is not None:
-                self._contract.step(obs, reward, bool(terminated or truncated))
         except (Exception, StepTimeout) as error:
             fault = self._fault(error)
             space = self.env.observation_space
@@ -105,14 +96,12 @@ class GuardedEnv(gymnasium.Wrapper):
                 limit = self._timeout_s * (_START_FACTOR if self._is_new else 1)
                 with watched(f"task '{self._task}', reset", limit):
                     obs, info = self.env.reset(seed=seed, options=options)
-                if self._contract is not None:
-                    self._contract.reset(obs)
             except (Exception, StepTimeout) as error:
                 faults.append(self._fault(error))
                 continue
             self._is_new = False
             return obs, {**info, FAULTS: tuple(faults)} if faults else info
-        raise UserError(f"{faults[-1]}: {_TRIES} times in a row; mend the environment")
+        raise PassingError(f"{faults[-1]}: {_TRIES} times in a row; mend the environment")
 
     def _fault(self, error: BaseException) -> str:
         """Log what has happened and note that the environment is broken.
@@ -149,7 +138,7 @@ class GuardedEnv(gymnasium.Wrapper):
         except UserError:
             raise
         except (Exception, StepTimeout) as error:
-            raise UserError(f"task '{self._task}' cannot be built: {_described(error)}") from error
+            raise PassingError(f"task '{self._task}' cannot be built: {_described(error)}") from error
 
     def _next_seed(self) -> int | None:
         """Of an environment that was built anew: neither the one that failed, nor another each time."""
@@ -161,7 +150,7 @@ class GuardedEnv(gymnasium.Wrapper):
 
 def too_many_cut(fault: str) -> UserError:
     """The error where no episode comes to its end, of the last `fault`."""
-    return UserError(f"faults of the environment cut every episode: mend it; the last one: {fault}")
+    return PassingError(f"faults of the environment cut every episode: mend it; the last one: {fault}")
 
 
 def _described(error: BaseException) -> str:

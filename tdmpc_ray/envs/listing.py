@@ -6,10 +6,10 @@ import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tdmpc_ray.envs import task_sizes
+from tdmpc_ray.envs import task_shapes
 from tdmpc_ray.envs.catalog import list_tasks, task_info
 from tdmpc_ray.envs.extras import MODULES, missing, require_extra
-from tdmpc_ray.envs.gym import UnsupportedSpacesError
+from tdmpc_ray.envs.layout import UnsupportedSpacesError
 from tdmpc_ray.envs.tables import TASK_SETS
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import reason
@@ -20,12 +20,12 @@ class TaskStatus:
     """What `tdmpc-ray envs` shows of a task beside its `TaskInfo`.
 
     Attributes:
-        obs_size: length of the observation; None where it cannot be known.
+        obs_size: length of the observation, or "images"; None where it cannot be known.
         action_size: length of the action; None likewise.
         installed: "yes"; or what is in the way.
     """
 
-    obs_size: int | None
+    obs_size: int | str | None
     action_size: int | None
     installed: str = "yes"
 
@@ -55,7 +55,8 @@ def task_status(info: TaskInfo) -> TaskStatus:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium warns of each task of an older version
-            return TaskStatus(*task_sizes(info.name))
+            shape, action_size = task_shapes(info.name)
+            return TaskStatus(shape[0] if len(shape) == 1 else "images", action_size)
     except Exception as error:  # of a foreign task, anything may come; the others are listed all the same
         prefix = "unsupported: " if isinstance(error, UnsupportedSpacesError) else "no: "
         return TaskStatus(None, None, prefix + reason(error).removeprefix(f"task '{info.name}' "))
@@ -72,4 +73,4 @@ def require_task(name: str) -> None:
         if info.suite in MODULES:
             require_extra(info)
         else:
-            task_sizes(task)
+            task_shapes(task)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tdmpc_ray.envs.extras import require_extra
+from tdmpc_ray.envs.spaces import FloatArray
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import FRAME_SIZE, FloatArray, SimulatorEnv
+from tdmpc_ray.envs.wrappers import FRAME_SIZE, SimulatorEnv
 from tdmpc_ray.errors import UserError
 
 # Its generator takes no larger ones.

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tdmpc_ray.envs.spaces import FloatArray
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import FloatArray, SimulatorEnv, numpy_state
+from tdmpc_ray.envs.wrappers import SimulatorEnv, numpy_state
 
 _CORNER2 = 2
 _CORNER2_POSITION = (0.75, 0.075, 0.7)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tdmpc_ray.envs import make_env, task_sizes
+from tdmpc_ray.envs.spaces import FloatArray, action_box, observation_box
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import FloatArray, action_box, observation_box
 
 
 class MultiTaskEnv(gymnasium.Env):

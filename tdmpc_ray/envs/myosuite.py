@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tdmpc_ray.envs.extras import require_extra
+from tdmpc_ray.envs.spaces import FloatArray
 from tdmpc_ray.envs.task import TaskInfo
-from tdmpc_ray.envs.wrappers import FloatArray, SimulatorEnv
+from tdmpc_ray.envs.wrappers import SimulatorEnv
 
 _CAMERA = "hand_side_inter"
 

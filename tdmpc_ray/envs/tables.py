@@ -79,6 +79,12 @@ MANISKILL_TASKS = (
     ("turn-faucet", "TurnFaucet-v1", 33, 7),
 )
 
+# Task, Gymnasium's id of it, agent steps, sizes of observation and action.
+BOX2D_TASKS = (
+    ("lunarlander-continuous", "LunarLanderContinuous-v3", 500, 8, 2),
+    ("bipedal-walker", "BipedalWalker-v3", 1600, 24, 4),
+)
+
 _MT30 = (
     "walker-stand walker-walk walker-run cheetah-run reacher-easy reacher-hard acrobot-swingup "
     "pendulum-swingup cartpole-balance cartpole-balance-sparse cartpole-swingup cartpole-swingup-sparse "

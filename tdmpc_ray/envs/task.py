@@ -11,8 +11,8 @@ class TaskInfo:
 
     Attributes:
         name: the name to pass to `make_env`, e.g. "walker-walk", "mw-reach", "gym:Pendulum-v1".
-        suite: "dmcontrol", "metaworld", "maniskill", "myosuite", "gymnasium", "registered" or, for a set,
-            "multitask".
+        suite: "dmcontrol", "metaworld", "maniskill", "myosuite", "box2d", "gymnasium", "registered" or, for a
+            set, "multitask".
         episode_length: time limit in agent steps.
         action_repeat: simulator control steps per agent step; env_frames = env_steps * action_repeat.
         metric: "return" or "success": the number that tells how well a policy does.

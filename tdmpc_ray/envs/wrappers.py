@@ -1,55 +1,23 @@
-"""What the adapters share: action scaling, the base class with action repeat and time limit, rendering."""
+"""What the simulators' adapters share: the base class with action repeat and time limit, rendering."""
 
 from __future__ import annotations
 
 import atexit
-import importlib
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
 from tdmpc_ray.envs.contract import Contract
+from tdmpc_ray.envs.layout import vector_layout
+from tdmpc_ray.envs.spaces import ActionScale, FloatArray, action_box
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import UserError
 
-FloatArray = NDArray[np.float32]
-
 FRAME_SIZE = 384
-# DMControl writes ±1e10 for an actuator without a control range.
-UNBOUNDED = 1e9
-
-
-def action_box(size: int, seed: int | None) -> Box:
-    """Return the action space (size,) in [-1, 1], its sampler seeded."""
-    box = Box(-1.0, 1.0, (size,), np.float32)
-    box.seed(seed)
-    return box
-
-
-def observation_box(size: int) -> Box:
-    """Return the observation space (size,); unbounded, as simulators leave the bounds that they declare."""
-    return Box(-np.inf, np.inf, (size,), np.float32)
-
-
-class ActionScale:
-    """Map [-1, 1] onto a simulator's own range; dimensions without a range pass unchanged."""
-
-    def __init__(self, low: ArrayLike, high: ArrayLike) -> None:
-        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-        bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED)
-        self.low = np.where(bounded, low, -1.0)
-        self.half_range = np.where(bounded, high - low, 2.0) / 2
-
-    def __call__(self, action: ArrayLike) -> NDArray[np.float64]:
-        """Scale an action (A,) in [-1, 1] to simulator units (A,)."""
-        return self.low + self.half_range * (np.asarray(action, np.float64) + 1.0)
 
 
 def check_seed(seed: int | None) -> int | None:
@@ -81,15 +49,17 @@ class SimulatorEnv(gymnasium.Env):
         control_timestep: float,
         seed: int | None,
         render_mode: str | None,
+        scale: ActionScale | None = None,
     ) -> None:
         self.info = info
-        self.observation_space = observation_box(observation_size)
-        self.action_space = action_box(action_size, seed)
+        layout = vector_layout(observation_size)
+        self.observation_space = layout.space
+        self.action_space = action_box(action_size, seed, scale)
         self.render_mode = render_mode
         fps = round(1 / (control_timestep * info.action_repeat))
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps}
         self._steps_left = 0
-        self._contract = Contract(info.name, (observation_size,))
+        self._contract = Contract(info.name, layout)
         self._renderers: dict[int, Any] = {}  # by the size of their frames
 
     def _reset_task(self, seed: int | None) -> tuple[FloatArray, dict[str, Any]]:
@@ -160,53 +130,3 @@ def numpy_state(random: np.random.RandomState) -> Iterator[None]:
     finally:
         random.set_state(np.random.get_state())
         np.random.set_state(outside)
-
-
-def require_gl() -> None:
-    """Make sure that MuJoCo can render.
-
-    Where MUJOCO_GL is not set on Linux, EGL is tried, and then OSMesa: neither needs a display.
-
-    Raises:
-        UserError: no OpenGL context can be made.
-    """
-    asked = os.environ.get("MUJOCO_GL")
-    choices = [asked] if asked else (["egl", "osmesa"] if sys.platform.startswith("linux") else ["glfw"])
-    reasons = []
-    for backend in choices:
-        if (error := _gl_error(backend)) is None:
-            return
-        reason = " ".join(str(error).split()) or type(error).__name__
-        reasons.append(f"MUJOCO_GL={backend} gives no OpenGL context ({reason})")
-    raise UserError(
-        f"cannot render: {', '.join(reasons)}: install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and "
-        "MUJOCO_GL=osmesa"
-    )
-
-
-def _gl_error(backend: str) -> Exception | None:
-    """Let MuJoCo render by `backend`, from here on; why that does not work, where it does not."""
-    if backend not in ("egl", "glfw", "osmesa"):
-        return RuntimeError("not an OpenGL library")
-    before = {name: os.environ.pop(name, None) for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
-    if before["PYOPENGL_PLATFORM"] not in (None, backend):
-        # PyOpenGL is bound to the library that it was imported for, by dm_control, say.
-        for name in [name for name in sys.modules if name.partition(".")[0] == "OpenGL"]:
-            del sys.modules[name]
-    os.environ["MUJOCO_GL"] = backend
-    try:
-        import mujoco
-
-        context = importlib.import_module(f"mujoco.{backend}").GLContext(16, 16)
-        context.make_current()
-        # Where another library is loaded, MuJoCo may take its functions, and fail only here.
-        model = mujoco.MjModel.from_xml_string("<mujoco/>")
-        mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
-        context.free()
-        return None
-    # PyOpenGL, glfw and MuJoCo report a missing driver in a dozen ways, AttributeError among them.
-    except Exception as error:
-        sys.modules.pop(f"mujoco.{backend}", None)
-        del os.environ["MUJOCO_GL"]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-        return error

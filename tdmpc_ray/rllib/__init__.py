@@ -1,7 +1,11 @@
 """TD-MPC2 as an RLlib algorithm."""
 
-from tdmpc_ray.rllib.algorithm import TDMPC2
-from tdmpc_ray.rllib.collect import CollectReplays
-from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.envs.gl import without_gl
+
+without_gl()  # RLlib imports dm_control
+
+from tdmpc_ray.rllib.algorithm import TDMPC2  # noqa: E402
+from tdmpc_ray.rllib.collect import CollectReplays  # noqa: E402
+from tdmpc_ray.rllib.config import TDMPC2Config  # noqa: E402
 
 __all__ = ["TDMPC2", "CollectReplays", "TDMPC2Config"]

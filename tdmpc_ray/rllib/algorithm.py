@@ -20,7 +20,7 @@ from ray.tune.result import DONE
 
 from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.envs import task_info
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
@@ -34,6 +34,7 @@ from tdmpc_ray.rllib.learner_link import LearnerLink
 from tdmpc_ray.rllib.notes import OnceNotes
 from tdmpc_ray.rllib.pace import Pace
 from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
+from tdmpc_ray.rllib.replay_memory import with_memory
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import RUNNER_STEPS, sample_together, shards
 from tdmpc_ray.rllib.start_networks import check_networks, read_networks
@@ -55,6 +56,12 @@ class TDMPC2(DurableAlgorithm):
     @classmethod
     def get_default_config(cls) -> TDMPC2Config:
         return TDMPC2Config()
+
+    @classmethod
+    def default_resource_request(cls, config: Any) -> Any:
+        """RLlib's, and the replay's memory."""
+        resolved = cls.get_default_config().update_from_dict(config)
+        return super().default_resource_request(with_memory(resolved))
 
     def setup(self, config: TDMPC2Config) -> None:
         limit_threads(int(config.num_cpus_for_main_process))
@@ -258,7 +265,7 @@ class TDMPC2(DurableAlgorithm):
             self._lost_in_a_row + self.lost_fragments - lost if self.env_steps == steps else 0
         )
         if self._lost_in_a_row > self.config.num_consecutive_env_runner_failures_tolerance:
-            raise UserError(
+            raise PassingError(
                 f"env runners have died {self._lost_in_a_row} times without bringing a step: see their logs "
                 "(worker-*.err in Ray's session folder)"
             )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import PassingError, reason
 
 _PART = ".part"
 _ATTEMPTS = 4  # at reading from another machine; 7 s in all
@@ -26,11 +26,11 @@ _PARALLEL = 32  # questions to another machine at once
 _PART_S = 3600.0  # an older one belongs to a process that has died
 
 
-class DamagedCheckpoint(UserError):
+class DamagedCheckpoint(PassingError):
     """A file of a checkpoint is missing, or is not what was written; the message names it."""
 
 
-class CannotWrite(UserError):
+class CannotWrite(PassingError):
     """A disk that is full, most likely. Not an `OSError`, for which RLlib would end a learner's process."""
 
 
@@ -145,7 +145,7 @@ def read_checked(filesystem: FileSystem, path: str, sha256: str) -> bytes:
             if isinstance(filesystem, LocalFileSystem):  # the disk itself
                 raise DamagedCheckpoint(f"{path} cannot be read ({reason(error)})") from None
             if attempt == _ATTEMPTS - 1:
-                raise UserError(f"{path} cannot be read now ({reason(error)}): try again later") from None
+                raise PassingError(f"{path} cannot be read now ({reason(error)}): try again later") from None
             time.sleep(2.0**attempt)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DamagedCheckpoint(f"{path} is damaged: it is not what was written")

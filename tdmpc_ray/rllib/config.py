@@ -21,7 +21,7 @@ from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
 from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
 from tdmpc_ray.rllib.pace import MAX_LEAD
 from tdmpc_ray.rllib.sampling import REQUESTS_IN_FLIGHT, RUNNER_STEPS
-from tdmpc_ray.rllib.task_env import TaskEnv, read_task_config, task_config
+from tdmpc_ray.rllib.task_env import TaskEnv, read_task_config, require_env, task_config
 
 # Where the published implementation departs from its defaults for a whole suite.
 _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
@@ -266,6 +266,15 @@ class TDMPC2Config(AlgorithmConfig):
             # RLlib builds evaluation runners only where an interval is set, and counts it in iterations.
             self.evaluation_interval = sys.maxsize
 
+    def build_algo(self, *args: Any, **kwargs: Any) -> Any:
+        """RLlib's; refuses an environment before Ray starts, where it can be built here.
+
+        Raises:
+            UserError: the environment is refused, or a value is.
+        """
+        require_env(self)
+        return super().build_algo(*args, **kwargs)
+
     @property
     def is_asynchronous(self) -> bool:
         """Whether sampling and learning go on at once."""
@@ -379,7 +388,7 @@ def _suite_settings(info: TaskInfo) -> dict[str, Any]:
     """Defaults that depend on the task."""
     settings = {"model.episodic": True} if info.can_terminate else {}
     suites = {task_info(name).suite for name in info.tasks or (info.name,)}
-    return settings | (_GYMNASIUM_SETTINGS if suites == {"gymnasium"} else {})
+    return settings | (_GYMNASIUM_SETTINGS if suites <= {"gymnasium", "box2d"} else {})
 
 
 def _evaluate(algorithm: Any, runners: Any) -> Any:

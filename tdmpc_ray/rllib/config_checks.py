@@ -50,6 +50,7 @@ def check_values(config: TDMPC2Config) -> None:
         _check_learners(config)
     if config.asynchronous and config.num_env_runners == 0 and not config.in_evaluation:
         raise UserError("asynchronous=True needs remote env runners: set env_runners(num_env_runners=...)")
+    _check_demonstrations(config)
     optional = ("eval_every", "total_steps", "sample_lead")
     needed = ("steps_per_iteration", "updates_per_call", "weights_every", "episode_length")
     for name in (*needed, *optional):
@@ -68,6 +69,16 @@ def check_values(config: TDMPC2Config) -> None:
         find_checkpoint(Path(config.start_from))
     if not 0 <= config.max_time_s_per_iteration < math.inf:
         raise UserError(f"max_time_s_per_iteration must not be {config.max_time_s_per_iteration}")
+
+
+def _check_demonstrations(config: TDMPC2Config) -> None:
+    data, size = config.agent().data, config.agent().update.batch_size // max(config.num_learners, 1)
+    shown = data.num_demonstrations(size)
+    if data.demonstrations and not 0 < shown < size:
+        raise UserError(
+            f"data.demonstration_share={data.demonstration_share} of a learner's {size} sequences is "
+            f"{'none' if shown == 0 else 'all'} of them: change it, or raise update.batch_size"
+        )
 
 
 def _check_learners(config: TDMPC2Config) -> None:

@@ -26,7 +26,7 @@ from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import PassingError, UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
@@ -197,7 +197,7 @@ def _place(path: Any, filesystem: FileSystem | None) -> tuple[FileSystem, str]:
             found.get_file_info(folder)
         except (OSError, ValueError, ImportError) as error:
             public = re.sub("//[^/@]*@", "//", str(path))
-            raise UserError(f"cannot reach {public}: {reason(error)}") from None
+            raise PassingError(f"cannot reach {public}: {reason(error)}") from None
         return found, folder
     return LocalFileSystem(), os.path.abspath(path)
 

@@ -18,9 +18,10 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
+from tdmpc_ray.envs.adapter import check_spaces
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import PassingError, UserError, reason
 from tdmpc_ray.rllib.fragments import is_cut
 from tdmpc_ray.rllib.last_words import last_words_file, take_last_words
 from tdmpc_ray.rllib.seeding import Stream, derive, seed_globals
@@ -70,7 +71,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
                 raise
             logger.exception("this env runner cannot be built")
             if not isinstance(error, UserError):
-                error = UserError(f"an env runner cannot be built: {reason(error)}")
+                error = PassingError(f"an env runner cannot be built: {reason(error)}")
             self.failure = error
 
     @property
@@ -103,6 +104,9 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         mode = VectorizeMode(self.config.gym_env_vectorize_mode)
         if mode == VectorizeMode.VECTOR_ENTRY_POINT:  # one object, which nobody can rebuild in part
             super().make_env()
+            if self.env is not None:
+                spaces = self.env.single_action_space, self.env.single_observation_space
+                check_spaces(str(self.config.env), *spaces)
             return
         if self.env is not None:
             self.env.close()

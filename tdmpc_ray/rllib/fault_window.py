@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError
 
 WINDOW = 1000  # agent steps
 _TOLD = 3  # faults at a time, word by word
@@ -37,7 +37,7 @@ class FaultWindow:
         if len(self._seen) > self._limit:
             count = "1 fault" if len(self._seen) == 1 else f"{len(self._seen)} faults"
             within = min(self._steps, WINDOW)
-            raise UserError(
+            raise PassingError(
                 f"{count} of environments within {within:,} agent steps, more than max_env_faults="
                 f"{self._limit}: mend the environment, or raise the limit; the last one: {self._seen[-1][1]}"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 from ray._private import worker
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError
 
 
 def last_words_file() -> Path:
@@ -33,5 +33,5 @@ def take_last_words(path: Path) -> list[str]:
         place = next((line.strip() for line in main.splitlines() if line.lstrip().startswith("File ")), line)
         line = f"an environment hung in code that holds Python's interpreter: {place}"
     if ", building it: " in line:
-        raise UserError(line)
+        raise PassingError(line)
     return [f"{line}; its env runner was restarted"]

@@ -18,12 +18,13 @@ from tdmpc_ray.core.demonstrations import load_demonstrations
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.prioritized import make_replay
 from tdmpc_ray.core.update import Updater, make_optimizers
-from tdmpc_ray.envs.pixels import FRAMES
+from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.fragments import Fragment
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
+from tdmpc_ray.rllib.replay_memory import replay_rows, require_memory
 from tdmpc_ray.rllib.saved_replay import SavedReplay
 from tdmpc_ray.rllib.start_networks import completed
 from tdmpc_ray.rllib.update_loop import Losses, UpdateLoop
@@ -52,12 +53,20 @@ class TDMPC2Learner(TorchLearner):
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
         allow_short = agent.model.episodic
-        self.replay = make_replay(data, *shape, model.num_tasks, allow_short)
+        require_memory(self.config, model.obs_shape, model.action_dim)
+        self.replay = make_replay(data, *shape, model.num_tasks, allow_short, replay_rows(self.config))
         self._saved_replay = SavedReplay(self.replay)
         demonstrations, self._shown_left_out = None, 0
         if agent.data.demonstrations:
             tasks = self.config.info.tasks if self.config.info else ()
-            demonstrations = load_demonstrations(Path(agent.data.demonstrations), *shape, tasks, allow_short)
+            may_terminate = agent.model.episodic or self._is_told_of_terminations
+            demonstrations = load_demonstrations(
+                Path(agent.data.demonstrations),
+                *shape,
+                tasks,
+                allow_short=allow_short,
+                may_terminate=may_terminate,
+            )
             self._shown_left_out = demonstrations.left_out
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
         self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
@@ -148,9 +157,14 @@ class TDMPC2Learner(TorchLearner):
         did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights)
         return Work(*did, is_ready, left_out, tuple(added))
 
+    @property
+    def _is_told_of_terminations(self) -> bool:
+        """Whether the user has said that the task can end, or that it does not matter."""
+        return "model.episodic" in self.config.agent_overrides
+
     def _refuse_termination(self, fragment: Fragment) -> None:
         """The planner would never learn that the task can end; whoever wants that says so."""
-        if "model.episodic" in self.config.agent_overrides:
+        if self._is_told_of_terminations:
             return
         info, task, declared = self.config.info, "the environment", ""
         if info is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
@@ -17,7 +18,7 @@ from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.kernels import keep_freed_memory
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.world_model import WorldModel
-from tdmpc_ray.envs.pixels import FRAMES, SIZE
+from tdmpc_ray.envs.images import STACK_SHAPES
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.diagnostics import PlanDiagnostics
 from tdmpc_ray.rllib.seeding import Stream, derive
@@ -48,9 +49,11 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self.agent = AgentConfig.from_dict(self.model_config["agent"])
         self.discount: float | list[float] = self.model_config["discount"]
         for name, space in (("observation", self.observation_space), ("action", self.action_space)):
-            is_images = name == "observation" and space.shape == (3 * FRAMES, SIZE, SIZE)
-            if not isinstance(space, gymnasium.spaces.Box) or (len(space.shape) != 1 and not is_images):
-                raise UserError(f"TD-MPC2 needs a Box vector as its {name} space, not {space}")
+            is_vector = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
+            is_vector = is_vector and np.issubdtype(space.dtype, np.floating)
+            is_images = name == "observation" and space.shape in STACK_SHAPES and space.dtype == np.uint8
+            if not is_vector and not is_images:
+                raise UserError(f"TD-MPC2 needs a Box vector of floats as its {name} space, not {space}")
         self.world_model = WorldModel(
             self.observation_space.shape,
             self.action_space.shape[0],

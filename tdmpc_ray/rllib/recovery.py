@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
 
 _ASK, _STATE = "back?", "state after a restart"
 
@@ -84,4 +84,4 @@ def _raise_failure(answer: Any) -> None:
         raise answer
     if isinstance(answer, RayActorError) and answer.actor_init_failed:  # before any code of ours ran
         lines = [line for line in str(answer).splitlines() if line.strip()]
-        raise UserError(f"an env runner cannot be built: {lines[-1].strip()}")
+        raise PassingError(f"an env runner cannot be built: {lines[-1].strip()}")

@@ -7,11 +7,15 @@ from functools import partial
 from typing import Any
 
 import gymnasium
+import ray
+from gymnasium import VectorizeMode
 from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.envs import TaskInfo, make_env, registered, task_info
+from tdmpc_ray.envs.adapter import adapt, call_creator
 from tdmpc_ray.envs.faults import GuardedEnv
+from tdmpc_ray.envs.listing import require_task
 from tdmpc_ray.envs.multitask import make_set
 
 
@@ -71,6 +75,22 @@ def env_creator(
     return partial(_guarded, name, create, timeout_s, episode_length)
 
 
+def require_env(config: Any) -> None:
+    """Refuse an environment that the main process would build anyway, before Ray takes seconds to start.
+
+    Raises:
+        UserError: it cannot be built, or `adapt` refuses it.
+    """
+    if config.env is TaskEnv:
+        require_task(read_task_config(config.env_config).name)
+        return
+    is_one_object = VectorizeMode(config.gym_env_vectorize_mode) == VectorizeMode.VECTOR_ENTRY_POINT
+    if config.env is None or config.num_env_runners or is_one_object or ray.is_initialized():
+        return
+    create = env_creator(config.env, config.env_step_timeout_s, config.episode_length)
+    create(EnvContext(config.env_config, worker_index=0, num_workers=0, vector_index=0)).close()
+
+
 def _from_gymnasium(name: str, context: EnvContext) -> gymnasium.Env:
     return gymnasium.make(name, **context)
 
@@ -82,4 +102,7 @@ def _guarded(
     episode_length: int | None,
     context: EnvContext,
 ) -> GuardedEnv:
-    return GuardedEnv(partial(create, context), name, timeout_s, check=True, limit=episode_length)
+    def build() -> gymnasium.Env:
+        return adapt(call_creator(create, context), name, limit=episode_length)
+
+    return GuardedEnv(build, name, timeout_s)

@@ -13,7 +13,7 @@ from tdmpc_ray.core.prioritized import PrioritizedReplay
 from tdmpc_ray.core.readback import Readback
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 
@@ -57,11 +57,12 @@ class UpdateLoop:
     ) -> None:
         self._module, self._updater, self._streams, self._replicas = module, updater, streams, replicas
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
-        self._demonstration_share = module.agent.data.demonstration_share
+        self._num_shown = module.agent.data.num_demonstrations(batch_size)
         self._skipped_in_a_row = 0
         self._read_at = time.perf_counter()
         self._unread: list[dict[str, torch.Tensor]] = []
         self._seen: tuple[torch.Tensor, Readback] | None = None  # rows, and their TD errors
+        self._has_learned = False  # from any update since this process began
 
     def run(self, num_updates: int) -> None:
         """Take `num_updates` gradient steps.
@@ -111,10 +112,12 @@ class UpdateLoop:
         return Losses(means, len(taken), int(is_skipped.sum()))
 
     def _count_skipped(self, is_skipped: list[bool]) -> None:
+        self._has_learned |= not all(is_skipped)
         for skipped in is_skipped:
             self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
         if self._skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-            raise UserError(
+            kind = PassingError if self._has_learned else UserError
+            raise kind(
                 f"loss or gradient was not finite in the last {self._skipped_in_a_row} updates of "
                 f"{self._module.num_updates:,}: lower update.lr, and go on from the last checkpoint"
             )
@@ -123,9 +126,8 @@ class UpdateLoop:
         draws = self._streams.numpy
         if self._demonstrations is None:
             return self._replay.sample(self._batch_size, draws)
-        shown = round(self._demonstration_share * self._batch_size)
-        own = self._replay.sample(self._batch_size - shown, draws)
-        return own.followed_by(self._demonstrations.sample(shown, draws))
+        own = self._replay.sample(self._batch_size - self._num_shown, draws)
+        return own.followed_by(self._demonstrations.sample(self._num_shown, draws))
 
     def _set_priorities(self) -> None:
         if self._seen is not None and isinstance(self._replay, PrioritizedReplay):

@@ -74,6 +74,7 @@ def test_they_are_the_end_of_a_batch_and_count_one(tmp_path: Path) -> None:
     [
         ({"obs": np.zeros((10, 3), np.float32)}, r"has obs of shape \(10, 3\), this run needs \(10, 2\)"),
         ({"action": np.full((9, 1), 1.5, np.float32)}, r"actions outside of \[-1, 1\]"),
+        ({"terminated": np.zeros(9, bool)}, r"has terminated of shape \(9,\), this run needs \(\)"),
         ({"reward": np.full(9, np.nan, np.float32)}, "the reward at step 0 of an episode is not finite"),
     ],
 )
@@ -81,6 +82,14 @@ def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], mes
     save_episode(tmp_path / "bad.npz", **episode(9, 0.0, **changes))
     with pytest.raises(UserError, match=rf"bad\.npz.* {message}"):
         load_demonstrations(tmp_path, (2,), 1, 3)
+
+
+def test_a_terminal_state_in_a_run_without_terminations_is_refused(tmp_path: Path) -> None:
+    save_episode(tmp_path / "0.npz", **episode(9, 0.0))
+    save_episode(tmp_path / "1.npz", **episode(9, 0.0, terminated=True))
+    assert load_demonstrations(tmp_path, (2,), 1, 3).terminated.sum() == 1
+    with pytest.raises(UserError, match=r"1\.npz ends in a terminal state.* set model\.episodic to true"):
+        load_demonstrations(tmp_path, (2,), 1, 3, may_terminate=False)
 
 
 def test_files_that_are_no_episodes_are_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Exported files act as the agent does, in a process that has nothing of this package."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import zipfile
@@ -31,6 +32,9 @@ module = torch.export.load(sys.argv[1]).module()
 outputs = module(*(torch.from_numpy(inputs[name]) for name in inputs.files))
 outputs = outputs if isinstance(outputs, tuple) else (outputs,)
 numpy.savez(sys.argv[3], *(x.detach().numpy() for x in outputs))
+extra = {"tdmpc_ray": ""}
+torch.export.load(sys.argv[1], extra_files=extra)
+print(extra["tdmpc_ray"])
 """,
     "onnx": """
 import sys; sys.modules["tdmpc_ray"] = sys.modules["torch"] = None
@@ -38,6 +42,7 @@ import numpy, onnxruntime
 inputs = numpy.load(sys.argv[2])
 session = onnxruntime.InferenceSession(sys.argv[1])
 numpy.savez(sys.argv[3], *session.run(None, {name: inputs[name] for name in inputs.files}))
+print(session.get_modelmeta().custom_metadata_map["tdmpc_ray"])
 """,
 }
 
@@ -59,7 +64,8 @@ def agent_and_model(episodic: bool = False) -> tuple:
 def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_path: Path) -> None:
     agent, model = agent_and_model(episodic=what == "planner")
     program = make_program(model, agent.planner, 0.97, what)
-    export(program, tmp_path / "file", file_format)
+    metadata = {"action": {"low": [-0.5], "high": [2.0]}, "task": None}
+    export(program, tmp_path / "file", file_format, metadata)
     generator = torch.Generator().manual_seed(5)
     obs, prev_mean = torch.randn(1, 5), torch.rand(1, agent.planner.horizon, 2) * 2 - 1
     noise = PlanNoise.sample(model, agent.planner, 1, generator)
@@ -67,7 +73,8 @@ def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_
     values = {"obs": obs, "prev_mean": prev_mean, **vars(noise), "heads": keys}
     np.savez(tmp_path / "inputs.npz", **{name: values[name].numpy() for name in program.inputs})
     command = [sys.executable, "-c", RUN[file_format], "file", "inputs.npz", "outputs.npz"]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    printed = subprocess.check_output(command, cwd=tmp_path, text=True)
+    assert json.loads(printed) == metadata
     outputs = [torch.from_numpy(x) for x in np.load(tmp_path / "outputs.npz").values()]
 
     z = model.encode(obs)

@@ -24,7 +24,7 @@ PAPER_DMCONTROL = """
 
 def test_every_listed_name_resolves_to_itself() -> None:
     names = list_tasks()
-    assert len(names) == len(set(names)) == 78 + 50 + 5 + 10
+    assert len(names) == len(set(names)) == 78 + 50 + 5 + 10 + 2
     assert [task_info(name).name for name in names] == names
     assert len({task_info(name).simulator_id for name in names}) == len(names)
 

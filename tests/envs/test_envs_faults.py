@@ -19,6 +19,7 @@ from failing_env import FailingEnv
 from gymnasium.vector import SyncVectorEnv
 
 from tdmpc_ray.envs import faults, make_env, random_return, register_task, registered, task_info
+from tdmpc_ray.envs.adapter import adapt
 from tdmpc_ray.envs.faults import FAULTS, GuardedEnv
 from tdmpc_ray.envs.multitask import make_set
 from tdmpc_ray.errors import UserError
@@ -34,7 +35,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def guarded(timeout_s: float | None = None, **config: Any) -> GuardedEnv:
-    return GuardedEnv(partial(FailingEnv, config), "arm", timeout_s, check=True)
+    return GuardedEnv(lambda: adapt(FailingEnv(config), "arm"), "arm", timeout_s)
 
 
 def steps_until_end(env: gymnasium.Env) -> tuple[int, dict[str, Any]]:
@@ -81,7 +82,7 @@ def test_a_fault_ends_the_episode_and_the_environment_is_rebuilt(
     assert FAULTS not in info
     np.testing.assert_array_equal(obs, [0, 0])  # a new object
     assert (FailingEnv.built, FailingEnv.closed) == (2, 1)
-    assert env.env.seeds not in ([None], [1])  # neither without one, nor the same episode again
+    assert env.unwrapped.seeds not in ([None], [1])  # neither without one, nor the same episode again
     assert steps_until_end(env)[0] == 10
 
 

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 
 from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs.images import ImageForm, to_frame
 from tdmpc_ray.errors import UserError
 
 
@@ -48,6 +49,46 @@ def test_images_and_video_frames_of_one_environment() -> None:
     env.close()
 
 
+def test_meta_world_s_camera() -> None:
+    """The frames are those of its films, smaller."""
+    env = make_env("mw-reach", seed=1, obs="rgb", render_mode="rgb_array")
+    obs, _ = env.reset()
+    np.testing.assert_array_equal(obs[:3], obs[6:])
+    obs, _, _, _, info = env.step(np.ones(4))
+    shrunk = env.render().reshape(64, 6, 64, 6, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.abs(obs[6:] - shrunk).mean() < 4
+    assert not np.array_equal(obs[3:6], obs[6:])
+    assert info["success"] == 0.0
+    env.close()
+
+
+@pytest.mark.parametrize("shape", [(84, 84, 3), (200, 130, 1), (3, 40, 32), (64, 64)])
+def test_resizing_keeps_what_is_seen(shape: tuple[int, ...]) -> None:
+    """A bright quarter stays one, in its place, and no brightness is lost."""
+    form = ImageForm.of(shape)
+    assert form is not None
+    image = np.zeros(shape, np.uint8)
+    channels_last = image if form.axis != 0 else image.transpose(1, 2, 0)
+    height, width = channels_last.shape[:2]
+    channels_last[: height // 2, width // 2 :] = 200
+    frame = to_frame(image, form)
+    assert frame.shape == (form.channels, 64, 64)
+    assert frame.dtype == np.uint8
+    assert (frame[:, :31, 33:] == 200).all()
+    assert (frame[:, 33:] == 0).all()
+    assert (frame[:, :, :31] == 0).all()
+    assert abs(frame.mean() - 50) < 1
+    assert frame.base is None  # an environment may draw its next frame into the same array
+
+
+def test_resizing_overlooks_no_pixel() -> None:
+    """A fine pattern becomes the gray between its colours, not one of them."""
+    image = np.zeros((256, 256), np.uint8)
+    image[::2] = 240
+    frame = to_frame(image, ImageForm(1, None))
+    assert np.abs(frame[:, 1:-1].astype(float) - 120).max() <= 2
+
+
 @pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
 def test_it_is_a_gymnasium_environment() -> None:
     check_env(make_env("pendulum-swingup", seed=0, obs="rgb"), skip_render_check=True)
@@ -56,8 +97,8 @@ def test_it_is_a_gymnasium_environment() -> None:
 @pytest.mark.parametrize(
     ("task", "obs", "message"),
     [
-        ("mw-reach", "rgb", "task 'mw-reach' gives state alone: images are for DMControl's tasks"),
-        ("gym:Pendulum-v1", "rgb", "task 'gym:Pendulum-v1' gives state alone"),
+        ("myo-hand-pose", "rgb", "task 'myo-hand-pose' has no camera to observe: rgb is for DMControl's"),
+        ("gym:Pendulum-v1", "rgb", "task 'gym:Pendulum-v1' has no camera to observe"),
         ("walker-walk", "pixels", "unknown observations 'pixels': use state or rgb"),
     ],
 )

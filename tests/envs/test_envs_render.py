@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tdmpc_ray.envs import make_env
-from tdmpc_ray.envs.wrappers import require_gl
+from tdmpc_ray.envs.gl import require_gl
 from tdmpc_ray.errors import UserError
 
 
@@ -92,6 +92,31 @@ def test_egl_without_a_driver_is_one_clear_line() -> None:
     said = done.stderr.strip().splitlines()[-1]
     assert "cannot render: MUJOCO_GL=egl gives no OpenGL context" in said
     assert "MUJOCO_GL=osmesa gives no OpenGL context" in said
+
+
+@pytest.mark.parametrize("asked", ["osmesa", "no-such-library"])
+def test_without_its_library_states_are_observed_all_the_same(asked: str) -> None:
+    """Also RLlib can be imported, which imports dm_control; what is drawn names the library asked for."""
+    code = (
+        "import ctypes, sys\n"
+        "from ctypes import util\n"
+        "find, load = util.find_library, ctypes.CDLL.__init__\n"
+        "def without(self, name, *rest, **how):\n"
+        "    if 'OSMesa' in str(name): raise OSError('not installed')\n"
+        "    load(self, name, *rest, **how)\n"
+        "ctypes.CDLL.__init__ = without\n"
+        "util.find_library = lambda name: None if name == 'OSMesa' else find(name)\n"
+        f"{'import tdmpc_ray.rllib' if asked == 'osmesa' else ''}\n"
+        "from tdmpc_ray.envs import make_env\n"
+        "for name in ('walker-walk', 'mw-reach', 'gym:InvertedPendulum-v5'):\n"
+        "    make_env(name, seed=0).reset()\n"
+        "make_env('walker-walk', render_mode='rgb_array')\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYOPENGL_PLATFORM"}
+    environment["MUJOCO_GL"] = asked
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    said = done.stderr.strip().splitlines()[-1]
+    assert f"UserError: cannot render: MUJOCO_GL={asked} gives no OpenGL context" in said, done.stderr
 
 
 def test_no_frame_unless_asked() -> None:

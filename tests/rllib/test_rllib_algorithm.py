@@ -12,7 +12,7 @@ import torch
 from counting_env import CountingEnv
 from ray import tune
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.checkpoint import find_checkpoint
 from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
@@ -103,14 +103,19 @@ class TestRunning:
         finally:
             algo.stop()
 
-    def test_divergence_is_said(self, tiny_overrides: dict[str, Any]) -> None:
+    @pytest.mark.parametrize("kind", [PassingError, UserError])
+    def test_divergence_is_said(self, kind: type, tiny_overrides: dict[str, Any]) -> None:
+        """From the first update on, another try would be vain."""
         algo = walker(tiny_overrides).build_algo()
-        algo.train()
+        if kind is PassingError:
+            algo.train()
         with torch.no_grad():
             learner(algo)._rl_module.world_model.encoder[0].weight.fill_(math.inf)
-        with pytest.raises(UserError, match=r"not finite in the last \d+ updates of \d+: lower update\.lr"):
+        pattern = r"not finite in the last \d+ updates of \d+: lower update\.lr"
+        with pytest.raises(UserError, match=pattern) as caught:
             algo.train()
         algo.stop()
+        assert caught.type is kind
 
     def test_an_update_that_is_not_finite_is_skipped_and_counted(
         self, tiny_overrides: dict[str, Any]

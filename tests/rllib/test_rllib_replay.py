@@ -90,3 +90,26 @@ def test_demonstrations_of_another_task_are_refused(tmp_path: Path, tiny_overrid
     config = cartpole({**tiny_overrides, "data.demonstrations": str(tmp_path)})
     with pytest.raises(UserError, match=r"a\.npz has obs of shape \(5, 3\), this run needs \(5, 5\)"):
         config.build_algo()
+
+
+def test_demonstrations_that_end_in_a_terminal_state_are_refused(
+    tmp_path: Path, tiny_overrides: dict[str, Any]
+) -> None:
+    """As live data is, unless something is said of terminations."""
+    arrays = {"obs": np.zeros((5, 5)), "action": np.zeros((4, 1)), "reward": np.zeros(4)}
+    np.savez(tmp_path / "a.npz", **arrays, terminated=True)
+    config = cartpole({**tiny_overrides, "data.demonstrations": str(tmp_path)})
+    with pytest.raises(UserError, match=r"a\.npz ends in a terminal state"):
+        config.copy().build_algo()
+    config.training(overrides={"model.episodic": False}).build_algo().stop()
+
+
+@pytest.mark.parametrize(("share", "what"), [(0.05, "none"), (0.95, "all")])
+def test_a_share_of_demonstrations_that_is_none_or_all_is_refused(
+    share: float, what: str, tmp_path: Path, tiny_overrides: dict[str, Any]
+) -> None:
+    shown = {"data.demonstrations": str(tmp_path), "data.demonstration_share": share}
+    with pytest.raises(UserError, match=f"demonstration_share={share} of a learner's 8 sequences is {what}"):
+        cartpole({**tiny_overrides, **shown}).validate()
+    cartpole({**tiny_overrides, **shown, "data.demonstrations": ""}).validate()
+    cartpole({**tiny_overrides, **shown, "update.batch_size": 20}).validate()

@@ -12,6 +12,8 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
+from tdmpc_ray.errors import PassingError, UserError
+
 
 class Stub(tune.Trainable):
     """Makes 100 agent steps in each result, 1000 a second.
@@ -50,6 +52,13 @@ class Stub(tune.Trainable):
     def load_checkpoint(self, folder: str) -> None:
         self.env_steps, starts = json.loads((Path(folder) / "stub.json").read_text())
         self.starts = starts + 1
+
+
+class Refused(Stub):
+    """Seed 0 fails with what only the user can mend, seed 1 with what may pass."""
+
+    def step(self) -> dict[str, Any]:
+        raise (PassingError if self.config["seed"] else UserError)("mend the environment")
 
 
 def values(uri: str, **changes: Any) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from tdmpc_ray.cli import main
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.schema import study_schema
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.sizing import forecast
 from tdmpc_ray.studies.plan.speeds import Speeds
-from tdmpc_ray.studies.run.cluster import Capacity
+from tdmpc_ray.studies.run.cluster import Capacity, check_resources
 from tdmpc_ray.studies.run.dry_run import trial_bundles, trial_labels, verdict
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -28,6 +29,7 @@ def study(**changes: Any) -> Study:
 
 
 def said(study: Study, *nodes: dict[str, float]) -> str:
+    nodes = tuple({"memory": 1e9, **node} for node in nodes)
     room = Capacity("the cluster", nodes)
     found = forecast(study, {"walker-walk": (SPEEDS, ((24,), 6))}, room.total("CPU"), room.total("GPU"))
     return verdict(found, trial_bundles(study), room, study.trials())
@@ -57,6 +59,32 @@ def test_whether_it_fits_is_said_with_the_reason() -> None:
     assert "4 CPUs have to be on one node" in said(large, {"CPU": 3}, {"CPU": 3})
 
 
+def test_a_replay_that_fits_nowhere_is_named() -> None:
+    asked = study(obs="rgb", steps=500_000)
+    assert said(asked, {"CPU": 8}) == (
+        "does not fit: the replay takes 6.2 GB of memory on one node, and none of the cluster has them: "
+        "lower data.capacity, or train fewer steps"
+    )
+    assert "1 of 1 trial run at once" in said(asked, {"CPU": 8, "memory": 8e9})
+    (bundle,) = trial_bundles(study(steps=20_000))
+    assert 124 * 20_000 < bundle["memory"] < 150 * 20_000
+
+
+def test_memory_limits_how_many_run_at_once() -> None:
+    speeds = {"walker-walk": (SPEEDS, ((24,), 6))}
+    assert forecast(study(seeds=[0, 1, 2]), speeds, 64, 0, 2).at_once == 2
+
+
+def test_what_does_not_fit_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray._common.utils.get_system_memory", lambda: 4e9)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    check_resources({"CPU": 1, "memory": 3.9e9})
+    with pytest.raises(
+        UserError, match=r"^the replay takes 12 GB and this machine has 4.0 GB .*data\.capacity"
+    ):
+        check_resources({"CPU": 1, "memory": 1.23e10})
+
+
 def test_the_command_starts_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +94,7 @@ def test_the_command_starts_nothing(
     out, err = capfd.readouterr()
     assert "15 trials of 500,000 agent steps on walker-run" in out
     assert "each trial: 3 CPUs and 1 GPU, in 3 parts" in out
+    assert "its replay takes 65 MB of memory when it is full" in out
     assert "does not fit: 1 CPU and 0.5 GPUs have to be on one node" in out
     assert err == ""
     assert list(tmp_path.iterdir()) == []

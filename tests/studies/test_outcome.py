@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tdmpc_ray.studies.run import interrupt
-from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, error_reason
+from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, error_reason, is_final
 from tdmpc_ray.studies.words import mlflow_command
 
 
@@ -50,3 +50,22 @@ def test_an_error_of_the_user_is_its_message_alone(kind: str) -> None:
     text = f'Failure # 1 (occurred at today)\nray::TDMPC2\n  File "x.py", line 1\n{kind}: mend it\n'
     assert error_reason(text) == "mend it"
     assert error_reason(text.replace(kind, "ValueError")) == "ValueError: mend it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("tdmpc_ray.errors.UserError", True),
+        ("tdmpc_ray.envs.layout.UnsupportedSpacesError", True),
+        ("tdmpc_ray.envs.contract.EnvFaultError", False),
+        ("tdmpc_ray.errors.PassingError", False),
+        ("tdmpc_ray.rllib.chunk_store.DamagedCheckpoint", False),
+        ("ValueError", False),
+    ],
+)
+def test_what_the_user_alone_can_mend_is_final(kind: str, expected: bool) -> None:
+    first = "Failure # 1 (occurred at today)\nValueError: another\n"
+    again = f'Failure # 2 (occurred at today)\nray::TDMPC2\n  File "x.py", line 1\n{kind}: mend it\n'
+    assert is_final(first + again) == expected
+    assert not is_final(again + first.replace("# 1", "# 3"))
+    assert not is_final("")

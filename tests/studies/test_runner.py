@@ -170,6 +170,16 @@ def test_stop_twice_and_continue(store: str, tmp_path: Path, mlflow_read: Simple
     assert steps_of(mlflow_read, store, ended[run_name(2)]) == list(range(100, 6001, 100))
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_what_cannot_mend_itself_is_not_tried_again(store: str, tmp_path: Path) -> None:
+    study = make_study(runner_stub.values(store, max_failures=1))
+    quiet = Console(file=io.StringIO())
+    result = run_study(study, tmp_path / "out", trainable=runner_stub.Refused, console=quiet)
+    assert [trial.reason for trial in result.failed] == ["mend the environment"] * 2
+    tries = {trial.name: trial.log.read_text().count("Failure #") for trial in result.failed if trial.log}
+    assert tries == {"size=tiny seed=0": 1, "size=tiny seed=1": 2}
+
+
 def test_a_trial_fails_where_the_study_has_a_ray_of_its_own(store: str, tmp_path: Path) -> None:
     (tmp_path / "fails").touch()
     driver = Driver(tmp_path, runner_stub.__file__, "run", "out", store, "1000")

@@ -33,7 +33,7 @@ class StudyKeys(Section):
         default=None, description="a task, a set of them (mt30, mt80), or a list for one model"
     )
     tasks: list[str] = Field(default=[], description="instead of task: several, each with trials of its own")
-    obs: str = Field(default="state", description="state, or rgb: stacked camera frames of DMControl's tasks")
+    obs: str = Field(default="state", description="state, or rgb: camera frames (DMControl, Meta-World)")
     preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
     model_sizes: list[str] = Field(default=["5"], min_length=1)
     seeds: list[CountOrNone] = Field(default=[0], min_length=1)

@@ -175,20 +175,21 @@ class Forecast:
         return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
-def forecast(study: Study, measured: Measured, cpus: float, gpus: float) -> Forecast:
+def forecast(study: Study, measured: Measured, cpus: float, gpus: float, most: int | None = None) -> Forecast:
     """Predict a study as its file says.
 
     Args:
         study: its trials count as if each took what the largest does.
         measured: of its tasks.
         cpus, gpus: of the cluster.
+        most: trials that it has memory for at once; None: any number.
     """
     trials = tuple(predict(study, point, measured) for point in study.points())
     each = [needs(trial.resources, study.evaluation.runners) for trial in trials]
     need = (max(cpus for cpus, _ in each), max(gpus for _, gpus in each))
     fits = [math.floor(has / most) for has, most in zip((cpus, gpus), need, strict=True) if most]
     limits = [*fits, study.trials(), study.resources.max_concurrent_trials or study.trials()]
-    at_once = min(limits)
+    at_once = min(limits if most is None else [*limits, most])
     # The longest first, each where a place is free; what Tune does is no better.
     per_point = study.trials() // len(trials)
     places = [0.0] * at_once

@@ -64,6 +64,7 @@ def _ask_for_secret() -> None:
 
 def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
     import ray
+    from ray._common.utils import get_system_memory
 
     _ask_for_secret()
     cores = _cores()
@@ -77,6 +78,7 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
             ray.init(
                 address="local",  # without it Ray would join any cluster that runs on this machine
                 num_cpus=max(cores, int(-(-cpus // 1))),
+                _memory=get_system_memory(),  # of what is free now alone, a trial could wait for ever
                 object_store_memory=min(max(memory // 10, low), high),
                 include_dashboard=False,
                 log_to_driver=False,
@@ -154,10 +156,12 @@ def capacity() -> Capacity:
     """
     import ray
     import torch
+    from ray._common.utils import get_system_memory
 
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         here = {"CPU": float(_cores()), "GPU": float(torch.cuda.device_count())}
+        here["memory"] = float(get_system_memory())
         return Capacity("this machine", (here,))
     _connect(address)
     try:
@@ -170,9 +174,17 @@ def capacity() -> Capacity:
 def _warn_if_small(need: Mapping[str, float], say: Callable[[str], None]) -> None:
     import ray
 
+    from tdmpc_ray.core.replay_size import gigabytes
+
     has: dict[str, Any] = ray.cluster_resources()
     for name, amount in need.items():
-        if amount > has.get(name, 0):
+        if name == "memory" and amount > has.get(name, 0):
+            free = gigabytes(has.get(name, 0))
+            say(
+                f"note: a trial's replay takes {gigabytes(amount)} and the cluster has {free} of memory now: "
+                "lower data.capacity, or trials wait until it grows"
+            )
+        elif amount > has.get(name, 0):
             say(
                 f"note: a trial needs {amount:g} {name} and the cluster has {has.get(name, 0):g} now: "
                 "trials wait until it grows"
@@ -183,10 +195,13 @@ def check_resources(need: Mapping[str, float]) -> None:
     """Refuse what a Ray of our own could never give.
 
     Raises:
-        UserError: a trial needs more GPUs than this machine has.
+        UserError: a trial needs more GPUs, or more memory, than this machine has.
     """
     import ray
     import torch
+    from ray._common.utils import get_system_memory
+
+    from tdmpc_ray.core.replay_size import no_memory
 
     if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
         return  # a cluster may grow
@@ -196,6 +211,8 @@ def check_resources(need: Mapping[str, float]) -> None:
         raise UserError(
             f"a trial needs {amounts} and this machine has {has}: lower gpus_per_learner (--num-gpus)"
         )
+    if need.get("memory", 0) > (here := get_system_memory()):
+        raise no_memory(need["memory"], here)
 
 
 def quiet() -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tdmpc_ray.core.replay_size import gigabytes
 from tdmpc_ray.studies.file.points import RESOURCES
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import checked_configs
@@ -43,8 +44,11 @@ def dry_run(study: Study, console: Console) -> None:
     total = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in ("CPU", "GPU")}
     each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
     console.print(f"{each}: {_amounts(total)}, in {count(len(bundles), 'part')}")
+    memory = sum(map(_memory, bundles))
+    console.print(f"its replay takes {gigabytes(memory)} of memory when it is full")
     room = capacity()
-    found = forecast(study, measure_speeds(study), room.total("CPU"), room.total("GPU"))
+    most = int(room.total("memory") // memory) if memory else None
+    found = forecast(study, measure_speeds(study), room.total("CPU"), room.total("GPU"), most)
     console.print(_costs(found, study))
     console.print(Text(verdict(found, bundles, room, study.trials())), soft_wrap=True)
 
@@ -68,7 +72,15 @@ def trial_bundles(study: Study) -> list[Mapping[str, float]]:
     quiet()  # again: at its import, RLlib says how much it tells
     configs = checked_configs(study)
     requests = [list(TDMPC2.default_resource_request(config.to_dict()).bundles) for config in configs]
-    return max(requests, key=lambda bundles: sum(sum(bundle.values()) for bundle in bundles))
+    return max(requests, key=lambda bundles: (sum(map(_places, bundles)), sum(map(_memory, bundles))))
+
+
+def _places(bundle: Mapping[str, float]) -> float:
+    return sum(bundle.values()) - _memory(bundle)
+
+
+def _memory(bundle: Mapping[str, float]) -> float:
+    return bundle.get("memory", 0)
 
 
 def _costs(found: Forecast, study: Study) -> Table:
@@ -92,9 +104,15 @@ def _costs(found: Forecast, study: Study) -> Table:
 def verdict(found: Forecast, bundles: Sequence[Mapping[str, float]], room: Capacity, trials: int) -> str:
     """Whether it fits, and how long it takes."""
     for bundle in bundles:
-        if not any(all(node.get(n, 0) >= amount for n, amount in bundle.items()) for node in room.nodes):
+        places = [node for node in room.nodes if _has(node, {**bundle, "memory": 0})]
+        if not places:
             return (
                 f"does not fit: {_amounts(bundle)} have to be on one node, and none of {room.where} has them"
+            )
+        if not any(_has(node, {"memory": _memory(bundle)}) for node in places):
+            return (
+                f"does not fit: the replay takes {gigabytes(_memory(bundle))} of memory on one node, and "
+                f"none of {room.where} has them: lower data.capacity, or train fewer steps"
             )
     if not found.at_once:
         return f"does not fit: {room.where} has {_amounts({n: room.total(n) for n in ('CPU', 'GPU')})}"
@@ -102,6 +120,10 @@ def verdict(found: Forecast, bundles: Sequence[Mapping[str, float]], room: Capac
         f"on {room.where}, {found.at_once} of {count(trials, 'trial')} run at once: about "
         f"{_duration(found.hours)}, by speeds measured here (docs/scaling.md)"
     )
+
+
+def _has(node: Mapping[str, float], amounts: Mapping[str, float]) -> bool:
+    return all(node.get(name, 0) >= amount for name, amount in amounts.items())
 
 
 def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
@@ -116,5 +138,6 @@ def _duration(hours: float) -> str:
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
-    said = [f"{amount:g} {name}{'s' * (amount != 1)}" for name, amount in resources.items() if amount]
+    counted = {name: amount for name, amount in resources.items() if amount and name != "memory"}
+    said = [f"{amount:g} {name}{'s' * (amount != 1)}" for name, amount in counted.items()]
     return " and ".join(said) or "nothing"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.studies.run.interrupt import StopRequest
 from tdmpc_ray.studies.tracking.naming import trial_label
 
-_USER_ERROR = re.compile(r"^tdmpc_ray\.[\w.]+Error: ")  # its message says it all
+_USER_ERROR = re.compile(r"^(tdmpc_ray\.[\w.]+)\.(\w+Error): ")  # its message says it all
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,40 @@ def failure(trial: Trial) -> tuple[str, Path | None]:
 
 def error_reason(text: str) -> str:
     """The gist in one line of a trial's error file, which holds a report per failure."""
+    return _USER_ERROR.sub("", _last_error(text))[:300] or "unknown error"
+
+
+def is_final(text: str) -> bool:
+    """Whether another try cannot help, by a trial's error file: what only the user can mend."""
+    named = _USER_ERROR.match(_last_error(text))
+    if named is None:
+        return False
+    kind = getattr(importlib.import_module(named[1]), named[2])
+    return issubclass(kind, UserError) and not issubclass(kind, PassingError)
+
+
+@contextlib.contextmanager
+def no_vain_tries() -> Iterator[None]:
+    """Within, Tune does not start a trial again whose error is final; it has no setting for that."""
+    should_recover = Trial.should_recover
+
+    def may_recover(trial: Trial) -> bool:
+        file = Path(trial.error_file or "")  # Tune has just written it, and brings it to the results later
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        return should_recover(trial) and not is_final(text)
+
+    Trial.should_recover = may_recover
+    try:
+        yield
+    finally:
+        Trial.should_recover = should_recover
+
+
+def _last_error(text: str) -> str:
+    """The line of an error file that names the last error; empty where there is none."""
     lines = text.rpartition("Failure # ")[2].splitlines()[1:]
     frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
     # A traceback ends with its reason, on the first line that is not indented; Ray's report of a dead
     # process begins with it.
     lines = [line for line in lines[frames[-1] if frames else 0 :] if line.strip() and line[0] != " "]
-    return _USER_ERROR.sub("", lines[0].strip())[:300] if lines else "unknown error"
+    return lines[0].strip() if lines else ""

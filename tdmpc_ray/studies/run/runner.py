@@ -44,7 +44,7 @@ from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.run.cluster import check_resources, quiet, ray_session
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
-from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, trial_name
+from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough, make_scheduler
 from tdmpc_ray.studies.run.searching import make_search, trials_left_out
@@ -171,7 +171,7 @@ class _Run:
             "1"  # there is no score before the first evaluation
         )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
-        with ray_session(self.need, self.say), graceful_stop() as request:
+        with ray_session(self.need, self.say), graceful_stop() as request, no_vain_tries():
             self.say("Ray is up; the trials start")
             self.tuner(callbacks, resume).fit()
             # Within: Tune asks Ray where its files are.

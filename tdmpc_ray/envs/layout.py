@@ -1,0 +1,183 @@
+"""How observations of any kind become one float32 vector, or one byte image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from numpy.typing import NDArray
+
+from tdmpc_ray.envs.contract import LayoutError
+from tdmpc_ray.envs.images import SIDE, ImageForm, to_frame
+from tdmpc_ray.envs.spaces import FloatArray, observation_box, with_meaning
+from tdmpc_ray.errors import UserError
+
+
+class UnsupportedSpacesError(UserError):
+    """The environment exists, and nothing here handles its actions or observations."""
+
+
+class Layout(Protocol):
+    """Reads observations of one space.
+
+    Attributes:
+        space: of what comes out.
+    """
+
+    space: Box
+
+    def __call__(self, observation: Any) -> NDArray[Any]:
+        """The observation as an array of `space`.
+
+        Raises:
+            LayoutError: it is of another kind or shape than its space says.
+        """
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A part of an observation that has a shape: the whole of it, or an entry of a Dict or Tuple."""
+
+    path: tuple[Any, ...]
+    space: Space
+
+    @property
+    def where(self) -> str:
+        """How code names it, after the observation."""
+        return "".join(f"[{key!r}]" for key in self.path)
+
+    def of(self, observation: Any) -> Any:
+        """This part of an observation."""
+        for key in self.path:
+            try:
+                observation = observation[key]
+            except (KeyError, IndexError, TypeError):
+                raise LayoutError(f" has no {key!r}, which its space declares") from None
+        return observation
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse another shape than the declared one."""
+        if shape != self.space.shape:
+            raise LayoutError(f"{self.where} has shape {shape}, declared is {self.space.shape}")
+
+    def numbers(self, observation: Any) -> FloatArray:
+        """This part of an observation as a vector; of what is counted, one number per possibility."""
+        value = self.of(observation)
+        try:
+            if not isinstance(self.space, Box):
+                return np.asarray(gymnasium.spaces.flatten(self.space, value), np.float32)
+            vector = np.array(value, np.float32)
+        except (TypeError, ValueError, IndexError):
+            raise LayoutError(f"{self.where} is no array of numbers but {type(value).__name__}") from None
+        self.check_shape(vector.shape)
+        return vector.reshape(-1)
+
+
+class VectorLayout:
+    """Joins the parts of an observation in the order of their space, as `FlattenObservation` does."""
+
+    def __init__(self, leaves: list[Leaf]) -> None:
+        self._leaves = leaves
+        sizes = [gymnasium.spaces.flatdim(leaf.space) for leaf in leaves]
+        parts = [
+            {"path": list(leaf.path), "space": describe(leaf.space), "size": size}
+            for leaf, size in zip(leaves, sizes, strict=True)
+        ]
+        self.space = with_meaning(observation_box(sum(sizes)), {"kind": "vector", "parts": parts})
+
+    def __call__(self, observation: Any) -> FloatArray:
+        """The observation as a vector (O,)."""
+        if len(self._leaves) == 1:
+            return self._leaves[0].numbers(observation)
+        return np.concatenate([leaf.numbers(observation) for leaf in self._leaves])
+
+
+class ImageLayout:
+    """Takes byte images of any size; they come out as (C, 64, 64)."""
+
+    def __init__(self, leaf: Leaf, form: ImageForm) -> None:
+        self._leaf, self._form = leaf, form
+        part = {"path": list(leaf.path), "space": describe(leaf.space)}
+        box = Box(0, 255, form.frame_shape, np.uint8)
+        self.space = with_meaning(box, {"kind": "images", **part, "frames": 1})
+
+    def __call__(self, observation: Any) -> NDArray[np.uint8]:
+        """The observation as an image (C, 64, 64)."""
+        image = np.asarray(self._leaf.of(observation))
+        self._leaf.check_shape(image.shape)
+        if image.dtype != np.uint8:
+            raise LayoutError(f"{self._leaf.where} is an image of {image.dtype}, declared are bytes (uint8)")
+        return to_frame(image, self._form)
+
+
+def vector_layout(size: int) -> VectorLayout:
+    """Of environments that give a vector (O,) by themselves."""
+    return VectorLayout([Leaf((), observation_box(size))])
+
+
+def read_layout(task: str, space: Space) -> Layout:
+    """How to read observations of a space.
+
+    Args:
+        task: its name, for errors.
+        space: of the environment.
+
+    Raises:
+        UnsupportedSpacesError: says what of it is not supported, and what to do.
+    """
+    leaves = list(_leaves(space))
+    for leaf in leaves:
+        is_box = isinstance(leaf.space, Box)
+        if not is_box and not isinstance(leaf.space, (Discrete, MultiDiscrete, MultiBinary)):
+            raise _refused(task, leaf.space, "choose a task that observes a vector or byte images")
+        if is_box and np.prod(leaf.space.shape or ()) == 0:
+            raise _refused(task, leaf.space, "there is nothing in it to observe")
+    if not leaves:
+        raise _refused(task, space, "there is nothing in it to observe")
+    images = [leaf for leaf in leaves if _is_image(leaf.space)]
+    if not images:
+        return VectorLayout(leaves)
+    image = images[0]
+    if len(leaves) > 1:
+        raise _refused(
+            task, image.space, "an image beside other observations is not supported yet: give one alone"
+        )
+    if image.space.dtype != np.uint8:
+        raise _refused(task, image.space, "give images as bytes, 0 to 255 in uint8; a vector, flattened")
+    form = ImageForm.of(image.space.shape or ())
+    if form is None:
+        raise _refused(task, image.space, "give one gray or RGB image, which is stacked here")
+    return ImageLayout(image, form)
+
+
+def describe(space: Space) -> str:
+    """A space in a few words."""
+    return f"Box{space.shape} of {space.dtype}" if isinstance(space, Box) else type(space).__name__
+
+
+def _refused(task: str, space: Space, what_to_do: str) -> UnsupportedSpacesError:
+    return UnsupportedSpacesError(f"task '{task}' has observations {describe(space)}: {what_to_do}")
+
+
+def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[Leaf]:
+    if isinstance(space, gymnasium.spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from _leaves(part, (*path, key))
+    elif isinstance(space, gymnasium.spaces.Tuple):
+        for index, part in enumerate(space.spaces):
+            yield from _leaves(part, (*path, index))
+    else:
+        yield Leaf(path, space)
+
+
+def _is_image(space: Space) -> bool:
+    """Whether a space has height and width; smaller arrays, and flat ones that are no bytes, are grids."""
+    shape = space.shape or ()
+    if not isinstance(space, Box) or len(shape) < (2 if space.dtype == np.uint8 else 3):
+        return False
+    return any(min(sides) >= SIDE for sides in pairwise(shape))

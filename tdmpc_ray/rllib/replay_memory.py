@@ -1,0 +1,80 @@
+"""A run's replay: how many rows it has, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ray._common.utils import get_system_memory
+
+from tdmpc_ray.core.replay_size import no_memory, row_bytes, rows_needed
+from tdmpc_ray.envs import task_info, task_shapes, task_sizes
+from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
+
+if TYPE_CHECKING:
+    from tdmpc_ray.rllib.config import TDMPC2Config
+
+
+def replay_rows(config: TDMPC2Config) -> int:
+    """Rows of each learner's replay."""
+    agent = config.agent()
+    return rows_needed(
+        agent.data.capacity // max(config.num_learners, 1),
+        config.total_steps,
+        horizon=agent.planner.horizon,
+        num_envs=max(config.num_env_runners, 1) * config.num_envs_per_env_runner,
+        fragment=config.get_rollout_fragment_length(),
+        episode_length=_shortest_episode(config),
+    )
+
+
+def replay_bytes(config: TDMPC2Config, obs_shape: Sequence[int], action_dim: int) -> int:
+    """Memory of each learner's replay."""
+    num_frames, num_tasks = FRAMES if len(obs_shape) == 3 else 1, len(config.info.tasks) if config.info else 0
+    is_prioritized = config.agent().data.priority_alpha > 0
+    return replay_rows(config) * row_bytes(obs_shape, action_dim, num_frames, num_tasks, is_prioritized)
+
+
+def with_memory(config: TDMPC2Config) -> TDMPC2Config:
+    """The config with its replay's memory among the resources of whoever holds it.
+
+    Not for environments of one's own, whose sizes are not known before they are built.
+    """
+    if config.info is None:
+        return config
+    memory = {"memory": replay_bytes(config, *_shapes(config))}
+    holder = "custom_resources_per_learner" if config.num_learners else "custom_resources_for_main_process"
+    setattr(config, holder, {**memory, **(getattr(config, holder) or {})})
+    return config
+
+
+def require_memory(config: TDMPC2Config, obs_shape: Sequence[int], action_dim: int) -> None:
+    """Refuse a replay that this machine has no memory for.
+
+    Raises:
+        UserError: names the setting.
+    """
+    needed, here = replay_bytes(config, obs_shape, action_dim), get_system_memory()
+    if needed > here:
+        raise no_memory(needed, here)
+
+
+def _shapes(config: Any) -> tuple[tuple[int, ...], int]:
+    """Shape of the observations and length of the actions of a task, or of the largest of a set."""
+    info = config.info
+    if info.tasks:
+        sizes = [task_sizes(name) for name in info.tasks]
+        return (max(obs for obs, _ in sizes),), max(action for _, action in sizes)
+    obs_shape, action_dim = task_shapes(info.name)
+    return (STACK_SHAPES[1] if config.env_config.get("obs") == "rgb" else obs_shape), action_dim
+
+
+def _shortest_episode(config: TDMPC2Config) -> int | None:
+    """Agent steps; None where an episode may end at any step."""
+    info = config.info
+    if info is None or not config.equal_episodes:
+        return None
+    tasks = [task_info(name) for name in info.tasks or (info.name,)]
+    if any(task.suite == "registered" for task in tasks):
+        return None
+    return min(task.episode_length for task in tasks)
