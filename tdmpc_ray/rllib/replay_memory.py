@@ -10,6 +10,7 @@ from ray._common.utils import get_system_memory
 from tdmpc_ray.core.replay_size import no_memory, row_bytes, rows_needed
 from tdmpc_ray.envs import task_info, task_shapes, task_sizes
 from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
+from tdmpc_ray.rllib.sampling import RUNNER_STEPS
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.config import TDMPC2Config
@@ -23,7 +24,7 @@ def replay_rows(config: TDMPC2Config) -> int:
         config.total_steps,
         horizon=agent.planner.horizon,
         num_envs=max(config.num_env_runners, 1) * config.num_envs_per_env_runner,
-        fragment=config.get_rollout_fragment_length(),
+        fragment=max(config.get_rollout_fragment_length(), RUNNER_STEPS),
         episode_length=_shortest_episode(config),
     )
 
