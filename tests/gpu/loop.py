@@ -12,7 +12,7 @@ from gpu.work import ACTION, DISCOUNT, OBS, agent_of
 
 from tdmpc_ray.core.prioritized import make_replay
 from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.envs.pixels import FRAMES, SIZE
+from tdmpc_ray.envs.images import FRAMES, SIZE
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams
 from tdmpc_ray.rllib.update_loop import UpdateLoop
