@@ -14,6 +14,9 @@ class WeightsPeriod:
     Args:
         updates: between two copies of the weights, at least.
         seconds: likewise; None: as many as keep the copies at a twentieth of the time.
+
+    Attributes:
+        due_s: when the next ones may be asked for, in seconds.
     """
 
     def __init__(self, updates: int, seconds: float | None) -> None:
@@ -22,7 +25,7 @@ class WeightsPeriod:
 
     def reset(self) -> None:
         """Begin anew: the next ones are due after `updates` updates."""
-        self._asked_at, self._due_s = 0, -math.inf
+        self._asked_at, self.due_s = 0, -math.inf
 
     def is_due(self, updates: int, now: float) -> bool:
         """Whether to ask for weights.
@@ -31,7 +34,7 @@ class WeightsPeriod:
             updates: that will have made them.
             now: in seconds.
         """
-        return updates - self._asked_at >= self._updates and now >= self._due_s
+        return updates - self._asked_at >= self._updates and now >= self.due_s
 
     def ask(self, updates: int) -> None:
         """Weights that so many updates have made were asked for."""
@@ -39,4 +42,4 @@ class WeightsPeriod:
 
     def take(self, cost_s: float, now: float) -> None:
         """They have come; the learner's copy took `cost_s` seconds."""
-        self._due_s = now + (cost_s / _SHARE if self._seconds is None else self._seconds)
+        self.due_s = now + (cost_s / _SHARE if self._seconds is None else self._seconds)
