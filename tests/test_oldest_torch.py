@@ -1,7 +1,7 @@
 """`core` and the check of a GPU on other versions of PyTorch, in environments of their own.
 
-The oldest that pyproject admits, and the one that clusters are known to pin. The check runs on what `make_pack.sh`
-packs, beside an environment without Ray, MuJoCo and the rest.
+The oldest that pyproject admits, and one that clusters are known to pin. The check runs on what
+`make_pack.sh` packs, beside an environment without Ray, MuJoCo and the rest.
 """
 
 import os
@@ -44,7 +44,7 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pack for this Python, unpacked."""
     folder = tmp_path_factory.mktemp("site")
-    pack = pack_for("%d.%d" % sys.version_info[:2], folder / "pack.tar.xz")
+    pack = pack_for(f"{sys.version_info[0]}.{sys.version_info[1]}", folder / "pack.tar.xz")
     subprocess.run(["tar", "--extract", "--file", pack, "--directory", folder], check=True)
     return folder
 
