@@ -44,8 +44,8 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def setup(self) -> None:
         keep_freed_memory()
-        # RLlib makes PyTorch deterministic in seeded runs without a GPU, which then writes NaN into all memory
-        # it reserves: a third more time for a plan at size 5. Nothing here reads memory before it is written.
+        # RLlib makes PyTorch deterministic in seeded runs without a GPU; it then writes NaN into all memory
+        # that it reserves: a third more time for a plan at size 5. Here all is written before it is read.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.agent = AgentConfig.from_dict(self.model_config["agent"])
         self.discount: float | list[float] = self.model_config["discount"]
