@@ -86,7 +86,7 @@ def test_without_is_first_it_says_what_to_do(module: TDMPC2RLModule) -> None:
 def test_spaces_that_are_no_vectors_are_refused(name: str, space: gymnasium.Space) -> None:
     spaces = {"observation_space": OBS, "action_space": ACTION, f"{name}_space": space}
     agent = agent_config("tiny").to_dict()
-    with pytest.raises(UserError, match=f"needs a Box vector as its {name} space"):
+    with pytest.raises(UserError, match=f"needs a Box vector of floats as its {name} space"):
         TDMPC2RLModule(**spaces, model_config={"agent": agent, "discount": 0.9, "seed": 0})
 
 

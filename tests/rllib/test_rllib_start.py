@@ -1,5 +1,7 @@
 """Networks to begin with: half of them are not taken without a word."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,16 @@ from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.start_networks import check_networks, completed, read_networks
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.run.dry_run import trial_bundles
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """What a study's commands set for Ray and Tune does not outlive the test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
 
 HEAD = "world_model.termination_head.0.weight"
 

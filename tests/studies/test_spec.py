@@ -197,8 +197,8 @@ def test_values_reach_the_algorithm() -> None:
             "resources.num_env_runners: must be greater than or equal to 0, not -1",
         ),
         (
-            {"task": "mw-reach", "obs": "rgb"},
-            "task 'mw-reach' gives state alone: images are for DMControl's tasks",
+            {"task": "gym:Pendulum-v1", "obs": "rgb"},
+            "task 'gym:Pendulum-v1' has no camera to observe: rgb is for DMControl's and Meta-World's tasks",
         ),
         ({"obs": "pixels"}, "unknown observations 'pixels': use state or rgb"),
         (

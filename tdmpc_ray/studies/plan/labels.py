@@ -21,7 +21,7 @@ def trial_params(config: Mapping[str, Any]) -> dict[str, Any]:
         **({"obs": obs} if obs != "state" else {}),
         "preset": config["preset"],
         **config["agent_overrides"],
-        **{f"{RESOURCES}{key}": config[name] for key, name in ATTRIBUTES.items()},
+        **{f"{RESOURCES}{key}": config[name] for key, name in ATTRIBUTES.items() if name in config},
     }
 
 
