@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core import batch as core_batch
 from tdmpc_ray.core.readback import Readback
 
 META = torch.device("meta")
@@ -52,17 +52,16 @@ class _NothingFromHost(TorchFunctionMode):
 
 @contextmanager
 def device_guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, only `Batch.to` and `Readback` cross between host and device."""
+    """Inside, only the copies of `Batch.to` and `Readback` cross between host and device."""
 
-    def batch_to(batch: Batch, device: torch.device) -> Batch:
-        moved = (None if x is None else torch.empty_like(x, device=device) for x in batch[:6])
-        return Batch(*moved, batch.start, batch.largest_weight)
+    def copy(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+        return torch.empty(x.shape, dtype=x.dtype, device=device)
 
     def value(self: Readback) -> torch.Tensor:
         return torch.zeros(self._host.shape)
 
     with monkeypatch.context() as patch, _NothingFromHost(), _OneDevice():
-        patch.setattr(Batch, "to", batch_to)
+        patch.setattr(core_batch, "_copy", copy)
         patch.setattr(Readback, "value", value)
         yield
 

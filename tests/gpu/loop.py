@@ -25,7 +25,8 @@ def run(check: Check) -> Section:
         "Update loop",
         f"`UpdateLoop.run({_CALL})` per update, with sequences drawn from the replay and copied to the "
         "device, beside updates on one batch that lies there. Size 5, batch 256, TF32, compiled. *waits* of "
-        "a whole call; with priorities one per update, for the step before the last.",
+        "a whole call: with priorities one per update, for the step before the last; otherwise those of the "
+        "thread that draws the next batch, one per update, for the copy of the last.",
         ("replay", "loop ms", "bare ms", "ratio", "waits"),
         check.file,
     )
