@@ -82,10 +82,8 @@ def gather(source: np.ndarray, rows: np.ndarray, pin_memory: bool) -> Tensor:
         pin_memory: where a GPU copies from without waiting. PyTorch gives such memory out again as soon as
             nobody holds it and all copies from it are done.
     """
-    # NumPy asks for huge pages, in which fresh memory costs a quarter.
-    gathered = torch.from_numpy(np.empty((*rows.shape, *source.shape[1:]), source.dtype))
-    if pin_memory:
-        gathered = torch.empty_like(gathered, pin_memory=True)
+    shape, kind = (*rows.shape, *source.shape[1:]), torch.from_numpy(source).dtype
+    gathered = torch.empty(shape, dtype=kind, pin_memory=pin_memory)
     source.take(rows, 0, out=gathered.numpy(), mode="clip")  # "raise" would fill a buffer of NumPy's first
     return gathered
 

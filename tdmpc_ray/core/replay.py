@@ -285,8 +285,8 @@ class SequenceReplay:
             frames = np.concatenate([self.prev_row[frames[:1]], frames])
         return Batch(
             gather(self.obs, frames, pin_memory),
-            gather(self.action, steps, pin_memory),
-            gather(self.reward, steps, pin_memory).unsqueeze(-1),
+            torch.from_numpy(self.action.take(steps, 0)),  # which is faster than by brackets
+            torch.from_numpy(self.reward[steps]).unsqueeze(-1),
             torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
             torch.from_numpy(self.task[rows[0]].astype(np.int64)) if self.num_tasks else None,
             start=torch.from_numpy(rows[0]),

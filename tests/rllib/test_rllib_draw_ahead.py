@@ -98,17 +98,22 @@ def test_errors_end_the_call_and_the_thread(monkeypatch: pytest.MonkeyPatch, par
     assert threading.active_count() == threads
 
 
-def test_only_a_gpu_and_a_uniform_replay_draw_ahead() -> None:
+def test_only_a_gpu_and_a_uniform_replay_draw_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     class OfGpu(torch.Generator):
         device = torch.device("cuda")
 
+    pinned: list[bool] = []
     for alpha, ahead in ((0.0, True), (0.6, False)):
         loop, module = make_loop(**{"data.priority_alpha": alpha})
         assert not loop._draws_ahead
         streams = loop._streams
+        monkeypatch.setattr(loop._replay, "sample", lambda size, rng, pin_memory: pinned.append(pin_memory))
+        loop._draw()
         streams.torch = OfGpu()
         again = UpdateLoop(module, loop._updater, loop._replay, None, streams, 8, None)
         assert again._draws_ahead == ahead
+        again._draw()
+    assert pinned == [False, True] * 2
 
 
 def test_batches_share_no_memory() -> None:
