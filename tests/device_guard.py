@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -21,7 +22,8 @@ from tdmpc_ray.core import batch as core_batch
 from tdmpc_ray.core.readback import Readback
 
 META = torch.device("meta")
-_FROM_HOST = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy}
+_FROM_HOST = {"tensor", "as_tensor", "asarray", "from_numpy", "new_tensor"}
+_WAITING = {"quantile", "nanquantile"}  # copy their shares to the device
 
 
 class MetaGenerator(torch.Generator):
@@ -42,28 +44,38 @@ class _OneDevice(TorchDispatchMode):
 
 class _NothingFromHost(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
         result = func(*args, **(kwargs or {}))
-        if func in _FROM_HOST and result.device == META:
-            raise AssertionError(f"{func.__name__} waits for the device to take numbers of the host")
-        if getattr(func, "__name__", "") == "to" and result.device == META != args[0].device:
+        if name in _FROM_HOST | _WAITING and result.device == META:
+            raise AssertionError(f"{name} waits for the device to take numbers of the host")
+        if name == "to" and result.device == META != args[0].device:
             raise AssertionError("a tensor is copied to the device")
+        if name in ("__getitem__", "__setitem__") and args[0].device == META and _is_of_host(args[1]):
+            raise AssertionError("an index of the host waits for the device to take it")
         return result
 
 
+def _is_of_host(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, (list, np.ndarray)) for part in parts)
+
+
 @contextmanager
-def device_guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, only the copies of `Batch.to` and `Readback` cross between host and device."""
+def device_guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Readback]]:
+    """Inside, only `Batch.to` and `Readback` copy between host and device; gives the readbacks waited for."""
+    waited: list[Readback] = []
 
     def copy(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-        return torch.empty(x.shape, dtype=x.dtype, device=device)
+        return torch.empty_like(x, device=device)
 
     def value(self: Readback) -> torch.Tensor:
+        waited.append(self)
         return torch.zeros(self._host.shape)
 
     with monkeypatch.context() as patch, _NothingFromHost(), _OneDevice():
         patch.setattr(core_batch, "_copy", copy)
         patch.setattr(Readback, "value", value)
-        yield
+        yield waited
 
 
 def allow_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:

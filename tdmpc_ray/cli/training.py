@@ -34,6 +34,7 @@ _OPTIONS = {
     "resources.num_envs_per_env_runner": "--num-envs-per-env-runner",
     "resources.num_learners": "--num-learners",
     "resources.gpus_per_learner": "--num-gpus",
+    "resources.gpus_per_env_runner": "--gpus-per-env-runner",
     "checkpoint.every": "--checkpoint-every",
     "tracking.experiment": "--experiment",
 }
@@ -59,7 +60,12 @@ def train(
     num_learners: Annotated[
         int, typer.Option(help="Processes that learn; 0: the trial's main process learns.")
     ] = 0,
-    num_gpus: Annotated[float, typer.Option(help="GPUs for learning.")] = 0,
+    num_gpus: Annotated[
+        float, typer.Option(help="GPUs for learning, and for acting where no other process acts.")
+    ] = 0,
+    gpus_per_env_runner: Annotated[
+        float, typer.Option(help="GPUs for each process that acts; fractions share one.")
+    ] = 0,
     start_from: Annotated[
         Path | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
     ] = None,
@@ -103,6 +109,7 @@ def train(
             "num_envs_per_env_runner": num_envs_per_env_runner,
             "num_learners": num_learners,
             "gpus_per_learner": num_gpus / max(num_learners, 1),
+            "gpus_per_env_runner": gpus_per_env_runner,
         },
         "checkpoint": {"every": checkpoint_every},
         "tracking": {"uri": mlflow_uri, "experiment": experiment},

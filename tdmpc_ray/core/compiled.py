@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 COMPILE = ("auto", "always", "never")  # not on and off, which YAML reads as booleans
 # Numbers of environments, settings and shapes; beyond the limit a call is an error.
 _RECOMPILE_LIMIT = 64
+_OPTIONS = {"mode": "reduce-overhead"}  # kernels as one CUDA graph
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +42,7 @@ def _limits() -> dict[str, Any]:
     wanted: dict[str, Any] = {"recompile_limit": _RECOMPILE_LIMIT, "isolate_recompiles": True}
     known = inspect.signature(torch.compile).parameters
     if "recompile_limit" not in known:  # before PyTorch 2.12
-        # The limit is the process's there. Patched for each call, it would cost more than the call.
+        # The limit is the process's there.
         from torch._dynamo import config
 
         config.recompile_limit = max(config.recompile_limit, _RECOMPILE_LIMIT)
@@ -73,7 +74,7 @@ class Compiled(Generic[P, T]):
     def __init__(self, function: Callable[P, T], **options: Any) -> None:
         limit_compilers()
         self._function, self._name = function, function.__name__
-        options = _limits() | (options or {"mode": "reduce-overhead"})
+        options = _limits() | (options or _OPTIONS)
         self._run: Callable[P, T] = torch.compile(function, fullgraph=True, dynamic=False, **options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:

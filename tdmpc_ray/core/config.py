@@ -35,6 +35,7 @@ class ModelConfig:
     dropout: float = 0.01  # first hidden layer of the Q heads
     log_std_min: float = -10.0  # of the policy prior
     log_std_max: float = 2.0
+    tf32: bool = True  # on GPUs, products and convolutions of float32 in TF32, as published
     episodic: bool = False  # predict termination; for tasks that can end before their time limit
 
     def __post_init__(self) -> None:

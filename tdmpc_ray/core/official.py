@@ -162,7 +162,7 @@ def infer_config(
         log_std_range: see `Published`.
     """
     mlp_dim = state["dynamics.0.weight"].shape[0]
-    encoder: dict[str, int] = {}
+    encoder: dict[str, Any] = {}
     if "encoder.0.weight" in state:
         num_hidden = sum(bool(re.fullmatch(r"encoder\.\d+\.weight", key)) for key in state) - 1
         encoder = {"enc_dim": state["encoder.0.weight"].shape[0], "num_enc_layers": num_hidden + 1}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,3 +47,27 @@ class Readback:
         """The copy, on the CPU."""
         self._fence.wait()
         return self._host
+
+
+def read_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Tensors of one device as arrays: views on a CPU; from a GPU by one copy of all of a type.
+
+    Args:
+        tensors: by name.
+    """
+    if not any(x.device.type == "cuda" for x in tensors.values()):
+        return {name: x.detach().numpy() for name, x in tensors.items()}
+    return copy_arrays(tensors)
+
+
+def copy_arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Through one flat copy for each type; the arrays share its memory."""
+    names: defaultdict[torch.dtype, list[str]] = defaultdict(list)
+    for name, x in tensors.items():
+        names[x.dtype].append(name)
+    copies = [Readback(torch.cat([tensors[name].flatten() for name in group])) for group in names.values()]
+    arrays: dict[str, np.ndarray] = {}
+    for group, copied in zip(names.values(), copies, strict=True):
+        parts = copied.value().split([tensors[name].numel() for name in group])
+        arrays |= {name: x.view(tensors[name].shape).numpy() for name, x in zip(group, parts, strict=True)}
+    return {name: arrays[name] for name in tensors}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tdmpc_ray.core.config import AgentConfig, PlannerConfig
 from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.precision import prepare_device
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError, reason, unknown
 
@@ -133,7 +134,9 @@ def read_agent(
         raise
     except Exception as error:  # a torn file may fail in any way
         raise UserError(f"no agent can be read from {folder}: {reason(error)}") from error
-    return PlanningAgent(description, agent, model.to(device), seed)
+    model = model.to(device)
+    prepare_device(model.bins.device, agent.model.tf32)
+    return PlanningAgent(description, agent, model, seed)
 
 
 class PlanningAgent:

@@ -11,6 +11,7 @@ import ray
 from tdmpc_ray.rllib.fragments import Sampled, Weights
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.sampling import AsyncSampler, shards
+from tdmpc_ray.rllib.weights_period import WeightsPeriod
 from tdmpc_ray.rllib.work import merged
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class AsyncLoop:
         self._uncounted = 0  # steps of these, and of those that it has not answered for
         self._updates_started = 0  # that it has not answered for
         self._weights: Weights | None = None  # the newest, which go along with every request
-        self._asked_at = 0  # updates in the weights that the learner was asked for last
+        self._period = WeightsPeriod(config.weights_every, config.weights_every_s)
         self._update_s = _CALL_S
 
     def run(self) -> None:
@@ -76,8 +77,9 @@ class AsyncLoop:
         self._finish(wait=True)
         self._sampler.discard()
         self._arrived.clear()
-        self._uncounted = self._asked_at = 0
+        self._uncounted = 0
         self._weights = None
+        self._period.reset()
 
     def _take(self) -> None:
         sampled = self._sampler.ready()
@@ -106,9 +108,7 @@ class AsyncLoop:
         if self._link.is_busy or not (self._arrived or num_updates > 0):
             return False
         reached = pace.grad_updates + self._updates_started + num_updates
-        self._send(
-            num_updates, with_weights=num_updates > 0 and reached - self._asked_at >= config.weights_every
-        )
+        self._send(num_updates, num_updates > 0 and self._period.is_due(reached, time.perf_counter()))
         return True
 
     def _send(self, num_updates: int, with_weights: bool) -> None:
@@ -116,7 +116,7 @@ class AsyncLoop:
         self._arrived.clear()
         self._updates_started += num_updates
         if with_weights:
-            self._asked_at = self._pace.grad_updates + self._updates_started
+            self._period.ask(self._pace.grad_updates + self._updates_started)
         same = {"num_updates": num_updates, "with_weights": with_weights}
         self._link.start(TDMPC2Learner.work, [{"batches": own, **same} for own in batches])
 
@@ -132,6 +132,7 @@ class AsyncLoop:
             if work.weights is not None:
                 updates = self._algorithm.updates_before + self._pace.grad_updates
                 self._weights = Weights(work.weights, updates)
+                self._period.take(work.weights_s, time.perf_counter())
         return bool(done)
 
     def _wait(self, is_held: bool) -> bool:

@@ -56,6 +56,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.asynchronous: bool | None = None
         self.sample_lead: int | None = None
         self.weights_every = 25
+        self.weights_every_s: float | None = None
         self.max_env_faults = 10
         self.env_step_timeout_s: float | None = 60.0
         self.learner_timeout_s: float | None = 3600.0
@@ -114,6 +115,7 @@ class TDMPC2Config(AlgorithmConfig):
         asynchronous: bool | None = NotProvided,
         sample_lead: int | None = NotProvided,
         weights_every: int = NotProvided,
+        weights_every_s: float | None = NotProvided,
         start_from: str | Path | None = NotProvided,
         videos: bool = NotProvided,
         system_metrics: bool = NotProvided,
@@ -139,6 +141,8 @@ class TDMPC2Config(AlgorithmConfig):
             sample_lead: agent steps that asynchronous sampling may be ahead of the updates; None: what keeps
                 every runner busy, but no more than 2,000, or 5 % of the steps so far.
             weights_every: updates after which asynchronous runners are sent new weights.
+            weights_every_s: seconds that lie between, too; None: as many as keep the copies at a twentieth
+                of the learner's time.
             start_from: a checkpoint, or the folder of a run, whose networks to begin with; they have to fit,
                 but that a termination head may be missing. Optimizers, replay and counters begin anew, and
                 the first steps are planned, not random.
@@ -165,6 +169,7 @@ class TDMPC2Config(AlgorithmConfig):
             "asynchronous": asynchronous,
             "sample_lead": sample_lead,
             "weights_every": weights_every,
+            "weights_every_s": weights_every_s,
             "start_from": os.path.abspath(start_from) if isinstance(start_from, (str, Path)) else start_from,
             "videos": videos,
             "system_metrics": system_metrics,

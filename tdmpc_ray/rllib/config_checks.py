@@ -50,6 +50,11 @@ def check_values(config: TDMPC2Config) -> None:
         _check_learners(config)
     if config.asynchronous and config.num_env_runners == 0 and not config.in_evaluation:
         raise UserError("asynchronous=True needs remote env runners: set env_runners(num_env_runners=...)")
+    if config.num_gpus_per_env_runner and config.num_env_runners == 0 and not config.in_evaluation:
+        raise UserError(
+            f"num_gpus_per_env_runner={config.num_gpus_per_env_runner} without remote env runners: set "
+            "num_env_runners, or leave it out; beside a learner with a GPU, acting has that one"
+        )
     _check_demonstrations(config)
     optional = ("eval_every", "total_steps", "sample_lead")
     needed = ("steps_per_iteration", "updates_per_call", "weights_every", "episode_length")
@@ -65,6 +70,9 @@ def check_values(config: TDMPC2Config) -> None:
         timeout_s = getattr(config, name)
         if timeout_s is not None and not 0 <= timeout_s < math.inf:
             raise UserError(f"{name} must be a number of seconds, or None, not {timeout_s}")
+    weights_s = config.weights_every_s
+    if weights_s is not None and not 0 <= weights_s < math.inf:
+        raise UserError(f"weights_every_s must be a number of seconds, or None, not {weights_s!r}")
     if config.start_from is not None:
         find_checkpoint(Path(config.start_from))
     if not 0 <= config.max_time_s_per_iteration < math.inf:

@@ -18,6 +18,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
+from tdmpc_ray.core.precision import prepare_device
 from tdmpc_ray.envs.adapter import check_spaces
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
@@ -66,6 +67,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
                 self._faults += take_last_words(self._last_words) if is_remote else []
                 allow_exit(self._last_words)
             super().__init__(config=config, **kwargs)
+            prepare_device(self._device, config.agent().model.tf32)
         except Exception as error:
             if not is_remote:
                 raise

@@ -16,6 +16,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from tdmpc_ray.core.cost import update_flops
 from tdmpc_ray.core.demonstrations import load_demonstrations
 from tdmpc_ray.core.parallel import Replicas
+from tdmpc_ray.core.precision import prepare_device
 from tdmpc_ray.core.prioritized import make_replay
 from tdmpc_ray.core.update import Updater, make_optimizers
 from tdmpc_ray.envs.images import FRAMES
@@ -42,6 +43,7 @@ class TDMPC2Learner(TorchLearner):
         module: TDMPC2RLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         agent, model = module.agent, module.world_model
         self._rl_module, self._agent = module, agent
+        prepare_device(self._device, agent.model.tf32)
         size = max(self.config.num_learners, 1)
         self._replicas = Replicas() if size > 1 else None
         if self._replicas is not None:  # before all that may fail in one learner and leave the others waiting
@@ -148,13 +150,15 @@ class TDMPC2Learner(TorchLearner):
         if num_updates:
             self._loop.run(num_updates)
         losses = self._loop.read() if read or with_weights or self._loop.is_due else Losses({}, 0, 0)
-        weights = None
+        weights, weights_s = None, 0.0
         if with_weights and (self._replicas is None or self._replicas.rank == 0):
+            began = time.perf_counter()
             weights = ray.put(self.get_state(components=COMPONENT_RL_MODULE, inference_only=True))
+            weights_s = time.perf_counter() - began
         is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
         left_out = self.replay.left_out + self._shown_left_out
-        did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights)
+        did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights, weights_s)
         return Work(*did, is_ready, left_out, tuple(added))
 
     @property

@@ -17,6 +17,7 @@ from torch import Tensor
 from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.kernels import keep_freed_memory
 from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.readback import read_arrays
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.images import STACK_SHAPES
 from tdmpc_ray.errors import UserError
@@ -43,8 +44,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def setup(self) -> None:
         keep_freed_memory()
-        # RLlib makes PyTorch deterministic in seeded runs, which then writes NaN into all memory it reserves:
-        # a third more time for a plan at size 5. Nothing here reads memory before it is written.
+        # RLlib makes PyTorch deterministic in seeded runs without a GPU, which then writes NaN into all
+        # memory it reserves: a third more time for a plan at size 5. Nothing here reads memory before it is
+        # written.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.agent = AgentConfig.from_dict(self.model_config["agent"])
         self.discount: float | list[float] = self.model_config["discount"]
@@ -80,6 +82,18 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         if self.inference_only:
             self.training = mode
         return self if self.training == mode else super().train(mode)
+
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, inference_only: bool = False, **_: Any
+    ) -> dict[str, Any]:
+        """RLlib's, by one copy from a GPU.
+
+        Args:
+            inference_only: without the target heads.
+        """
+        left_out = self.get_non_inference_attributes() if inference_only else []
+        state = self.state_dict()
+        return read_arrays({k: x for k, x in state.items() if not k.startswith(tuple(left_out))})
 
     def set_state(self, state: Any) -> None:
         super().set_state(state)

@@ -18,6 +18,7 @@ class Work(NamedTuple):
     losses: Losses  # also of earlier calls
     seconds: float
     weights: Any  # a Ray reference to the state that env runners take, or None
+    weights_s: float  # of `seconds`, what leaving the weights there took
     is_ready: bool  # to be asked for updates
     left_out: int = 0  # transitions so far that are in no sequence
     per_task: tuple[int, ...] = ()  # `added`, by task

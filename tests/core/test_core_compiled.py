@@ -9,6 +9,7 @@ import logging
 
 import pytest
 import torch
+from device_guard import META, MetaGenerator, allow_optimizers
 from test_core_reference import ACTION, BATCH, OBS, trained
 from torch._dynamo.backends.debugging import aot_eager
 
@@ -82,6 +83,36 @@ def test_an_update_is_three_graphs(dtype: str, has_short: bool, graphs: list[str
     rtol = 1e-4 if dtype == "fp32" else 0.1  # other roundings: of gradients, too
     for name, value in metrics[1].items():
         torch.testing.assert_close(metrics[3][name], value, rtol=rtol, atol=1e-5, msg=name)
+
+
+def test_graphs_take_no_tensor_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA graph cannot; on `meta`, what is made on the CPU can be told from the rest."""
+    allow_optimizers(monkeypatch)
+    devices: dict[str, set[str]] = {}
+
+    class Looked(compiled.Compiled):
+        def __init__(self, function: object) -> None:
+            def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+                given = {x.device.type for x in inputs if isinstance(x, torch.Tensor)}
+                devices.setdefault(self._name, set()).update(given)
+                return aot_eager(graph, inputs)
+
+            super().__init__(function, backend=backend)
+
+    monkeypatch.setattr(update, "Compiled", Looked)
+    monkeypatch.setattr(sampling, "_compiled", functools.cache(Looked))
+    model, agent = trained(**{"update.compile": "always", "planner.compile": "always"})
+    model.to(META)
+    obs, action = torch.empty(4, BATCH, OBS, device=META), torch.empty(3, BATCH, ACTION, device=META)
+    reward = torch.empty(3, BATCH, 1, device=META)
+    noise = UpdateNoise.sample(model, 3, BATCH, MetaGenerator())
+    Updater(model, agent.update, 0.97).step(Batch(obs, action, reward, torch.zeros_like(reward)), noise)
+    plan_noise, prev_mean = PlanNoise.sample(model, agent.planner, 2, MetaGenerator()), action[:, :2]
+    z = model.encode(obs[0, :2]).detach()
+    mean = prev_mean.transpose(0, 1).contiguous()
+    plan(model, z, mean, agent.planner, plan_noise, discount=0.97, explore=True)
+    names = {"_targets", "world_model_loss", "policy_loss", "_propose", "_refine"}
+    assert devices == {name: {"meta"} for name in names}
 
 
 def test_where_nothing_can_compile_it_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from device_guard import META, MetaGenerator, allow_optimizers, device_guard
@@ -98,6 +99,10 @@ def test_a_plan_does_not_read_the_device(
         lambda x: x + torch.ones(3),
         lambda x: x * torch.tensor(2.0),
         lambda x: x[torch.tensor([0, 1])],
+        lambda x: x[[0, 1]],
+        lambda x: x[np.array([0, 1])],
+        lambda x: x.new_tensor([1.0]),
+        lambda x: torch.quantile(x, 0.95),
         lambda x: torch.tensor([1.0], device=META),
         lambda x: torch.ones(3).to(META),
     ],

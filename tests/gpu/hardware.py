@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": str(torch.version.cuda),
         "numpy": numpy.__version__,
+        "C compiler": shutil.which("cc") or shutil.which("gcc") or "none: nothing can be compiled",
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -56,7 +59,7 @@ def data_sheet(device: torch.device) -> dict[str, float] | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    peaks = next((peaks for key, peaks in PEAKS.items() if key in name), None)
+    peaks = next((peaks for key, peaks in PEAKS.items() if re.search(rf"\b{key}\b", name)), None)
     return None if peaks is None else {p: 1e12 * x for p, x in zip(PRECISIONS, peaks, strict=True)}
 
 

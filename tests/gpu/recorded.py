@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from gpu.sections import Check, Section, precision
+from gpu.sections import Check, Section, precision, really_compiled
 from gpu.work import agent_of, batch_of, model_of
 from recorded_cases import CASES, CHECKS, Case
 
@@ -25,19 +26,27 @@ def run(check: Check) -> Section:
         ("what", "case", "ways", "result"),
         check.file,
     )
+    eager = [(f"recorded, {name}, eager", partial(recorded, check, name, "never")) for name in CASES]
+    eager.append(("same seed twice, eager", partial(twice, check, "never")))
+    # Compiling takes long, and the four differ little in what is compiled.
+    compiled = [
+        ("compiled against eager", partial(compiled_against_eager, check)),
+        ("recorded, single, compiled", partial(recorded, check, "single", "always")),
+        ("same seed twice, compiled", partial(twice, check, "always")),
+        ("recorded, episodic, compiled", partial(recorded, check, "episodic", "always")),
+        ("recorded, multitask, compiled", partial(recorded, check, "multitask", "always")),
+        ("recorded, pixels, compiled", partial(recorded, check, "pixels", "always")),
+    ]
+    section.verdicts = [("exactness", "all equal", "", None)]
     with precision("fp32"):
-        for name in CASES:
-            for way in ("never", "always"):
-                if way == "always" and (check.quick or name == "multitask"):
-                    continue  # compiling takes long, and the four differ little in what is compiled
-                attempt(
-                    section, f"recorded, {name}, compile {way}", lambda n=name, w=way: recorded(check, n, w)
-                )
-        attempt(section, "compiled against eager", lambda: compiled_against_eager(check))
-        for way in ("never",) if check.quick else ("never", "always"):
-            attempt(section, f"same seed twice, compile {way}", lambda w=way: twice(check, w))
-    failed = len(section.broken)
-    section.verdict("exactness", "all equal", f"{len(section.rows)} equal, {failed} not", failed == 0)
+        for what, call in eager + (compiled if check.compiles else []):
+            if check.seconds_left > 0:
+                attempt(section, what, call)
+            else:
+                section.row(what, "", "", "not reached")
+            failed, equal = len(section.broken), sum("equal" in row[3] for row in section.rows)
+            section.verdicts = [("exactness", "all equal", f"{equal} equal, {failed} not", failed == 0)]
+            section.save()
     return section
 
 
@@ -50,29 +59,36 @@ def attempt(section: Section, what: str, call: Callable[[], list[object]]) -> No
 
 
 def recorded(check: Check, name: str, way: str) -> list[object]:
-    for compare in CHECKS:
-        if way == "never" or compare.__name__ in ("check_plan", "check_one_update"):
-            compare(Case(name, check.device, way))
+    with really_compiled(check):
+        for compare in CHECKS:
+            if way == "never" or compare.__name__ in ("check_plan", "check_one_update"):
+                compare(Case(name, check.device, way))
     return ["recorded", name, "compiled" if way == "always" else "eager", "equal"]
 
 
 def compiled_against_eager(check: Check) -> list[object]:
-    """One plan of four environments and three updates; a low temperature, so that no tie decides."""
+    """One plan of four environments and three updates.
+
+    Where two candidates are worth nearly the same, rounding decides which one is an elite; so one of the four
+    plans may differ, but not the values of the elites.
+    """
     size = "tiny" if check.quick else "5"
-    settings = {"planner.temperature": 0.01, "model.dropout": 0.0}
-    means, losses = [], []
-    for way in ("never", "never" if check.quick else "always"):
-        agent = agent_of(size, compile=way, **settings)
+    plans, losses = [], []
+    for way in ("never", "always"):
+        agent = agent_of(size, compile=way, **{"planner.temperature": 0.01, "model.dropout": 0.0})
         model = model_of(check, agent)
         noise = PlanNoise.sample(model, agent.planner, 4, torch.Generator(check.device).manual_seed(1))
         with torch.no_grad():
             z = model.encode(batch_of(check, model, 4).obs[0])
         prev_mean = torch.zeros(4, agent.planner.horizon, model.action_dim, device=check.device)
-        means.append(plan(model, z, prev_mean, agent.planner, noise, discount=0.99, explore=True).mean)
-        losses.append(updates(check, model, agent, 3)["loss/total"])
-    torch.testing.assert_close(means[1], means[0], rtol=0, atol=1e-3)
+        with really_compiled(check):
+            plans.append(plan(model, z, prev_mean, agent.planner, noise, discount=0.99, explore=True))
+            losses.append(updates(check, model, agent, 3)["loss/total"])
+    difference = (plans[1].mean - plans[0].mean).abs().amax((1, 2))  # of each environment
+    assert int((difference < 1e-3).sum()) >= 3, f"plans differ by {difference.tolist()}"
+    torch.testing.assert_close(plans[1].values, plans[0].values, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-3, atol=1e-4)
-    return ["compiled", f"size {size}", "against eager", f"{(means[1] - means[0]).abs().max():.1e}"]
+    return ["compiled", f"size {size}", "against eager", f"equal to {difference.median():.0e}"]
 
 
 def updates(check: Check, model: object, agent: object, number: int) -> dict[str, torch.Tensor]:
@@ -95,7 +111,8 @@ def twice(check: Check, way: str) -> list[object]:
         torch.manual_seed(3)
         model = model_of(check, agent)
         torch.manual_seed(4)  # compiling may draw
-        updates(check, model, agent, number)
+        with really_compiled(check):
+            updates(check, model, agent, number)
         states.append({name: x.clone() for name, x in model.state_dict().items()})
     different = [name for name, x in states[0].items() if not torch.equal(x, states[1][name])]
     assert not different, f"{len(different)} of {len(states[0])} tensors differ: {different[:3]}"

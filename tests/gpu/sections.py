@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from statistics import median
 from typing import Any
 
 import torch
+
+from tdmpc_ray.core import compiled
 
 # Settings of each precision: PyTorch's for float32 products, and the planner's and the update's `dtype`.
 PRECISIONS = {"fp32": ("highest", "fp32"), "tf32": ("high", "fp32"), "bf16": ("high", "bf16")}
@@ -26,12 +29,14 @@ class Check:
     Attributes:
         device: where agents plan and learn.
         quick: tiny models and few repetitions, to show that the check runs.
+        compiles: compile at all; on a CPU, where it is asked for.
         until: `time.perf_counter()` at which a part has to be done.
         file: where a part leaves its section.
     """
 
     device: torch.device
     quick: bool
+    compiles: bool
     until: float
     file: Path
 
@@ -85,7 +90,9 @@ class Section:
     def save(self) -> None:
         if self.file is not None:
             values = {k: v for k, v in dataclasses.asdict(self).items() if k != "file"}
-            self.file.write_text(json.dumps(values))
+            half = self.file.with_suffix(".tmp")
+            half.write_text(json.dumps(values))
+            half.replace(self.file)
 
     @classmethod
     def load(cls, file: Path) -> Section:
@@ -116,24 +123,66 @@ def milliseconds(
         check.synchronize()
         return time.perf_counter() - began
 
-    first, second = timed(), timed()
+    first = timed()
+    if first > 3 and check.seconds_left < 3 * first:
+        return 1000 * first, first
+    timed()  # records CUDA graphs
+    third = timed()
     if check.quick:
-        return 1000 * second, first
-    number = min(max(int(seconds / second), 3), repeats)
-    timed()  # the second call records CUDA graphs
-    return 1000 * median(timed() for _ in range(number)), first
+        return 1000 * third, first
+    number = min(max(int(min(seconds, check.seconds_left / 2) / third), 1), repeats)
+    return 1000 * median([third, *(timed() for _ in range(number))]), first
 
 
 def host_waits(check: Check, task: Callable[[], object]) -> int | None:
-    """Calls of the host that wait for the device, by the profiler; None on a CPU."""
+    """Calls of the host that wait for the device, by the profiler; None where that sees no device."""
     if check.device.type != "cuda":
         return None
+    before = torch.cuda.get_sync_debug_mode()
 
-    def count(call: Callable[[], object]) -> int:
+    def count(call: Callable[[], object]) -> tuple[int, int]:
         check.synchronize()
         with torch.profiler.profile() as profile:
             call()
-        events = profile.key_averages()
-        return sum(e.count for e in events if e.key.startswith("cuda") and e.key.endswith("Synchronize"))
+        events = [e for e in profile.key_averages() if e.key.startswith("cu")]
+        launches = sum(e.count for e in events if "Launch" in e.key)
+        return sum(e.count for e in events if e.key.endswith("Synchronize")), launches
 
-    return count(task) - count(lambda: None)  # the profiler waits itself, at its end
+    torch.cuda.set_sync_debug_mode("error")  # what PyTorch itself knows to wait, without a profiler
+    try:
+        task()
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        return 1
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    (waits, launches), (own, _) = count(task), count(lambda: None)  # the profiler waits itself, at its end
+    return waits - own if launches else None
+
+
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def really_compiled(check: Check) -> Iterator[None]:
+    """Fail where a compiled function runs uncompiled, or without CUDA graphs; it is only logged."""
+    from torch._dynamo.utils import counters
+
+    handler, logger = _Warnings(), logging.getLogger(compiled.__name__)
+    skips = counters["inductor"]["cudagraph_skips"]
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    if handler.lines:
+        raise RuntimeError(handler.lines[0])
+    if check.device.type == "cuda" and counters["inductor"]["cudagraph_skips"] > skips:
+        raise RuntimeError("torch.compile has left out CUDA graphs; TORCH_LOGS=perf_hints says why")

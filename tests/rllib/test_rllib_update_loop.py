@@ -56,10 +56,11 @@ def test_updates_do_not_read_the_device(
     allow_optimizers(monkeypatch)
     loop, module = make_loop(shape, META, **{"data.priority_alpha": alpha})
     loop._draws_ahead = ahead
-    with device_guard(monkeypatch):
+    with device_guard(monkeypatch) as waited:
         loop.run(3)
         loop.run(1)
     assert module.num_updates == 4
+    assert len(waited) == (4 if alpha else 0)  # each for the step before, or for the last of a call
 
 
 @pytest.mark.parametrize("explore", [False, True])

@@ -91,7 +91,8 @@ def test_as_many_runners_as_balance_the_learner() -> None:
     found = best(written, MACHINE, cpus=1000, gpus=3)
     assert 0.9 < found.trials[0].resources.num_env_runners / found.trials[0].balance <= 1
     few = best(written, MACHINE, cpus=15, gpus=3)
-    assert few.trials[0].resources.num_env_runners == 4  # three trials at once, with five CPUs each
+    numbers = [study(num_env_runners=number, gpus_per_learner=1) for number in range(1, 15)]
+    assert few.hours == min(forecast(other, MACHINE, cpus=15, gpus=3).hours for other in numbers)
     assert found.hours < few.hours < forecast(written, MACHINE, cpus=15, gpus=3).hours
 
 
@@ -133,3 +134,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     file.write_text("name: s\ntask: pick-cube\nsteps: 10\n")  # ManiSkill, which need not be installed
     assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
     assert cli.main(["plan-cluster", str(tmp_path / "absent.yaml"), "--gpus", "0", "--cpus", "1"]) == 2
+
+
+def test_beside_a_learner_with_a_gpu_acting_and_evaluation_have_it() -> None:
+    alone, beside = predicted(study("5")), predicted(study("5", gpus_per_learner=1))
+    assert beside.plan_s == pytest.approx(SPEEDS.seconds(beside.plan_flops, 1, 1))
+    assert beside.plan_s < alone.plan_s / 10
+    assert beside.evaluation_s < alone.evaluation_s / 10
+    apart = predicted(study("5", num_env_runners=1, num_learners=1, gpus_per_learner=1))
+    assert apart.evaluation_s == alone.evaluation_s

@@ -131,9 +131,12 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
     agent = agent_config(point.model_size, study.preset, point.settings)
     num_params, flops, learning = _costs(agent, sizes)
     num_envs = resources.num_envs_per_env_runner
+    beside_gpus = resources.gpus_per_learner if resources.num_learners == 0 else 0  # of the main process
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner
+    if resources.num_env_runners == 0:
+        cpus, gpus = resources.cpus_for_main_process, beside_gpus
     plan_s = speeds.seconds(num_envs * flops, cpus, gpus) / num_envs
-    alone_s = speeds.env_s + speeds.seconds(flops, 1, 0)  # evaluation by the main process
+    alone_s = speeds.env_s + speeds.seconds(flops, 1, beside_gpus)  # evaluation by the main process
     learners = max(resources.num_learners, 1)
     episodes = evaluation.episodes * max(len(info.tasks), 1) * math.ceil(point.steps / evaluation.every)
     return Trial(
