@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core import batch as core_batch
 from tdmpc_ray.core.readback import Readback
 
 META = torch.device("meta")
@@ -62,20 +62,18 @@ def _is_of_host(index: Any) -> bool:
 
 @contextmanager
 def device_guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Readback]]:
-    """Inside, only `Batch.to` and `Readback` go between host and device; gives the readbacks waited for."""
+    """Inside, only `Batch.to` and `Readback` copy between host and device; gives the readbacks waited for."""
     waited: list[Readback] = []
 
-    def batch_to(batch: Batch, device: torch.device) -> Batch:
-        stay = ("start", "largest_weight")
-        values = {name: x for name, x in batch._asdict().items() if x is not None and name not in stay}
-        return batch._replace(**{name: torch.empty_like(x, device=device) for name, x in values.items()})
+    def copy(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+        return torch.empty_like(x, device=device)
 
     def value(self: Readback) -> torch.Tensor:
         waited.append(self)
         return torch.zeros(self._host.shape)
 
     with monkeypatch.context() as patch, _NothingFromHost(), _OneDevice():
-        patch.setattr(Batch, "to", batch_to)
+        patch.setattr(core_batch, "_copy", copy)
         patch.setattr(Readback, "value", value)
         yield waited
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,8 @@ class Batch(NamedTuple):
     """B sequences of H transitions.
 
     Attributes:
-        obs: observations, (H + 1, B, O) or (H + 1, B, C, 64, 64).
+        obs: observations, (H + 1, B, O) or (H + 1, B, C, 64, 64). Before `to`, images are what the replay
+            keeps: each frame once, (H + F, B, C / F, 64, 64).
         action: actions in [-1, 1], (H, B, A).
         reward: rewards, (H, B, 1).
         terminated: 1.0 where the task itself ended with this step (never for a time limit), (H, B, 1).
@@ -28,6 +30,7 @@ class Batch(NamedTuple):
             count 1.
         mask: 1.0 where a step happened, as the first ones always did, and 0.0 behind the end of a sequence,
             where its last observation is repeated, (H, B, 1); None where all happened.
+        num_frames: F, in each stack that `to` is to make; 1 where there is nothing to stack.
     """
 
     obs: Tensor
@@ -39,23 +42,21 @@ class Batch(NamedTuple):
     start: Tensor | None = None
     largest_weight: Tensor | None = None
     mask: Tensor | None = None
+    num_frames: int = 1
 
     @property
     def horizon(self) -> int:
         return self.action.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        """Copy to `device`, without waiting for a GPU."""
-
-        def copy(x: Tensor) -> Tensor:
-            if torch.device(device).type == "cuda" and x.device.type == "cpu":
-                x = x.pin_memory()  # from other memory the copy would wait
-            return x.to(device, non_blocking=True)
-
+        """Copy to `device`, without waiting for a GPU, and stack frames there, as fewer cross the bus."""
+        device = torch.device(device)
         optional = (self.task, self.weight, self.mask)
-        task, weight, mask = (None if x is None else copy(x) for x in optional)
-        tensors = (copy(self.obs), copy(self.action), copy(self.reward), copy(self.terminated))
-        return Batch(*tensors, task, weight, self.start, self.largest_weight, mask)
+        task, weight, mask = (None if x is None else _copy(x, device) for x in optional)
+        obs, action, reward, terminated = (_copy(x, device) for x in self[:4])
+        if self.num_frames > 1:
+            obs = _stack(obs, self.num_frames, mask)
+        return Batch(obs, action, reward, terminated, task, weight, self.start, self.largest_weight, mask)
 
     def followed_by(self, other: Batch) -> Batch:
         """Both in one batch; sequences of `other` count 1 where these have weights, and lose their rows."""
@@ -65,7 +66,47 @@ class Batch(NamedTuple):
         if self.task is not None and other.task is not None:
             task = torch.cat([self.task, other.task])
         if self.weight is not None:
-            weight = torch.cat([self.weight, torch.ones(other.action.shape[1])])
+            weight = torch.cat([self.weight, self.weight.new_ones(other.action.shape[1])])
         if self.mask is not None and other.mask is not None:
             mask = torch.cat([self.mask, other.mask], 1)
-        return Batch(obs, action, reward, terminated, task, weight, self.start, self.largest_weight, mask)
+        optional = (task, weight, self.start, self.largest_weight, mask, self.num_frames)
+        return Batch(obs, action, reward, terminated, *optional)
+
+
+def gather(source: np.ndarray, rows: np.ndarray, pin_memory: bool) -> Tensor:
+    """Rows of an array as a tensor.
+
+    Args:
+        source: (N, ...).
+        rows: of any shape.
+        pin_memory: where a GPU copies from without waiting. PyTorch gives such memory out again as soon as
+            nobody holds it and all copies from it are done.
+    """
+    shape, kind = (*rows.shape, *source.shape[1:]), torch.from_numpy(source).dtype
+    gathered = torch.empty(shape, dtype=kind, pin_memory=pin_memory)
+    source.take(rows, 0, out=gathered.numpy(), mode="clip")  # "raise" would fill a buffer of NumPy's first
+    return gathered
+
+
+def _copy(x: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda" and x.device.type == "cpu" and not x.is_pinned():
+        x = x.pin_memory()  # from other memory the copy would wait
+    return x.to(device, non_blocking=True)
+
+
+def _stack(frames: Tensor, num: int, mask: Tensor | None) -> Tensor:
+    """Stacks (T - num + 1, B, num * C, ...) from frames (T, B, C, ...), where the first `num` make the first.
+
+    Steps that the mask (T - num, B, 1) leaves out repeat the stack before them.
+    """
+    steps, size = len(frames) - num + 1, frames.shape[1]
+
+    def count(end: int) -> Tensor:
+        return torch.arange(end, device=frames.device)
+
+    oldest = count(steps)[:, None].expand(steps, size)
+    if mask is not None:
+        oldest = torch.cat([torch.zeros_like(oldest[:1]), mask[..., 0].long().cumsum(0)])
+    rows = (oldest[..., None] + count(num)) * size + count(size)[:, None]  # (steps, B, num)
+    stacks = frames.flatten(0, 1).index_select(0, rows.flatten())
+    return stacks.unflatten(0, rows.shape).flatten(2, 3)

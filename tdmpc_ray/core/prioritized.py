@@ -49,9 +49,9 @@ class PrioritizedReplay(SequenceReplay):
     def _draw_starts(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
         return self._tree.draw(batch_size, rng)
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
-        """Draw a time-major batch on the CPU, with importance weights and the rows of its starts."""
-        batch = super().sample(batch_size, rng)
+    def sample(self, batch_size: int, rng: np.random.Generator, pin_memory: bool = False) -> Batch:
+        """As of any replay, with importance weights."""
+        batch = super().sample(batch_size, rng, pin_memory)
         assert batch.start is not None
         probability = self._tree[batch.start.numpy()] / self._tree.total
         weight = ((self.share_of or self.num_valid) * probability) ** -self.beta

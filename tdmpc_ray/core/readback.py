@@ -10,10 +10,25 @@ import torch
 from torch import Tensor
 
 
+class Fence:
+    """What has been launched on a device so far; a CPU has done it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(blocking=True)  # otherwise whoever waits keeps a core busy
+            self._event.record(torch.cuda.current_stream(device))
+
+    def wait(self) -> None:
+        """Return when it is done."""
+        if self._event is not None:
+            self._event.synchronize()
+
+
 class Readback:
     """A copy of a tensor on its way to the host.
 
-    On a GPU it goes into pinned memory behind an event, so that `value` waits for what was launched before
+    On a GPU it goes into pinned memory before a fence, so that `value` waits for what was launched before
     the copy alone, and not at all where that is done.
 
     Args:
@@ -21,19 +36,16 @@ class Readback:
     """
 
     def __init__(self, x: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        if x.device.type != "cuda":
+        if x.device.type == "cuda":
+            self._host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+            self._host.copy_(x.detach(), non_blocking=True)
+        else:
             self._host = x.detach().clone()
-            return
-        self._host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-        self._host.copy_(x.detach(), non_blocking=True)
-        self._event = torch.cuda.Event()
-        self._event.record(torch.cuda.current_stream(x.device))
+        self._fence = Fence(x.device)
 
     def value(self) -> Tensor:
         """The copy, on the CPU."""
-        if self._event is not None:
-            self._event.synchronize()
+        self._fence.wait()
         return self._host
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.batch import Batch, gather
 from tdmpc_ray.core.checks import require_finite
 from tdmpc_ray.errors import UserError
 
@@ -276,25 +276,20 @@ class SequenceReplay:
             return starts[:batch_size]
         return rng.choice(np.flatnonzero(self.valid[:size]), batch_size)
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
-        """Draw a time-major batch of `batch_size` sequences on the CPU."""
+    def sample(self, batch_size: int, rng: np.random.Generator, pin_memory: bool = False) -> Batch:
+        """Draw a time-major batch of `batch_size` sequences on the CPU; `Batch.to` stacks its frames."""
         rows = self.sample_rows(batch_size, rng)
-        steps = rows[:-1]
+        frames, steps = rows, rows[:-1]
         mask = (rows[1:] != steps).astype(np.float32) if self.allow_short else None
+        for _ in range(self.num_frames - 1):
+            frames = np.concatenate([self.prev_row[frames[:1]], frames])
         return Batch(
-            torch.from_numpy(self._observations(rows)),
+            gather(self.obs, frames, pin_memory),
             torch.from_numpy(self.action.take(steps, 0)),  # which is faster than by brackets
             torch.from_numpy(self.reward[steps]).unsqueeze(-1),
             torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
             torch.from_numpy(self.task[rows[0]].astype(np.int64)) if self.num_tasks else None,
             start=torch.from_numpy(rows[0]),
             mask=None if mask is None else torch.from_numpy(mask).unsqueeze(-1),
+            num_frames=self.num_frames,
         )
-
-    def _observations(self, rows: np.ndarray) -> np.ndarray:
-        if self.num_frames == 1:
-            return self.obs.take(rows, 0)
-        frames = [rows]
-        for _ in range(self.num_frames - 1):
-            frames.append(self.prev_row[frames[-1]])
-        return np.concatenate([self.obs[frame] for frame in reversed(frames)], axis=-3)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
@@ -10,7 +13,7 @@ import torch
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.prioritized import PrioritizedReplay
-from tdmpc_ray.core.readback import Readback
+from tdmpc_ray.core.readback import Fence, Readback
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.errors import PassingError, UserError
@@ -58,6 +61,10 @@ class UpdateLoop:
         self._module, self._updater, self._streams, self._replicas = module, updater, streams, replicas
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
         self._num_shown = module.agent.data.num_demonstrations(batch_size)
+        self._device = streams.torch.device
+        # Priorities need the step before; on a CPU a thread would take a core from the step.
+        is_prioritized = isinstance(replay, PrioritizedReplay)
+        self._draws_ahead = self._device.type == "cuda" and not is_prioritized
         self._skipped_in_a_row = 0
         self._read_at = time.perf_counter()
         self._unread: list[dict[str, torch.Tensor]] = []
@@ -70,19 +77,20 @@ class UpdateLoop:
         Raises:
             UserError: there is nothing to learn from yet.
         """
-        module, streams, device = self._module, self._streams, self._streams.torch.device
+        module, streams = self._module, self._streams
         if self._replicas is not None and isinstance(self._replay, PrioritizedReplay):
-            self._replay.share_of = self._replicas.mean(self._replay.num_valid, device)
-        for update in range(module.num_updates, module.num_updates + num_updates):
-            batch, heads = self._sample().to(device), streams.of_heads(update)
-            noise = UpdateNoise.sample(
-                module.world_model, batch.horizon, self._batch_size, streams.torch, heads
-            )
-            self._unread.append(self._updater.step(batch, noise))
-            # Priorities are set one update late, so that no step waits for a GPU to have finished its own.
-            self._set_priorities()
-            if self._updater.td_error is not None and batch.start is not None:
-                self._seen = batch.start, Readback(self._updater.td_error[: len(batch.start)])
+            self._replay.share_of = self._replicas.mean(self._replay.num_valid, self._device)
+        with closing(self._batches(num_updates)) as batches:
+            for update, batch in enumerate(batches, module.num_updates):
+                heads = streams.of_heads(update)
+                noise = UpdateNoise.sample(
+                    module.world_model, batch.horizon, self._batch_size, streams.torch, heads
+                )
+                self._unread.append(self._updater.step(batch, noise))
+                # Priorities are set one update late, so that no step waits for a GPU to have done its own.
+                self._set_priorities()
+                if self._updater.td_error is not None and batch.start is not None:
+                    self._seen = batch.start, Readback(self._updater.td_error[: len(batch.start)])
         self._set_priorities()  # before anything is added to the replay
         module.count_updates(num_updates)
 
@@ -122,12 +130,39 @@ class UpdateLoop:
                 f"{self._module.num_updates:,}: lower update.lr, and go on from the last checkpoint"
             )
 
-    def _sample(self) -> Batch:
-        draws = self._streams.numpy
+    def _batches(self, num: int) -> Generator[Batch, None, None]:
+        """`num` batches on the device.
+
+        A GPU's next one is drawn by a thread while the step on this one is launched. There are never more
+        than two in host memory: the thread first waits until the one before has been copied.
+        """
+        if num == 1 or not self._draws_ahead:
+            for _ in range(num):
+                yield self._on_device(self._draw())
+            return
+        copied = None
+        with ThreadPoolExecutor(1) as thread:
+            drawn = thread.submit(self._draw)
+            for left in reversed(range(num)):
+                parts = drawn.result()
+                if left:
+                    drawn = thread.submit(self._draw, copied)
+                batch, copied = self._on_device(parts), Fence(self._device)
+                yield batch
+
+    def _draw(self, after: Fence | None = None) -> list[Batch]:
+        """A batch's own sequences and demonstrations, on the host, once a device has come so far."""
+        if after is not None:
+            after.wait()
+        draws, pin_memory = self._streams.numpy, self._device.type == "cuda"
         if self._demonstrations is None:
-            return self._replay.sample(self._batch_size, draws)
-        own = self._replay.sample(self._batch_size - self._num_shown, draws)
-        return own.followed_by(self._demonstrations.sample(self._num_shown, draws))
+            return [self._replay.sample(self._batch_size, draws, pin_memory)]
+        own = self._replay.sample(self._batch_size - self._num_shown, draws, pin_memory)
+        return [own, self._demonstrations.sample(self._num_shown, draws, pin_memory)]
+
+    def _on_device(self, parts: list[Batch]) -> Batch:
+        first, *rest = (part.to(self._device) for part in parts)
+        return first.followed_by(*rest) if rest else first
 
     def _set_priorities(self) -> None:
         if self._seen is not None and isinstance(self._replay, PrioritizedReplay):

@@ -259,13 +259,15 @@ def test_stacked_frames_are_kept_once_and_given_back_as_stacks() -> None:
             next_episode += 1
         assert replay.num_valid == np.count_nonzero(replay.valid)
         if replay.num_valid:
-            batch = replay.sample(16, rng)
+            drawn = replay.sample(16, rng)
+            assert drawn.obs.shape == (HORIZON + 3, 16, 2, 4, 4)  # what crosses the bus
+            batch = drawn.to("cpu")
             for b in range(16):
-                for t in range(HORIZON):
-                    who = int(batch.action[t, b, 0])
+                for t in range(HORIZON + 1):
+                    who = int(batch.action[0, b, 0]) + t
                     expected = stack(who // 1000, who % 1000)
                     np.testing.assert_array_equal(batch.obs[t, b].numpy(), expected)
-                    assert who == int(batch.action[0, b, 0]) + t
+                    assert t == HORIZON or who == int(batch.action[t, b, 0])
     assert replay.num_valid > capacity / 3
 
 

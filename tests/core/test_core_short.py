@@ -73,7 +73,7 @@ def test_short_sequences_of_stacked_frames() -> None:
         obs = np.stack([stack(episode, start + t) for t in range(steps + 1)])
         told = np.array([[episode * 1000 + start + t] for t in range(steps)], np.float32)
         replay.add(str(episode), start, obs, told, np.zeros(steps), terminated=True, done=True)
-        batch = replay.sample(16, rng)
+        batch = replay.sample(16, rng).to("cpu")
         assert batch.mask is not None
         for b in range(16):
             first, real = int(batch.action[0, b, 0]), int(batch.mask[:, b].sum())

@@ -103,7 +103,7 @@ def test_images_all_the_way(tiny_overrides: dict[str, Any], tmp_path: Path) -> N
     replay = algo.learner_group._learner.replay
     assert result["grad_updates"] == result["env_steps"] == 80
     assert (replay.obs.shape, replay.obs.dtype) == ((500, 3, 64, 64), np.uint8)
-    batch = replay.sample(4, np.random.default_rng(0))
+    batch = replay.sample(4, np.random.default_rng(0)).to("cpu")
     assert batch.obs.shape == (4, 4, 9, 64, 64)
     assert batch.obs.float().std() > 1
     path = algo.save_to_path(str(tmp_path / "checkpoint"))

@@ -48,13 +48,14 @@ def make_loop(
     return UpdateLoop(module, updater, replay, None, streams, agent.update.batch_size, None), module
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6])
+@pytest.mark.parametrize(("alpha", "ahead"), [(0.0, False), (0.0, True), (0.6, False)])
 @pytest.mark.parametrize("shape", [STATE, IMAGES])
 def test_updates_do_not_read_the_device(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], alpha: float
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], alpha: float, ahead: bool
 ) -> None:
     allow_optimizers(monkeypatch)
     loop, module = make_loop(shape, META, **{"data.priority_alpha": alpha})
+    loop._draws_ahead = ahead
     with device_guard(monkeypatch) as waited:
         loop.run(3)
         loop.run(1)
