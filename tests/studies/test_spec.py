@@ -198,7 +198,8 @@ def test_values_reach_the_algorithm() -> None:
         ),
         (
             {"task": "gym:Pendulum-v1", "obs": "rgb"},
-            "task 'gym:Pendulum-v1' has no camera to observe: rgb is for DMControl's and Meta-World's tasks",
+            "task 'gym:Pendulum-v1' has no camera to observe: rgb is for DMControl's and Meta-World's tasks; "
+            "environments that observe byte images need no such option",
         ),
         ({"obs": "pixels"}, "unknown observations 'pixels': use state or rgb"),
         (
