@@ -180,9 +180,32 @@ class MissingKey(GoalDict):
 
 
 class ImageAndVector(Odd):
-    """Refused: not supported yet."""
+    """Works: an image, and everything else as a vector."""
 
-    observation_space = Dict(camera=Box(0, 255, (84, 84, 3), np.uint8), speed=Box(-1, 1, (2,)))
+    observation_space = Dict(
+        speed=Box(-1, 1, (2,)), camera=Box(0, 255, (84, 84, 3), np.uint8), gear=Discrete(3)
+    )
+
+    def observe(self) -> Any:
+        return {"speed": np.full(2, self.t / LENGTH), "camera": self.camera(), "gear": self.t % 3}
+
+    def camera(self) -> Any:
+        return self.observation_space["camera"].sample()  # type: ignore[index]
+
+
+class StackAndVector(ImageAndVector):
+    """Works: frames that were stacked before are not stacked again."""
+
+    observation_space = Dict(seen=Box(0, 255, (9, 64, 64), np.uint8), speed=Box(-1, 1, (2,)))
+
+    def observe(self) -> Any:
+        return {"speed": np.full(2, self.t / LENGTH), "seen": np.full((9, 64, 64), self.t, np.uint8)}
+
+
+class TwoImages(Odd):
+    """Refused."""
+
+    observation_space = Dict(left=Box(0, 255, (84, 84), np.uint8), right=Box(0, 255, (84, 84), np.uint8))
 
 
 class OwnPixels(Odd):

@@ -13,6 +13,21 @@ import torch
 from torch import Tensor
 
 
+class ImageAndVector(NamedTuple):
+    """An observation of two parts.
+
+    Attributes:
+        image: stacked frames of 0 to 255, (..., C, 64, 64).
+        vector: (..., V).
+    """
+
+    image: Tensor
+    vector: Tensor
+
+
+Observation = Tensor | ImageAndVector
+
+
 class Batch(NamedTuple):
     """B sequences of H transitions.
 
@@ -31,6 +46,7 @@ class Batch(NamedTuple):
         mask: 1.0 where a step happened, as the first ones always did, and 0.0 behind the end of a sequence,
             where its last observation is repeated, (H, B, 1); None where all happened.
         num_frames: F, in each stack that `to` is to make; 1 where there is nothing to stack.
+        vector: what was observed beside images, (H + 1, B, V); None where nothing was.
     """
 
     obs: Tensor
@@ -43,6 +59,7 @@ class Batch(NamedTuple):
     largest_weight: Tensor | None = None
     mask: Tensor | None = None
     num_frames: int = 1
+    vector: Tensor | None = None
 
     @property
     def horizon(self) -> int:
@@ -51,26 +68,35 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> Batch:
         """Copy to `device`, without waiting for a GPU, and stack frames there, as fewer cross the bus."""
         device = torch.device(device)
-        optional = (self.task, self.weight, self.mask)
-        task, weight, mask = (None if x is None else _copy(x, device) for x in optional)
+        optional = (self.task, self.weight, self.mask, self.vector)
+        task, weight, mask, vector = (None if x is None else _copy(x, device) for x in optional)
         obs, action, reward, terminated = (_copy(x, device) for x in self[:4])
         if self.num_frames > 1:
             obs = _stack(obs, self.num_frames, mask)
-        return Batch(obs, action, reward, terminated, task, weight, self.start, self.largest_weight, mask)
+        rest = (task, weight, self.start, self.largest_weight, mask)
+        return Batch(obs, action, reward, terminated, *rest, vector=vector)
 
     def followed_by(self, other: Batch) -> Batch:
         """Both in one batch; sequences of `other` count 1 where these have weights, and lose their rows."""
         pairs = zip(self[:4], other[:4], strict=True)
         obs, action, reward, terminated = (torch.cat([x, y], 1) for x, y in pairs if x is not None)
-        task = weight = mask = None
+        task = weight = mask = vector = None
         if self.task is not None and other.task is not None:
             task = torch.cat([self.task, other.task])
         if self.weight is not None:
             weight = torch.cat([self.weight, self.weight.new_ones(other.action.shape[1])])
         if self.mask is not None and other.mask is not None:
             mask = torch.cat([self.mask, other.mask], 1)
-        optional = (task, weight, self.start, self.largest_weight, mask, self.num_frames)
+        if self.vector is not None and other.vector is not None:
+            vector = torch.cat([self.vector, other.vector], 1)
+        optional = (task, weight, self.start, self.largest_weight, mask, self.num_frames, vector)
         return Batch(obs, action, reward, terminated, *optional)
+
+
+def observations(batch: Batch, steps: int | slice) -> Observation:
+    """What the model encodes of some steps of a batch on its device, (B, ...) or (T, B, ...)."""
+    obs = batch.obs[steps]
+    return obs if batch.vector is None else ImageAndVector(obs, batch.vector[steps])
 
 
 def gather(source: np.ndarray, rows: np.ndarray, pin_memory: bool) -> Tensor:

@@ -77,6 +77,16 @@ def require_finite(start: int, **arrays: np.ndarray) -> None:
             raise PassingError(f"the {name} at step {step} of an episode is not finite: mend the environment")
 
 
+def refuse_two_parts(model: Any, done: str) -> None:
+    """Refuse a model of images and a vector, for what handles observations of one part alone.
+
+    Raises:
+        UserError: it is such a model.
+    """
+    if model.vector_dim:
+        raise UserError(f"a model that observes images and a vector cannot be {done} yet")
+
+
 def shape_differences(ours: Mapping[str, Any], given: Mapping[str, Any], where: str) -> str:
     """Name the first tensors whose shapes differ, or that are missing; empty where all are alike.
 

@@ -32,9 +32,10 @@ class _Rows:
     def __init__(self, model: WorldModel) -> None:
         cfg, a = model.cfg, model.action_dim
         z = cfg.latent_dim + (cfg.task_dim if model.num_tasks else 0)  # what the networks read
-        layers = _encoder_layers(model.encoder)
-        self.encoder = sum(layers)
-        self.observation = layers[0]  # needs no gradient of its own
+        encoders = [model.encoder, *([] if model.vector_encoder is None else [model.vector_encoder])]
+        layers = [_encoder_layers(encoder) for encoder in encoders]
+        self.encoder = sum(map(sum, layers))
+        self.observation = sum(first for first, *_ in layers)  # needs no gradient of its own
         self.latent = 2 * z * cfg.mlp_dim  # a latent's part of a first layer
         self.dynamics = _mlp(z + a, cfg.mlp_dim, cfg.latent_dim)
         self.reward = _mlp(z + a, cfg.mlp_dim, cfg.num_bins)

@@ -1,7 +1,8 @@
 """Episodes on disk that a run learns from beside its own: one `.npz` file each.
 
 `obs` (T + 1, *obs_shape) as the environment gave it, `action` (T, A) in [-1, 1], `reward` (T,) and, where the
-task itself ended, `terminated` (true). Of several tasks, `task` is the name.
+task itself ended, `terminated` (true). Of several tasks, `task` is the name. Of images with a vector beside
+them, `obs` are the images, and `vector` (T + 1, V).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from tdmpc_ray.core.replay import SequenceReplay
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.observations import IMAGE, VECTOR, ObsArray, map_parts, parts_of, stack
 
 _NEEDED = ("obs", "action", "reward")
 
@@ -21,23 +23,25 @@ _NEEDED = ("obs", "action", "reward")
 class EpisodeRecord:
     """An episode in the making; begins with its first observation."""
 
-    def __init__(self, obs: np.ndarray) -> None:
-        self._obs = [np.array(obs)]
+    def __init__(self, obs: ObsArray) -> None:
+        self._obs = [map_parts(np.array, obs)]
         self._action: list[np.ndarray] = []
         self._reward: list[float] = []
 
-    def add(self, obs: np.ndarray, action: np.ndarray, reward: float) -> None:
+    def add(self, obs: ObsArray, action: np.ndarray, reward: float) -> None:
         """A step: the action, and what the environment answered."""
-        self._obs.append(np.array(obs))
+        self._obs.append(map_parts(np.array, obs))
         self._action.append(np.array(action, np.float32))
         self._reward.append(reward)
 
     def save(self, path: Path, *, terminated: bool, task: str) -> None:
         """Write the file."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        obs, vector = parts_of(stack(self._obs))
         np.savez_compressed(
             path,
-            obs=np.stack(self._obs),
+            obs=obs,
+            **({} if vector is None else {VECTOR: vector}),
             action=np.stack(self._action),
             reward=np.array(self._reward, np.float32),
             terminated=terminated,
@@ -54,6 +58,7 @@ def load_demonstrations(
     tasks: Sequence[str] = (),
     allow_short: bool = False,
     may_terminate: bool = True,
+    vector_dim: int = 0,
 ) -> SequenceReplay:
     """Read all episodes of a folder.
 
@@ -66,6 +71,7 @@ def load_demonstrations(
         tasks: names, where the model learns several; the ids are their places.
         allow_short: learn from episodes that are shorter than the horizon, too; see `SequenceReplay`.
         may_terminate: whether an episode may end in a terminal state.
+        vector_dim: V, of the vector beside images; 0: there is none.
 
     Returns:
         A replay just large enough.
@@ -76,7 +82,7 @@ def load_demonstrations(
     files = sorted(folder.glob("*.npz"))
     if not files:
         raise UserError(f"no episodes (*.npz) in data.demonstrations={folder}: give the folder that has them")
-    episodes = [_read(file, obs_shape, action_dim, tasks) for file in files]
+    episodes = [_read(file, obs_shape, action_dim, tasks, vector_dim) for file in files]
     for file, episode in zip(files, episodes, strict=True):
         if episode["terminated"] and not may_terminate:
             raise UserError(
@@ -84,15 +90,14 @@ def load_demonstrations(
                 "model.episodic to true (or to false, to plan without foreseeing it)"
             )
     rows = sum(len(episode["obs"]) + num_frames for episode in episodes)
-    replay = SequenceReplay(
-        max(rows, horizon) + horizon + 1, obs_shape, action_dim, horizon, num_frames, len(tasks), allow_short
-    )
+    shape = (max(rows, horizon) + horizon + 1, obs_shape, action_dim, horizon, num_frames)
+    replay = SequenceReplay(*shape, len(tasks), allow_short, vector_dim=vector_dim)
     for file, episode in zip(files, episodes, strict=True):
         try:
             replay.add(
                 file.name,
                 0,
-                episode["obs"],
+                {IMAGE: episode["obs"], VECTOR: episode[VECTOR]} if vector_dim else episode["obs"],
                 episode["action"],
                 episode["reward"],
                 terminated=bool(episode["terminated"]),
@@ -108,14 +113,15 @@ def load_demonstrations(
 
 
 def _read(
-    file: Path, obs_shape: Sequence[int], action_dim: int, tasks: Sequence[str]
+    file: Path, obs_shape: Sequence[int], action_dim: int, tasks: Sequence[str], vector_dim: int
 ) -> dict[str, np.ndarray]:
     try:
         with np.load(file) as archive:
             episode = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read the demonstration {file}: {error}") from None
-    if missing := [name for name in _NEEDED if name not in episode]:
+    needed = (*_NEEDED, VECTOR) if vector_dim else _NEEDED
+    if missing := [name for name in needed if name not in episode]:
         raise UserError(f"the demonstration {file} has no '{missing[0]}'")
     episode.setdefault("terminated", np.array(False))
     if tasks:  # filled up as the environments of a set are
@@ -126,6 +132,8 @@ def _read(
     steps = len(episode["action"])
     wanted: dict[str, tuple[int, ...]] = {"obs": (steps + 1, *obs_shape), "action": (steps, action_dim)}
     wanted |= {"reward": (steps,), "terminated": ()}
+    if vector_dim:
+        wanted[VECTOR] = (steps + 1, vector_dim)
     for name, shape in wanted.items():
         if episode[name].shape != shape:
             raise UserError(

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tdmpc_ray.core.checks import refuse_two_parts
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.world_model import WorldModel
@@ -80,10 +81,11 @@ def make_program(model: WorldModel, cfg: PlannerConfig, discount: float, what: s
     """The program that `what` names.
 
     Raises:
-        UserError: a planner that no file can hold, or a model of several tasks.
+        UserError: a planner that no file can hold, a model of several tasks, or of images and a vector.
     """
     if model.num_tasks:
         raise UserError("models of several tasks cannot be exported yet")
+    refuse_two_parts(model, "exported")
     obs = torch.zeros(1, *model.obs_shape)
     # A file holds what it computes with, and no more.
     unused = ["target_q"]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.batch import Batch, observations
 from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
@@ -100,7 +100,7 @@ def world_model_loss(
         shift: of the first step's images, (B, 2).
     """
     horizon = len(batch.action)  # PyTorch before 2.11 traces no property of a tuple
-    zs = [model.encode(batch.obs[0], task, shift)]
+    zs = [model.encode(observations(batch, 0), task, shift)]
     for action_t in batch.action:
         zs.append(model.next(zs[-1], action_t, task))
     rollout = torch.stack(zs)  # (H + 1, B, Z)

@@ -68,6 +68,8 @@ def to_official(model: WorldModel, *, flat: bool = False) -> dict[str, Any]:
         raise ValueError("the published format needs the target heads")
     if not cfg.simnorm_dim or cfg.num_bins == 1:
         raise UserError("the published code has no model without SimNorm or without two-hot values")
+    if model.vector_dim:
+        raise UserError("the published code has no model that observes images and a vector")
     low, span = (
         int(x) if x.is_integer() else x for x in (cfg.log_std_min, cfg.log_std_max - cfg.log_std_min)
     )

@@ -95,9 +95,11 @@ def make_replay(
     num_tasks: int = 0,
     allow_short: bool = False,
     rows: int | None = None,
+    vector_dim: int = 0,
 ) -> SequenceReplay:
     """The replay that a config asks for; the rest as for `SequenceReplay`."""
-    shape = (data.capacity, obs_shape, action_dim, horizon, num_frames, num_tasks, allow_short, rows)
+    counts = (num_frames, num_tasks, allow_short, rows, vector_dim)
+    shape = (data.capacity, obs_shape, action_dim, horizon, *counts)
     if data.priority_alpha == 0:
         return SequenceReplay(*shape)
     return PrioritizedReplay(

@@ -21,6 +21,7 @@ import torch
 from tdmpc_ray.core.batch import Batch, gather
 from tdmpc_ray.core.checks import require_finite
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.observations import ObsArray, parts_of
 
 # Checkpoints write a replay in chunks of about so many bytes, and no more chunks than this.
 _CHUNK_BYTES = 1 << 19
@@ -53,6 +54,7 @@ class SequenceReplay:
         allow_short: every transition starts a sequence, which the end of its episode, or of what has come of
             it, may cut short; a mask tells which steps happened. False: all sequences are whole.
         rows: fewer than `capacity`, where it is known that no more will be filled.
+        vector_dim: V, of the vector that is observed beside frames; 0: there is none.
 
     Attributes:
         capacity: rows that there are; `asked_capacity` is the argument.
@@ -71,6 +73,7 @@ class SequenceReplay:
         num_tasks: int = 0,
         allow_short: bool = False,
         rows: int | None = None,
+        vector_dim: int = 0,
     ) -> None:
         if capacity <= horizon:
             raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
@@ -79,6 +82,7 @@ class SequenceReplay:
         channels, *size = obs_shape
         # numpy.zeros maps memory lazily: an unfilled replay costs only what has been written.
         self.obs = np.zeros((capacity, channels // num_frames, *size), np.uint8 if size else np.float32)
+        self.vector = np.zeros((capacity, vector_dim), np.float32)
         self.action = np.zeros((capacity, action_dim), np.float32)
         self.reward = np.zeros(capacity, np.float32)
         self.terminated = np.zeros(capacity, np.bool_)
@@ -89,7 +93,7 @@ class SequenceReplay:
         self.torn = np.zeros(stacked, np.bool_)  # an older frame is gone
         self.num_tasks = num_tasks
         self.task = np.zeros(capacity if num_tasks else 0, np.int16)
-        row_bytes = self.obs[0].nbytes + self.action[0].nbytes + 13
+        row_bytes = self.obs[0].nbytes + self.vector[0].nbytes + self.action[0].nbytes + 13
         self.chunk_rows = max(_CHUNK_BYTES // row_bytes, -(-capacity // _MAX_CHUNKS))
         self.changed = np.zeros(-(-capacity // self.chunk_rows), np.bool_)
         self.allow_short = allow_short
@@ -110,7 +114,7 @@ class SequenceReplay:
         self,
         episode_id: str,
         start: int,
-        obs: np.ndarray,
+        obs: ObsArray,
         action: np.ndarray,
         reward: np.ndarray,
         *,
@@ -126,7 +130,8 @@ class SequenceReplay:
         Args:
             episode_id: names the episode that the fragment belongs to.
             start: index of the fragment's first step within its episode.
-            obs: (T + 1, *obs_shape); the last row is the observation after the last action.
+            obs: (T + 1, *obs_shape), of two parts also (T + 1, V); the last row is what was observed after
+                the last action.
             action: (T, A).
             reward: (T,).
             terminated: the task itself ended with the last step.
@@ -137,9 +142,11 @@ class SequenceReplay:
             UserError: a number is not finite, or the fragment does not fit.
         """
         num_steps = len(action)
-        if len(obs) != num_steps + 1 or len(reward) != num_steps:
+        seen, vector = parts_of(obs)
+        if len(seen) != num_steps + 1 or len(reward) != num_steps:
             raise ValueError(f"a fragment of {num_steps} actions needs {num_steps + 1} observations")
-        require_finite(start, observation=obs, action=action, reward=reward)
+        beside = {} if vector is None else {"vector": vector}
+        require_finite(start, observation=seen, **beside, action=action, reward=reward)
         if num_steps > self.capacity - self.horizon - 1:
             raise UserError(f"data.capacity={self.capacity} is too small for a fragment of {num_steps} steps")
         lane = self.lanes.get(episode_id)
@@ -150,12 +157,14 @@ class SequenceReplay:
         ):
             if lane is not None:
                 self._close(lane)
-            lane = Lane(start, deque([self._begin(obs[0])], maxlen=self.horizon + 1))
+            lane = Lane(start, deque([self._begin(seen[0])], maxlen=self.horizon + 1))
 
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
         ring = rows % self.capacity
         self.changed[ring[0] // self.chunk_rows] = True
-        self.obs[ring[1:]] = obs[1:, -self.obs.shape[1] :]
+        self.obs[ring[1:]] = seen[1:, -self.obs.shape[1] :]
+        if vector is not None:
+            self.vector[ring] = vector
         if self.num_frames > 1:
             self.prev_row[ring[1:]] = ring[:-1]
             self.torn[ring[1 : self.num_frames - 1]] = self.torn[ring[0]]
@@ -292,4 +301,5 @@ class SequenceReplay:
             start=torch.from_numpy(rows[0]),
             mask=None if mask is None else torch.from_numpy(mask).unsqueeze(-1),
             num_frames=self.num_frames,
+            vector=gather(self.vector, rows, pin_memory) if self.vector.shape[1] else None,
         )

@@ -15,7 +15,7 @@ from tdmpc_ray.core.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay import Lane, SequenceReplay
 from tdmpc_ray.errors import UserError
 
-_ROWS = ("obs", "action", "reward", "terminated", "next_row", "prev_row", "task")
+_ROWS = ("obs", "vector", "action", "reward", "terminated", "next_row", "prev_row", "task")
 _BITS = ("valid", "torn")  # they flip long after their row was written, so they are kept apart from it
 
 
@@ -54,6 +54,7 @@ def unpack_chunk(replay: SequenceReplay, first: int, data: bytes) -> int:
     """
     columns = unpack_arrays(data)
     num = len(columns["obs"])
+    columns.setdefault("vector", np.empty((num, 0), np.float32))  # which older checkpoints do not have
     if first + num > replay.capacity:
         raise _other_rows(first + num, replay)
     for name in _ROWS:

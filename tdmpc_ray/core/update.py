@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.batch import Batch, observations
 from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.losses import (
@@ -75,7 +75,7 @@ class UpdateNoise:
 
 def make_optimizers(model: WorldModel, cfg: UpdateConfig) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     """Adam for the world model (a slower group for the encoder), and Adam for the policy prior."""
-    encoder = list(model.encoder.parameters())
+    encoder = model.encoder_parameters()
     ids = {id(p) for p in encoder}
     rest = [p for p in model.world_parameters() if id(p) not in ids]
     groups: list[dict[str, Any]] = [{"params": encoder, "lr": cfg.lr * cfg.enc_lr_scale}, {"params": rest}]
@@ -89,7 +89,8 @@ def make_optimizers(model: WorldModel, cfg: UpdateConfig) -> tuple[torch.optim.A
 def _targets(
     model: WorldModel, batch: Batch, noise: UpdateNoise, discount: Tensor, task: TaskContext | None
 ) -> Targets:
-    next_z = model.encode(batch.obs[1:], task, None if noise.shift is None else noise.shift[1:])
+    after = slice(1, None)
+    next_z = model.encode(observations(batch, after), task, None if noise.shift is None else noise.shift[1:])
     eps, heads = noise.target_eps, noise.target_heads
     target = td_target(model, next_z, batch.reward, batch.terminated, discount, eps, heads, task)
     clipped = (mean_of_real(model.is_clipped(x).float(), batch.mask) for x in (target, batch.reward))

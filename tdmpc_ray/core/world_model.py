@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tdmpc_ray.core.batch import Observation
 from tdmpc_ray.core.config import ModelConfig
 from tdmpc_ray.core.kernels import two_hot_value
 from tdmpc_ray.core.layers import EnsembleLinear, EnsembleMLP, NormedLinear, mlp
@@ -41,6 +42,7 @@ class WorldModel(nn.Module):
         cfg: architecture.
         action_dims: sizes of the tasks' own actions, for a multi-task model.
         target: hold the Polyak-averaged target heads; rollout workers need none.
+        vector_dim: V, of the vector beside frames; 0: there is none.
     """
 
     bins: Tensor
@@ -55,9 +57,11 @@ class WorldModel(nn.Module):
         *,
         action_dims: Sequence[int] | None = None,
         target: bool = True,
+        vector_dim: int = 0,
     ) -> None:
         super().__init__()
         self.obs_shape, self.action_dim, self.cfg = tuple(obs_shape), action_dim, cfg
+        self.vector_dim = vector_dim
         self.num_tasks = 0 if action_dims is None else len(action_dims)
         task_dim = cfg.task_dim if self.num_tasks else 0
         hidden, simnorm = [cfg.mlp_dim] * 2, cfg.simnorm_dim
@@ -67,11 +71,12 @@ class WorldModel(nn.Module):
         masks = torch.arange(action_dim) < torch.tensor(action_dims or []).unsqueeze(-1)
         self.register_buffer("action_masks", masks.float(), persistent=False)
         self.encoder: nn.Module
+        enc_hidden = [cfg.enc_dim] * max(cfg.num_enc_layers - 1, 1)
         if len(self.obs_shape) == 3:
             self.encoder = PixelEncoder(self.obs_shape[0], cfg.num_channels, cfg.latent_dim, simnorm)
         else:
-            enc_hidden = [cfg.enc_dim] * max(cfg.num_enc_layers - 1, 1)
             self.encoder = mlp(self.obs_shape[0] + task_dim, enc_hidden, cfg.latent_dim, simnorm)
+        self.vector_encoder = mlp(vector_dim, enc_hidden, cfg.latent_dim, simnorm) if vector_dim else None
         self.dynamics = mlp(za_dim, hidden, cfg.latent_dim, simnorm)
         self.reward_head = mlp(za_dim, hidden, cfg.num_bins)
         self.policy = mlp(z_dim, hidden, 2 * action_dim)
@@ -124,16 +129,25 @@ class WorldModel(nn.Module):
         if self.task_embedding is not None:
             self.task_embedding.mul_(self._embedding_scale())
 
-    def encode(self, obs: Tensor, task: TaskContext | None = None, shift: Tensor | None = None) -> Tensor:
+    def encode(
+        self, obs: Observation, task: TaskContext | None = None, shift: Tensor | None = None
+    ) -> Tensor:
         """Observations to latents (..., Z).
 
+        Of frames and a vector, each has its encoder, and the latent is the mean of what they give: it has
+        SimNorm's form, as what the dynamics predict has.
+
         Args:
-            obs: (..., O) or (..., C, 64, 64).
+            obs: (..., O), (..., C, 64, 64), or both.
             shift: pixels to move each image by, (..., 2), see `shift_images`.
         """
+        seen, vector = (obs, None) if isinstance(obs, Tensor) else obs
         if shift is not None:
-            obs = shift_images(obs, shift)
-        return self.encoder(_join(obs, task))
+            seen = shift_images(seen, shift)
+        z = self.encoder(_join(seen, task))
+        if self.vector_encoder is None:
+            return z
+        return (z + self.vector_encoder(vector)) / 2
 
     def next(self, z: Tensor, action: Tensor, task: TaskContext | None = None) -> Tensor:
         """Latents of the next step, (..., Z); one latent (..., 1, Z) may serve S actions (..., S, A)."""
@@ -233,9 +247,15 @@ class WorldModel(nn.Module):
 
     def world_parameters(self) -> list[nn.Parameter]:
         """Parameters of the world-model step: all but policy prior and target heads."""
-        parts = [self.encoder, self.dynamics, self.reward_head, self.termination_head, self.q_ensemble]
+        parts = [self.dynamics, self.reward_head, self.termination_head, self.q_ensemble]
         embedding = [] if self.task_embedding is None else [self.task_embedding]
-        return [*(p for part in parts if part is not None for p in part.parameters()), *embedding]
+        rest = (p for part in parts if part is not None for p in part.parameters())
+        return [*self.encoder_parameters(), *rest, *embedding]
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the encoder, or of both."""
+        beside = [] if self.vector_encoder is None else self.vector_encoder.parameters()
+        return [*self.encoder.parameters(), *beside]
 
     def num_params(self) -> int:
         """Trainable parameters, as the paper counts them (without target heads)."""

@@ -10,6 +10,7 @@ from tdmpc_ray.envs import registered
 from tdmpc_ray.envs.catalog import list_tasks, register_task, task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, GuardedEnv, too_many_cut
 from tdmpc_ray.envs.gl import require_gl, without_gl
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.envs.wrappers import SimulatorEnv, check_seed
 from tdmpc_ray.errors import UserError
@@ -42,9 +43,10 @@ def make_env(
         render_mode: "rgb_array" makes `render()` return uint8 frames (H, W, 3).
 
     Returns:
-        An environment with observations (O,) float32 or stacked images (3 C, 64, 64) uint8, actions (A,)
-        float32 in [-1, 1], `truncated` at the time limit, `terminated` in terminal states of Gymnasium's and
-        registered tasks alone, and `info["success"]` in Meta-World.
+        An environment with observations (O,) float32, stacked images (3 C, 64, 64) uint8, or a dict of such
+        an `image` and a `vector`; actions (A,) float32 in [-1, 1], `truncated` at the time limit,
+        `terminated` in terminal states of Gymnasium's and registered tasks alone, and `info["success"]` in
+        Meta-World.
 
     Raises:
         UserError: unknown task, unsupported spaces, bad seed, or no way to render.
@@ -121,32 +123,29 @@ def task_sizes(name: str) -> tuple[int, int]:
     Raises:
         UserError: as `make_env`; the task observes images.
     """
-    shape, action_size = task_shapes(name)
+    shape, action_size, _ = task_shapes(name)
     if len(shape) > 1:
         raise UserError(f"task '{name}' observes images: in a set of tasks, all have to observe vectors")
     return shape[0], action_size
 
 
-def task_shapes(name: str) -> tuple[tuple[int, ...], int]:
-    """Shape of a task's observation and length of its action; it is built where no table holds them.
+def task_shapes(name: str) -> Shapes:
+    """What a task observes and how long its action is; it is built where no table holds that.
 
     Raises:
         UserError: as `make_env`.
     """
     info = task_info(name)
     if info.obs_size is not None and info.action_size is not None:
-        return (info.obs_size,), info.action_size
+        return Shapes((info.obs_size,), info.action_size)
     return _built_shapes(info.name, registered.find(info.name))
 
 
 @functools.cache
-def _built_shapes(name: str, _: registered.RegisteredTask | None) -> tuple[tuple[int, ...], int]:
+def _built_shapes(name: str, _: registered.RegisteredTask | None) -> Shapes:
     env = make_env(name)
-    assert env.observation_space.shape is not None
-    assert env.action_space.shape is not None
-    shapes = env.observation_space.shape, env.action_space.shape[0]
     env.close()
-    return shapes
+    return Shapes.of(env.observation_space, env.action_space)
 
 
 def random_return(name: str, episodes: int, seed: int, timeout_s: float | None = None) -> list[float]:

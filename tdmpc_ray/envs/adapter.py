@@ -1,7 +1,7 @@
 """The one way in for environments that are not the package's own.
 
 `gym:ID`, registered tasks, and whatever is handed to `TDMPC2Config().environment(...)` are checked and
-adapted here: actions in [-1, 1], observations as float32 vectors or stacked byte images.
+adapted here: actions in [-1, 1], observations as float32 vectors, stacked byte images, or both.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Space
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tdmpc_ray.envs.contract import Contract, named
-from tdmpc_ray.envs.images import STACK_SHAPES, FrameStack
+from tdmpc_ray.envs.images import FrameStack, is_stacked
 from tdmpc_ray.envs.layout import Layout, UnsupportedSpacesError, describe, read_layout
 from tdmpc_ray.envs.spaces import UNBOUNDED, ActionScale, action_box
 from tdmpc_ray.errors import UserError, reason
@@ -46,7 +46,8 @@ def adapt(
         metric: "success" where the last step has to say it.
 
     Returns:
-        An environment with actions (A,) in [-1, 1], and observations (O,) float32 or (3 C, 64, 64) uint8.
+        An environment with actions (A,) in [-1, 1], and observations (O,) float32, (3 C, 64, 64) uint8, or a
+        dict of such an `image` and a `vector`.
 
     Raises:
         UserError: it is no environment of Gymnasium, or nothing here handles its spaces.
@@ -58,8 +59,7 @@ def adapt(
     except UserError:
         env.close()
         raise
-    shape = adapted.observation_space.shape or ()
-    return adapted if len(shape) == 1 or shape == STACK_SHAPES[1] else FrameStack(adapted)
+    return adapted if is_stacked(adapted.observation_space) else FrameStack(adapted)
 
 
 def check_spaces(task: str, actions: Space, observations: Space) -> tuple[Box, Layout]:
@@ -149,7 +149,7 @@ class AdaptedEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; the first one takes the seed of `adapt` where none is given."""
         seed = self._first_seed if seed is None else seed
         self._first_seed = None
@@ -159,7 +159,7 @@ class AdaptedEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         observation, info = result
         return self._contract.reset(observation), info
 
-    def step(self, action: ArrayLike) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: ArrayLike) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Apply an action (A,) in [-1, 1]."""
         # Rounding can leave the bounds by the last digit.
         control = np.minimum(np.maximum(self._scale(action), self._actions.low), self._actions.high)

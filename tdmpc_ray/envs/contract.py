@@ -13,9 +13,9 @@ import numbers
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tdmpc_ray.errors import PassingError, UserError
+from tdmpc_ray.observations import VECTOR
 
 if TYPE_CHECKING:
     from tdmpc_ray.envs.layout import Layout
@@ -46,7 +46,7 @@ class Contract:
         self.steps = 0
         self._has_stepped = False
 
-    def reset(self, observation: Any) -> NDArray[Any]:
+    def reset(self, observation: Any) -> Any:
         """Read the first observation of an episode.
 
         Raises:
@@ -55,7 +55,7 @@ class Contract:
         self.steps = 0
         return self._read(observation)
 
-    def step(self, observation: Any, reward: Any, ended: bool) -> tuple[NDArray[Any], float]:
+    def step(self, observation: Any, reward: Any, ended: bool) -> tuple[Any, float]:
         """Read the observation and the reward of one step.
 
         Raises:
@@ -98,14 +98,15 @@ class Contract:
         """What is wrong in this step."""
         return named(self._task, self.steps, what)
 
-    def _read(self, observation: Any) -> NDArray[Any]:
+    def _read(self, observation: Any) -> Any:
         try:
             read = self._layout(observation)
         except LayoutError as error:
             raise UserError(self._named(f"the observation{error}")) from None
-        if read.dtype != np.uint8 and not np.isfinite(read).all():
-            index = int(np.flatnonzero(~np.isfinite(read))[0])
-            raise self._fault(f"number {index} of the observation is {read[index]}")
+        vector = read[VECTOR] if isinstance(read, dict) else read
+        if vector.dtype != np.uint8 and not np.isfinite(vector).all():
+            index = int(np.flatnonzero(~np.isfinite(vector))[0])
+            raise self._fault(f"number {index} of the observation is {vector[index]}")
         return read
 
     def _fault(self, what: str) -> EnvFaultError:

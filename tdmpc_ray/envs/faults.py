@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 
 from tdmpc_ray.envs.contract import EnvFaultError, named
+from tdmpc_ray.envs.spaces import zeros
 from tdmpc_ray.envs.watchdog import StepTimeout, watched
 from tdmpc_ray.errors import PassingError, UserError, described, reason
 
@@ -71,8 +72,7 @@ class GuardedEnv(gymnasium.Wrapper):
                 obs, reward, terminated, truncated, info = self.env.step(action)
         except (Exception, StepTimeout) as error:
             fault = self._fault(error)
-            space = self.env.observation_space
-            return np.zeros(space.shape or (), space.dtype), 0.0, False, True, {FAULTS: (fault,)}
+            return zeros(self.env.observation_space), 0.0, False, True, {FAULTS: (fault,)}
         return obs, reward, terminated, truncated, info
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from numpy.typing import ArrayLike, NDArray
 
 from tdmpc_ray.envs.spaces import meaning_of, with_meaning
+from tdmpc_ray.observations import IMAGE, parts_of
 
 if TYPE_CHECKING:
     from tdmpc_ray.envs.wrappers import SimulatorEnv
@@ -75,35 +76,52 @@ def to_frame(image: Images, form: ImageForm) -> Images:
 class FrameStack(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Observes the last frames, oldest first, one per agent step, as published: (3 C, 64, 64) uint8.
 
-    At the start of an episode the first frame fills the stack.
+    At the start of an episode the first frame fills the stack. A vector beside frames belongs to the newest.
 
     Args:
-        env: observes frames (C, 64, 64).
+        env: observes frames (C, 64, 64), or a dict of them and a vector.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(self)
         gymnasium.Wrapper.__init__(self, env)
-        assert env.observation_space.shape is not None
-        channels = env.observation_space.shape[0]
-        stack = Box(0, 255, (FRAMES * channels, SIZE, SIZE), np.uint8)
-        meaning = {**meaning_of(env.observation_space), "frames": FRAMES}
-        self.observation_space = with_meaning(stack, meaning)
+        self.observation_space = _stacked(env.observation_space)
         self._frames: deque[Images] = deque(maxlen=FRAMES)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Images, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
-        frame, info = self.env.reset(seed=seed, options=options)
-        self._frames.extend([frame] * FRAMES)
-        return np.concatenate(self._frames), info
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._frames.extend([parts_of(observation)[0]] * FRAMES)
+        return self._with_stack(observation), info
 
-    def step(self, action: ArrayLike) -> tuple[Images, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: ArrayLike) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Apply an action (A,) in [-1, 1]."""
-        frame, reward, terminated, truncated, info = self.env.step(action)
-        self._frames.append(frame)
-        return np.concatenate(self._frames), reward, terminated, truncated, info
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._frames.append(parts_of(observation)[0])
+        return self._with_stack(observation), reward, terminated, truncated, info
+
+    def _with_stack(self, observation: Any) -> Any:
+        frames = np.concatenate(self._frames)
+        return {**observation, IMAGE: frames} if isinstance(observation, dict) else frames
+
+
+def is_stacked(space: Any) -> bool:
+    """Whether observations need no `FrameStack`: vectors, and stacks that were made before."""
+    shape = parts_of(space)[0].shape
+    return len(shape) == 1 or shape == STACK_SHAPES[1]
+
+
+def _stacked(space: Any) -> Any:
+    """The space of stacks, from that of frames."""
+    if isinstance(space, Dict):
+        parts = {**space.spaces, IMAGE: _stacked(space[IMAGE])}
+        meaning = meaning_of(space)
+        return with_meaning(Dict(parts), {**meaning, IMAGE: meaning_of(parts[IMAGE])} if meaning else {})
+    channels = space.shape[0]
+    stack = Box(0, 255, (FRAMES * channels, SIZE, SIZE), np.uint8)
+    return with_meaning(stack, {**meaning_of(space), "frames": FRAMES})
 
 
 class CameraEnv(gymnasium.ObservationWrapper, gymnasium.utils.RecordConstructorArgs):

@@ -1,4 +1,4 @@
-"""How observations of any kind become one float32 vector, or one byte image."""
+"""How observations of any kind become one float32 vector, one byte image, or both."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from numpy.typing import NDArray
 
 from tdmpc_ray.envs.contract import LayoutError
 from tdmpc_ray.envs.images import SIDE, ImageForm, to_frame
-from tdmpc_ray.envs.spaces import FloatArray, observation_box, with_meaning
+from tdmpc_ray.envs.spaces import FloatArray, meaning_of, observation_box, with_meaning
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.observations import IMAGE, VECTOR
 
 
 class UnsupportedSpacesError(UserError):
@@ -29,10 +30,11 @@ class Layout(Protocol):
         space: of what comes out.
     """
 
-    space: Box
+    @property
+    def space(self) -> Space: ...
 
-    def __call__(self, observation: Any) -> NDArray[Any]:
-        """The observation as an array of `space`.
+    def __call__(self, observation: Any) -> Any:
+        """The observation as an array of `space`, or as a dict of arrays.
 
         Raises:
             LayoutError: it is of another kind or shape than its space says.
@@ -115,6 +117,20 @@ class ImageLayout:
         return to_frame(image, self._form)
 
 
+class ImageVectorLayout:
+    """Takes a byte image, and all that is observed beside it as a vector."""
+
+    def __init__(self, image: ImageLayout, vector: VectorLayout) -> None:
+        self._image, self._vector = image, vector
+        parts: dict[str, Space] = {IMAGE: image.space, VECTOR: vector.space}
+        meaning = {"kind": "images and vector"} | {name: meaning_of(space) for name, space in parts.items()}
+        self.space = with_meaning(Dict(parts), meaning)
+
+    def __call__(self, observation: Any) -> dict[str, NDArray[Any]]:
+        """The observation as an image (C, 64, 64) and a vector (V,)."""
+        return {IMAGE: self._image(observation), VECTOR: self._vector(observation)}
+
+
 def vector_layout(size: int) -> VectorLayout:
     """Of environments that give a vector (O,) by themselves."""
     return VectorLayout([Leaf((), observation_box(size))])
@@ -143,16 +159,16 @@ def read_layout(task: str, space: Space) -> Layout:
     if not images:
         return VectorLayout(leaves)
     image = images[0]
-    if len(leaves) > 1:
-        raise _refused(
-            task, image.space, "an image beside other observations is not supported yet: give one alone"
-        )
+    if len(images) > 1:
+        raise _refused(task, images[1].space, f"give one image: there is {image.where} already")
     if image.space.dtype != np.uint8:
         raise _refused(task, image.space, "give images as bytes, 0 to 255 in uint8; a vector, flattened")
     form = ImageForm.of(image.space.shape or ())
     if form is None:
         raise _refused(task, image.space, "give one gray or RGB image, which is stacked here")
-    return ImageLayout(image, form)
+    layout = ImageLayout(image, form)
+    beside = [leaf for leaf in leaves if leaf is not image]
+    return ImageVectorLayout(layout, VectorLayout(beside)) if beside else layout
 
 
 def describe(space: Space) -> str:

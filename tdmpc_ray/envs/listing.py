@@ -20,7 +20,7 @@ class TaskStatus:
     """What `tdmpc-ray envs` shows of a task beside its `TaskInfo`.
 
     Attributes:
-        obs_size: length of the observation, or "images"; None where it cannot be known.
+        obs_size: length of the observation, "images", or "images+V"; None where it cannot be known.
         action_size: length of the action; None likewise.
         installed: "yes"; or what is in the way.
     """
@@ -55,8 +55,9 @@ def task_status(info: TaskInfo) -> TaskStatus:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium warns of each task of an older version
-            shape, action_size = task_shapes(info.name)
-            return TaskStatus(shape[0] if len(shape) == 1 else "images", action_size)
+            shape, action_size, beside = task_shapes(info.name)
+            images = f"images+{beside}" if beside else "images"
+            return TaskStatus(shape[0] if len(shape) == 1 else images, action_size)
     except Exception as error:  # of a foreign task, anything may come; the others are listed all the same
         prefix = "unsupported: " if isinstance(error, UnsupportedSpacesError) else "no: "
         return TaskStatus(None, None, prefix + reason(error).removeprefix(f"task '{info.name}' "))

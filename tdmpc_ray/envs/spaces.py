@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict, Space
 from numpy.typing import ArrayLike, NDArray
 
+from tdmpc_ray.observations import parts_of
+
 FloatArray = NDArray[np.float32]
+S = TypeVar("S", bound=Space)
 
 # DMControl writes ±1e10 for an actuator without a control range.
 UNBOUNDED = 1e9
@@ -28,13 +31,20 @@ def action_box(size: int, seed: int | None, scale: ActionScale | None = None) ->
     return with_meaning(box, {"low": low.tolist(), "high": high.tolist()})
 
 
-def with_meaning(box: Box, meaning: dict[str, Any]) -> Box:
+def with_meaning(space: S, meaning: dict[str, Any]) -> S:
     """Note on a space what it stands for in the environment, of JSON's types.
 
     An attribute goes wherever the space goes, through vector environments, processes and checkpoints.
     """
-    box.meaning = meaning  # type: ignore[attr-defined]
-    return box
+    space.meaning = meaning  # type: ignore[attr-defined]
+    return space
+
+
+def zeros(space: Any) -> Any:
+    """An observation of zeros, of a Box or of a Dict of them."""
+    if isinstance(space, Dict):
+        return {name: zeros(part) for name, part in space.spaces.items()}
+    return np.zeros(space.shape or (), space.dtype)
 
 
 def meaning_of(space: Any) -> dict[str, Any]:
@@ -45,6 +55,20 @@ def meaning_of(space: Any) -> dict[str, Any]:
 def observation_box(size: int) -> Box:
     """Return the observation space (size,); unbounded, as simulators leave the bounds that they declare."""
     return Box(-np.inf, np.inf, (size,), np.float32)
+
+
+class Shapes(NamedTuple):
+    """What a world model has to know of an environment."""
+
+    obs_shape: tuple[int, ...]  # (O,), or (C, 64, 64)
+    action_dim: int
+    vector_dim: int = 0  # of what is observed beside images
+
+    @classmethod
+    def of(cls, observations: Any, actions: Any) -> Shapes:
+        """Of the spaces of an environment that `make_env` or `adapt` gave."""
+        seen, beside = parts_of(observations)
+        return cls(seen.shape, actions.shape[0], 0 if beside is None else beside.shape[0])
 
 
 class ActionScale:

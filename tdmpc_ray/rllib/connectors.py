@@ -12,6 +12,7 @@ from ray.rllib.connectors.env_to_module import EnvToModulePipeline
 from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
 from ray.rllib.core.columns import Columns
 
+from tdmpc_ray.observations import map_parts, parts_of, stack
 from tdmpc_ray.rllib.module import BEGINNING, IS_FIRST, TASK
 
 
@@ -31,17 +32,20 @@ class UntimedModuleToEnv(_Untimed, ModuleToEnvPipeline):
 
 
 class ObservationTensor(ConnectorV2):
-    """The newest observations as one tensor (N, ...), instead of RLlib's five pieces for any nested space."""
+    """The newest observations as tensors (N, ...), instead of RLlib's five pieces for any nested space."""
 
     def __init__(self, *args: Any, device: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.device = device
 
     def __call__(self, *, batch: dict[str, Any], episodes: list[Any], **kwargs: Any) -> dict[str, Any]:
-        newest = np.stack([episode.get_observations(-1) for episode in episodes])
-        kind = torch.uint8 if newest.dtype == np.uint8 else torch.float32  # images keep their bytes
-        batch[Columns.OBS] = torch.as_tensor(newest, dtype=kind, device=self.device)
+        newest = stack([episode.get_observations(-1) for episode in episodes])
+        batch[Columns.OBS] = map_parts(self._tensor, newest)
         return batch
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        kind = torch.uint8 if array.dtype == np.uint8 else torch.float32  # images keep their bytes
+        return torch.as_tensor(array, dtype=kind, device=self.device)
 
 
 class ActionArrays(ConnectorV2):
@@ -119,5 +123,6 @@ def _is_plain(config: Any, observations: Any, actions: Any) -> bool:
         config.add_default_connectors_to_env_to_module_pipeline,
         config.add_default_connectors_to_module_to_env_pipeline,
     )
-    are_boxes = all(isinstance(space, gymnasium.spaces.Box) for space in (observations, actions))
+    spaces = (part for part in (*parts_of(observations), actions) if part is not None)
+    are_boxes = all(isinstance(space, gymnasium.spaces.Box) for space in spaces)
     return own and all(default) and are_boxes and np.issubdtype(actions.dtype, np.floating)

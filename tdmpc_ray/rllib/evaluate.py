@@ -12,10 +12,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from tdmpc_ray.core.batch import ImageAndVector
 from tdmpc_ray.core.demonstrations import EpisodeRecord
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.observations import ObsArray, map_parts, parts_of, stack
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.task_env import guarded_task
@@ -41,11 +43,11 @@ class Agent:
         self.tasks = () if self.task is None else task_info(self.task).tasks
         self.obs: str = module.model_config.get("obs", "state")
 
-    def act(self, obs: np.ndarray, is_first: np.ndarray, task: str | None = None) -> np.ndarray:
+    def act(self, obs: ObsArray, is_first: np.ndarray, task: str | None = None) -> np.ndarray:
         """Plan for N environments.
 
         Args:
-            obs: (N, *obs_shape); of a set's task as the task gives them.
+            obs: (N, *obs_shape), or a dict of images and vectors; of a set's task as the task gives them.
             is_first: the environments that have just been reset, (N,).
             task: which one of a set they play.
 
@@ -54,13 +56,15 @@ class Agent:
         """
         model = self._module.world_model
         device = model.bins.device
-        obs_tensor, first = (torch.as_tensor(x, device=device) for x in (obs, is_first))
+        first = torch.as_tensor(is_first, device=device)
+        seen, vector = parts_of(map_parts(lambda part: torch.as_tensor(part, device=device).float(), obs))
         if not self.tasks:
-            return self._module.act(obs_tensor.float(), first, explore=False).cpu().numpy()
+            observation = seen if vector is None else ImageAndVector(seen, vector)
+            return self._module.act(observation, first, explore=False).cpu().numpy()
         assert task is not None
         task_id = self.tasks.index(task)
-        padded = F.pad(obs_tensor.float(), (0, model.obs_shape[0] - obs.shape[-1]))
-        ids = torch.full((len(obs),), task_id, device=device)
+        padded = F.pad(seen, (0, model.obs_shape[0] - seen.shape[-1]))
+        ids = torch.full((len(first),), task_id, device=device)
         actions = self._module.act(padded, first, ids, explore=False).cpu().numpy()
         return actions[:, : int(model.action_masks[task_id].sum())]
 
@@ -214,7 +218,7 @@ def _play(
     Yields the number of steps so far.
     """
     starts = [env.reset() for env in envs]
-    obs = np.stack([first for first, _ in starts])
+    obs = [first for first, _ in starts]
     outcome["faults"] += [fault for _, info in starts for fault in info.get(FAULTS, ())]
     num_envs = len(envs)
     returns, lengths = np.zeros(num_envs), np.zeros(num_envs, int)
@@ -225,7 +229,7 @@ def _play(
         film.take(envs[0])
     while running.any():
         is_filmed = film is not None and running[0]
-        actions = agent.act(obs, is_first, task)
+        actions = agent.act(stack(obs), is_first, task)
         is_first[:] = False
         for i in np.flatnonzero(running):
             obs[i], reward, terminated, truncated, info = envs[i].step(actions[i])

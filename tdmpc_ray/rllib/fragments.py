@@ -10,6 +10,7 @@ import ray
 
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.observations import ObsArray, map_parts
 from tdmpc_ray.rllib.module import TASK
 
 
@@ -18,7 +19,7 @@ class Fragment(NamedTuple):
 
     episode_id: str
     start: int
-    obs: np.ndarray
+    obs: ObsArray
     action: np.ndarray
     reward: np.ndarray
     terminated: bool
@@ -56,7 +57,7 @@ def to_fragment(episode: Any) -> Fragment:
     return Fragment(
         episode.id_,
         episode.t_started,
-        episode.get_observations()[: steps + 1],
+        map_parts(lambda part: part[: steps + 1], episode.get_observations()),
         episode.get_actions()[:steps],
         episode.get_rewards()[:steps],
         terminated=bool(episode.is_terminated),

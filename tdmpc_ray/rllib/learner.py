@@ -20,6 +20,7 @@ from tdmpc_ray.core.precision import prepare_device
 from tdmpc_ray.core.prioritized import make_replay
 from tdmpc_ray.core.update import Updater, make_optimizers
 from tdmpc_ray.envs.images import FRAMES
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.fragments import Fragment
@@ -55,8 +56,9 @@ class TDMPC2Learner(TorchLearner):
         shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
         allow_short = agent.model.episodic
-        require_memory(self.config, model.obs_shape, model.action_dim)
-        self.replay = make_replay(data, *shape, model.num_tasks, allow_short, replay_rows(self.config))
+        require_memory(self.config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
+        rows = replay_rows(self.config)
+        self.replay = make_replay(data, *shape, model.num_tasks, allow_short, rows, model.vector_dim)
         self._saved_replay = SavedReplay(self.replay)
         demonstrations, self._shown_left_out = None, 0
         if agent.data.demonstrations:
@@ -68,6 +70,7 @@ class TDMPC2Learner(TorchLearner):
                 tasks,
                 allow_short=allow_short,
                 may_terminate=may_terminate,
+                vector_dim=model.vector_dim,
             )
             self._shown_left_out = demonstrations.left_out
         optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))

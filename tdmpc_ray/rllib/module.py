@@ -14,13 +14,16 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from tdmpc_ray.core.batch import ImageAndVector, Observation
 from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.kernels import keep_freed_memory
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.readback import read_arrays
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.images import STACK_SHAPES
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.observations import parts_of
 from tdmpc_ray.rllib.diagnostics import PlanDiagnostics
 from tdmpc_ray.rllib.seeding import Stream, derive
 
@@ -49,18 +52,15 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.agent = AgentConfig.from_dict(self.model_config["agent"])
         self.discount: float | list[float] = self.model_config["discount"]
-        for name, space in (("observation", self.observation_space), ("action", self.action_space)):
-            is_vector = isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1
-            is_vector = is_vector and np.issubdtype(space.dtype, np.floating)
-            is_images = name == "observation" and space.shape in STACK_SHAPES and space.dtype == np.uint8
-            if not is_vector and not is_images:
-                raise UserError(f"TD-MPC2 needs a Box vector of floats as its {name} space, not {space}")
+        require_spaces(self.observation_space, self.action_space)
+        shapes = Shapes.of(self.observation_space, self.action_space)
         self.world_model = WorldModel(
-            self.observation_space.shape,
-            self.action_space.shape[0],
+            shapes.obs_shape,
+            shapes.action_dim,
             self.agent.model,
             action_dims=self.model_config.get("action_dims"),
             target=not self.inference_only,
+            vector_dim=shapes.vector_dim,
         ).train(not self.inference_only)
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
         self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
@@ -116,7 +116,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def act(
         self,
-        obs: Tensor,
+        obs: Observation,
         is_first: Tensor,
         task_id: Tensor | None = None,
         *,
@@ -126,7 +126,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         """Choose actions, and remember each environment's plan for its next step.
 
         Args:
-            obs: (N, O), or (N, 9, 64, 64).
+            obs: (N, O), (N, 9, 64, 64), or both.
             is_first: the environments that have just been reset, (N,) bool.
             task_id: of each environment (N,), for a set of tasks.
             explore: act with the planner's noise.
@@ -135,7 +135,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         Returns:
             Actions in [-1, 1], (N, A).
         """
-        num_envs, planner, device = len(obs), self.agent.planner, obs.device
+        num_envs, planner, device = len(is_first), self.agent.planner, is_first.device
         generator = self._seeded_generator(device)
         # On the CPU a small policy takes as long as autograd's bookkeeping; untried with CUDA graphs. Nothing
         # can be differentiated within it.
@@ -184,22 +184,51 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return derive(seed, 0, Stream.LOADED_PLANS, self.num_updates)
 
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        actions = self.act(batch[Columns.OBS], _is_first(batch), batch.get(TASK), explore=False)
+        actions = self.act(_observation(batch), _is_first(batch), batch.get(TASK), explore=False)
         return {Columns.ACTIONS: actions}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        obs = batch[Columns.OBS]
         if self.num_updates == 0:
-            shape = (len(obs), self.world_model.action_dim)
-            uniform = torch.rand(shape, generator=self._seeded_generator(obs.device), device=obs.device)
+            seen, _ = parts_of(batch[Columns.OBS])
+            shape = (len(seen), self.world_model.action_dim)
+            uniform = torch.rand(shape, generator=self._seeded_generator(seen.device), device=seen.device)
             mask = self.world_model.action_masks[batch[TASK]] if TASK in batch else 1.0
             return {Columns.ACTIONS: (uniform * 2 - 1) * mask}
         beginning = batch.get(BEGINNING, ())
-        actions = self.act(obs, _is_first(batch), batch.get(TASK), explore=True, beginning=beginning)
+        task = batch.get(TASK)
+        actions = self.act(_observation(batch), _is_first(batch), task, explore=True, beginning=beginning)
         return {Columns.ACTIONS: actions}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         raise NotImplementedError("TDMPC2Learner updates `world_model` through tdmpc_ray.core.update")
+
+
+def require_spaces(observations: Any, actions: Any) -> None:
+    """Refuse spaces that no environment of `tdmpc_ray.envs` has.
+
+    Raises:
+        UserError: names the space.
+    """
+    seen, beside = parts_of(observations)
+    is_seen = _is_stack(seen) if beside is not None else _is_vector(seen) or _is_stack(seen)
+    if not is_seen or (beside is not None and not _is_vector(beside)):
+        raise UserError(f"TD-MPC2 needs a Box vector of floats as its observation space, not {observations}")
+    if not _is_vector(actions):
+        raise UserError(f"TD-MPC2 needs a Box vector of floats as its action space, not {actions}")
+
+
+def _is_vector(space: Any) -> bool:
+    is_box = isinstance(space, gymnasium.spaces.Box)
+    return is_box and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating)
+
+
+def _is_stack(space: Any) -> bool:
+    return space.shape in STACK_SHAPES and space.dtype == np.uint8
+
+
+def _observation(batch: dict[str, Any]) -> Observation:
+    seen, vector = parts_of(batch[Columns.OBS])
+    return seen if vector is None else ImageAndVector(seen, vector)
 
 
 def _is_first(batch: dict[str, Any]) -> Tensor:

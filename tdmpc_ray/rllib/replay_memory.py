@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray._common.utils import get_system_memory
@@ -10,6 +9,7 @@ from ray._common.utils import get_system_memory
 from tdmpc_ray.core.replay_size import no_memory, row_bytes, rows_needed
 from tdmpc_ray.envs import task_info, task_shapes, task_sizes
 from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.rllib.sampling import RUNNER_STEPS
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ def replay_rows(config: TDMPC2Config) -> int:
     )
 
 
-def replay_bytes(config: TDMPC2Config, obs_shape: Sequence[int], action_dim: int) -> int:
+def replay_bytes(config: TDMPC2Config, shapes: Shapes) -> int:
     """Memory of each learner's replay."""
-    num_frames, num_tasks = FRAMES if len(obs_shape) == 3 else 1, len(config.info.tasks) if config.info else 0
+    num_frames = FRAMES if len(shapes.obs_shape) == 3 else 1
+    num_tasks = len(config.info.tasks) if config.info else 0
     is_prioritized = config.agent().data.priority_alpha > 0
-    return replay_rows(config) * row_bytes(obs_shape, action_dim, num_frames, num_tasks, is_prioritized)
+    kind = (num_frames, num_tasks, is_prioritized)
+    row = row_bytes(shapes.obs_shape, shapes.action_dim, *kind, shapes.vector_dim)
+    return replay_rows(config) * row
 
 
 def with_memory(config: TDMPC2Config) -> TDMPC2Config:
@@ -43,31 +46,32 @@ def with_memory(config: TDMPC2Config) -> TDMPC2Config:
     """
     if config.info is None:
         return config
-    memory = {"memory": replay_bytes(config, *_shapes(config))}
+    memory = {"memory": replay_bytes(config, _shapes(config))}
     holder = "custom_resources_per_learner" if config.num_learners else "custom_resources_for_main_process"
     setattr(config, holder, {**memory, **(getattr(config, holder) or {})})
     return config
 
 
-def require_memory(config: TDMPC2Config, obs_shape: Sequence[int], action_dim: int) -> None:
+def require_memory(config: TDMPC2Config, shapes: Shapes) -> None:
     """Refuse a replay that this machine has no memory for.
 
     Raises:
         UserError: names the setting.
     """
-    needed, here = replay_bytes(config, obs_shape, action_dim), get_system_memory()
+    needed, here = replay_bytes(config, shapes), get_system_memory()
     if needed > here:
         raise no_memory(needed, here)
 
 
-def _shapes(config: Any) -> tuple[tuple[int, ...], int]:
-    """Shape of the observations and length of the actions of a task, or of the largest of a set."""
+def _shapes(config: Any) -> Shapes:
+    """Of a task, or of the largest of a set."""
     info = config.info
     if info.tasks:
         sizes = [task_sizes(name) for name in info.tasks]
-        return (max(obs for obs, _ in sizes),), max(action for _, action in sizes)
-    obs_shape, action_dim = task_shapes(info.name)
-    return (STACK_SHAPES[1] if config.env_config.get("obs") == "rgb" else obs_shape), action_dim
+        return Shapes((max(obs for obs, _ in sizes),), max(action for _, action in sizes))
+    shapes = task_shapes(info.name)
+    is_camera = config.env_config.get("obs") == "rgb"
+    return shapes._replace(obs_shape=STACK_SHAPES[1]) if is_camera else shapes
 
 
 def _shortest_episode(config: TDMPC2Config) -> int | None:

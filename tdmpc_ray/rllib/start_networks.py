@@ -17,7 +17,9 @@ from torch import Tensor
 from tdmpc_ray.core.checks import shape_differences
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.multitask import action_sizes
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.observations import parts_of
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.task_env import env_creator
 
@@ -98,11 +100,18 @@ def _own_networks(config: TDMPC2Config) -> dict[str, Tensor]:
         action = env.single_action_space
     finally:
         env.close()
-    if not isinstance(obs, gymnasium.spaces.Box) or not isinstance(action, gymnasium.spaces.Box):
+    if not all(isinstance(space, gymnasium.spaces.Box) for space in (parts_of(obs)[0], action)):
         return {}
+    shapes = Shapes.of(obs, action)
     sizes = action_sizes(config.info) if config.info is not None and config.info.tasks else None
     with torch.device("meta"):
-        model = WorldModel(obs.shape, action.shape[0], config.agent().model, action_dims=sizes)
+        model = WorldModel(
+            shapes.obs_shape,
+            shapes.action_dim,
+            config.agent().model,
+            action_dims=sizes,
+            vector_dim=shapes.vector_dim,
+        )
     return {f"{_MODEL}{key}": value for key, value in model.state_dict().items()}
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.batch import Batch, ImageAndVector
 from tdmpc_ray.core.config import MODEL_SIZES, AgentConfig, agent_config
 from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.layers import EnsembleLinear
@@ -71,15 +71,18 @@ def test_initial_weights_have_the_published_spread() -> None:
             assert module.bias.abs().max() == 0, name
 
 
-@pytest.mark.parametrize("kind", ["plain", "episodic", "multitask", "pixels"])
+@pytest.mark.parametrize("kind", ["plain", "episodic", "multitask", "pixels", "two parts"])
 def test_counted_flops_are_those_that_run(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = agent_config("5", "light", {"model.episodic": kind == "episodic", "update.batch_size": 16})
-    obs_shape = (9, 64, 64) if kind == "pixels" else (24,)
+    obs_shape = (9, 64, 64) if kind in ("pixels", "two parts") else (24,)
+    vector_dim = 7 if kind == "two parts" else 0
     tasks = 2 if kind == "multitask" else 0
-    model = WorldModel(obs_shape, 6, agent.model, action_dims=[6] * tasks or None)
+    model = WorldModel(obs_shape, 6, agent.model, action_dims=[6] * tasks or None, vector_dim=vector_dim)
     noise = UpdateNoise.sample(model, 3, 16, torch.Generator())
     obs, task_id = torch.randn(4, 16, *obs_shape), torch.randint(2, (16,)) if tasks else None
-    batch = Batch(obs, torch.rand(3, 16, 6), torch.rand(3, 16, 1), torch.zeros(3, 16, 1), task_id)
+    vector = torch.randn(4, 16, 7) if vector_dim else None
+    rest = (torch.rand(3, 16, 6), torch.rand(3, 16, 1), torch.zeros(3, 16, 1), task_id)
+    batch = Batch(obs, *rest, vector=vector)
     with FlopCounterMode(display=False) as counter:
         Updater(model, agent.update, [0.99] * tasks if tasks else 0.99).step(batch, noise)
     assert counter.get_total_flops() == pytest.approx(update_flops(model, agent.update, 3), rel=0.02)
@@ -89,7 +92,8 @@ def test_counted_flops_are_those_that_run(kind: str, monkeypatch: pytest.MonkeyP
     noise = PlanNoise.sample(model, agent.planner, 1, torch.Generator())
     monkeypatch.setattr(sampling, "fused_model", lambda *_: None)  # the counter does not see into kernels
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        z, prev_mean = model.encode(obs[0, :1], one), torch.zeros(1, 3, 6)
+        seen = obs[0, :1] if vector is None else ImageAndVector(obs[0, :1], vector[0, :1])
+        z, prev_mean = model.encode(seen, one), torch.zeros(1, 3, 6)
         plan(model, z, prev_mean, agent.planner, noise, discount=0.99, explore=False, task=one)
     assert counter.get_total_flops() == pytest.approx(plan_flops(model, agent.planner), rel=0.01)
 

@@ -12,7 +12,7 @@ import numpy as np
 import odd_envs
 import pytest
 import ray
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Dict
 from odd_envs import LENGTH
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.env.env_context import EnvContext
@@ -24,6 +24,7 @@ from tdmpc_ray.envs.spaces import meaning_of
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.checkpoint import load_module
+from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
 from tdmpc_ray.rllib.task_env import env_creator
 
 ray.cloudpickle.register_pickle_by_value(sys.modules["odd_envs"])
@@ -59,7 +60,7 @@ Way = Callable[[type], gymnasium.Env]
 ways = pytest.mark.parametrize("way", [by_gym, by_registration, by_class, by_ray_s_name])
 
 
-def play(env: gymnasium.Env) -> list[np.ndarray]:
+def play(env: gymnasium.Env) -> list[Any]:
     """The observations of an episode, all of the declared space."""
     obs, _ = env.reset(seed=0)
     seen, over = [obs], False
@@ -70,8 +71,7 @@ def play(env: gymnasium.Env) -> list[np.ndarray]:
         assert FAULTS not in info
         seen.append(obs)
     assert len(seen) == LENGTH + 1
-    assert all(obs.dtype == env.observation_space.dtype for obs in seen)
-    assert all(obs.shape == env.observation_space.shape for obs in seen)
+    assert all(env.observation_space.contains(obs) for obs in seen)
     return seen
 
 
@@ -85,7 +85,7 @@ def play(env: gymnasium.Env) -> list[np.ndarray]:
         (odd_envs.HugeActions, r"has unbounded actions, number 0 from -3.4e\+38 to 3.4e\+38: give both"),
         (odd_envs.FloatImage, r"has observations Box\(9, 64, 64\) of float32: give images as bytes"),
         (odd_envs.OwnStack, r"has observations Box\(4, 84, 84\) of uint8: give one gray or RGB image"),
-        (odd_envs.ImageAndVector, "an image beside other observations is not supported yet"),
+        (odd_envs.TwoImages, r"has observations Box\(84, 84\) of uint8: give one image: there is \['left'\]"),
         (odd_envs.OldSignature, r"reset\(\) got an unexpected keyword argument 'seed': .* old Gym"),
     ],
 )
@@ -160,6 +160,37 @@ def test_images_of_all_kinds_are_stacked(way: Way, cls: type, channels: int) -> 
 
 
 @ways
+def test_an_image_and_what_is_beside_it_are_two_parts(way: Way) -> None:
+    env = way(odd_envs.ImageAndVector)
+    vectors = Box(-np.inf, np.inf, (5,), np.float32)
+    assert env.observation_space == Dict(image=Box(0, 255, (9, 64, 64), np.uint8), vector=vectors)
+    seen = play(env)
+    for t, obs in enumerate(seen):
+        expected = [t / LENGTH, t / LENGTH, *np.eye(3)[t % 3]]
+        np.testing.assert_array_equal(obs["vector"], np.array(expected, np.float32))
+    np.testing.assert_array_equal(seen[2]["image"][:-3], seen[1]["image"][3:])
+    assert not np.array_equal(seen[2]["image"][-3:], seen[1]["image"][-3:])
+    stacked = play(way(odd_envs.StackAndVector))
+    assert [obs["image"].min() for obs in stacked] == list(range(LENGTH + 1))
+    assert [obs["image"].max() for obs in stacked] == list(range(LENGTH + 1))
+
+
+@ways
+def test_a_fault_ends_an_episode_of_two_parts(way: Way) -> None:
+    class Blind(odd_envs.ImageAndVector):
+        def observe(self) -> Any:
+            return {**super().observe(), "speed": np.full(2, np.nan if self.t == 3 else 0.0)}
+
+    env = way(Blind)
+    env.reset(seed=0)
+    steps = [env.step(env.action_space.sample()) for _ in range(3)]
+    obs, _, _, truncated, info = steps[-1]
+    assert truncated
+    assert info[FAULTS][0].endswith("', step 3: number 0 of the observation is nan")
+    assert env.observation_space.contains(obs)
+
+
+@ways
 def test_actions_are_those_of_the_environment(way: Way) -> None:
     env = way(odd_envs.OwnBounds)
     assert env.action_space == Box(-1, 1, (2,), np.float32)
@@ -173,9 +204,12 @@ def test_actions_are_those_of_the_environment(way: Way) -> None:
 
 def test_images_are_no_part_of_a_set() -> None:
     register_task("seen", odd_envs.OwnPixels, episode_length=LENGTH)
-    assert task_shapes("seen") == ((9, 64, 64), 2)
-    with pytest.raises(UserError, match="task 'seen' observes images: in a set of tasks, all have to"):
-        make_env("seen+walker-walk")
+    assert task_shapes("seen") == ((9, 64, 64), 2, 0)
+    register_task("both", odd_envs.ImageAndVector, episode_length=LENGTH)
+    assert task_shapes("both") == ((9, 64, 64), 2, 5)
+    for task in ("seen", "both"):
+        with pytest.raises(UserError, match=f"task '{task}' observes images: in a set of tasks, all have to"):
+            make_env(f"{task}+walker-walk")
 
 
 def test_a_class_may_take_a_config_or_none() -> None:
@@ -208,7 +242,9 @@ def test_nothing_starts_for_what_is_refused(way: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("cls", [odd_envs.OwnPixels, odd_envs.GoalDict, odd_envs.OwnBounds])
+@pytest.mark.parametrize(
+    "cls", [odd_envs.OwnPixels, odd_envs.GoalDict, odd_envs.OwnBounds, odd_envs.ImageAndVector]
+)
 def test_a_class_trains(cls: type, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
     """And its checkpoint knows what the numbers mean."""
     config = TDMPC2Config().environment(cls).debugging(seed=0, log_level="ERROR")
@@ -224,6 +260,10 @@ def test_a_class_trains(cls: type, tmp_path: Path, tiny_overrides: dict[str, Any
         if cls is odd_envs.OwnPixels:
             image = {"kind": "images", "path": [], "space": "Box(84, 84, 3) of uint8", "frames": 3}
             assert seen == image
+        elif cls is odd_envs.ImageAndVector:
+            assert (seen["image"]["path"], seen["image"]["frames"]) == (["camera"], 3)
+            parts = [(part["path"], part["size"]) for part in seen["vector"]["parts"]]
+            assert parts == [(["speed"], 2), (["gear"], 3)]
         elif cls is odd_envs.GoalDict:
             parts = [(part["path"], part["size"]) for part in seen["parts"]]
             assert parts == [(["observation"], 4), (["achieved_goal"], 3), (["desired_goal"], 3)]
@@ -231,6 +271,37 @@ def test_a_class_trains(cls: type, tmp_path: Path, tiny_overrides: dict[str, Any
             assert acts == {"low": [-0.1, 2.0], "high": [0.3, 3.0]}
         own: Any = algo.env_runner.env.unwrapped.envs[0].unwrapped
         assert all(cls.action_space.contains(action) for action in own.actions)  # type: ignore[attr-defined]
+    finally:
+        algo.stop()
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_was_shown_in_two_parts_is_learned_from(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
+    """Trained by a remote runner, played and recorded without Ray, and the records are demonstrations."""
+    register_task("both", odd_envs.ImageAndVector, episode_length=LENGTH)
+    overrides = {**tiny_overrides, "data.seed_steps": 40, "planner.method": "policy", "model.num_channels": 4}
+    config = TDMPC2Config().environment("both").debugging(seed=0, log_level="ERROR")
+    config.training(model_size="tiny", overrides=overrides, steps_per_iteration=45)
+    config.env_runners(num_env_runners=1, num_envs_per_env_runner=2)
+    algo = config.build_algo()
+    try:
+        while not algo.grad_updates:
+            algo.train()
+        algo.save_to_path(tmp_path / "checkpoint")
+    finally:
+        algo.stop()
+    played = evaluate_checkpoint(tmp_path / "checkpoint", episodes=2, record=tmp_path / "shown")
+    assert played["returns"] == [LENGTH, LENGTH]
+    overrides |= {"data.demonstrations": str(tmp_path / "shown"), "update.batch_size": 4}
+    config = TDMPC2Config().environment("both").debugging(seed=0, log_level="ERROR")
+    config.training(model_size="tiny", overrides=overrides, steps_per_iteration=45)
+    algo = config.build_algo()
+    try:
+        shown = algo.learner_group._learner._loop._demonstrations
+        assert shown.transitions_added == 2 * LENGTH
+        np.testing.assert_allclose(shown.vector[: LENGTH + 1, 0], np.arange(LENGTH + 1) / LENGTH)
+        while not algo.grad_updates:
+            algo.train()
     finally:
         algo.stop()
 

@@ -9,15 +9,16 @@ import pytest
 from dataflow_simulation import simulate
 
 from tdmpc_ray import cli
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import algorithm_config
 from tdmpc_ray.studies.plan.sizing import Trial, best, forecast, is_asynchronous, needs, predict
 from tdmpc_ray.studies.plan.speeds import Speeds
 
-SIZES = ((24,), 6)
+SHAPES = Shapes((24,), 6)
 SPEEDS = Speeds(env_s=1e-3, core_flops=100e9, gpu_flops=20e12, gpu_floor_s=5e-3)
-MACHINE = {"walker-walk": (SPEEDS, SIZES)}
+MACHINE = {"walker-walk": (SPEEDS, SHAPES)}
 
 # docs/scaling.md: rates on two cores with environments that sleep for 20 ms, 0.05 updates of 6.6 ms per step.
 MEASURED = {1: 44.0, 2: 88.5, 4: 181.0, 8: 352.4, 16: 640.4, 32: 749.9}

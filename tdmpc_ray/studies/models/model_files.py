@@ -24,12 +24,14 @@ def write_slim(checkpoint: Path, folder: Path) -> AgentDescription:
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
+    from tdmpc_ray.core.checks import refuse_two_parts
     from tdmpc_ray.core.saved_agent import AgentDescription, write_agent
     from tdmpc_ray.envs import task_info, task_sizes
     from tdmpc_ray.rllib.checkpoint import load_module
 
     module = load_module(checkpoint)
     model, config = module.world_model, module.model_config
+    refuse_two_parts(model, "registered or served")
     task = config["task"]
     tasks = task_info(task).tasks if task is not None else ()
     description = AgentDescription(

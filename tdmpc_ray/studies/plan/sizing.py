@@ -16,10 +16,11 @@ import torch
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.speeds import Measured, Sizes
+from tdmpc_ray.studies.plan.speeds import Measured
 
 _NEAR = 1.02  # fewer runners are better where more would save less than this
 
@@ -111,10 +112,10 @@ class Trial:
 
 
 @lru_cache
-def _costs(agent: AgentConfig, sizes: Sizes) -> tuple[int, int, int]:
+def _costs(agent: AgentConfig, shapes: Shapes) -> tuple[int, int, int]:
     """Parameters, operations of a plan, operations of an update."""
     with torch.device("meta"):  # no memory: the largest would take 2 GB
-        model = WorldModel(*sizes, agent.model)
+        model = WorldModel(shapes.obs_shape, shapes.action_dim, agent.model, vector_dim=shapes.vector_dim)
     planning, learning = (
         plan_flops(model, agent.planner),
         update_flops(model, agent.update, agent.planner.horizon),

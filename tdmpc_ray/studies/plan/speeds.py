@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from tdmpc_ray.core.cost import plan_flops
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.spec import Study
 
 # Of docs/scaling.md.
@@ -20,8 +21,7 @@ LOOP_S, LOOP_ENV_S = 2e-3, 5e-5
 GPU_TFLOPS, GPU_FLOOR_MS = 23.0, 5.0
 _MEASURE_S = 1.0
 
-Sizes = tuple[Sequence[int], int]  # shape of the observations, number of the action's dimensions
-Measured = Mapping[str, tuple["Speeds", Sizes]]  # by task
+Measured = Mapping[str, tuple["Speeds", Shapes]]  # by task
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,17 @@ def measure_speeds(
     return measured
 
 
-def known_sizes(task: str, obs: str) -> Sizes | None:
+def known_sizes(task: str, obs: str) -> Shapes | None:
     """Of tasks that the catalog has sizes of, installed or not."""
     from tdmpc_ray.envs import task_info
 
     info = task_info(task)
     if obs != "state" or info.obs_size is None or info.action_size is None:
         return None
-    return (info.obs_size,), info.action_size
+    return Shapes((info.obs_size,), info.action_size)
 
 
-def measure_env(task: str, obs: str) -> tuple[float, Sizes]:
+def measure_env(task: str, obs: str) -> tuple[float, Shapes]:
     """Seconds that a step of the task takes on one core of this machine, resets included; and its sizes.
 
     Raises:
@@ -103,11 +103,8 @@ def measure_env(task: str, obs: str) -> tuple[float, Sizes]:
         steps += 1
         if terminated or truncated:
             env.reset()
-    obs_shape, action_shape = env.observation_space.shape, env.action_space.shape
-    assert obs_shape is not None
-    assert action_shape is not None
     env.close()
-    return seconds / steps, (obs_shape, action_shape[0])
+    return seconds / steps, Shapes.of(env.observation_space, env.action_space)
 
 
 def measure_core() -> float:
