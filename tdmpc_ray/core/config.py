@@ -79,6 +79,7 @@ class PlannerConfig:
     momentum: float = 0.1  # cem: share of the old mean that stays, as in TD-MPC
     gradient_steps: int = 10  # gradient: steps of Adam per decision
     gradient_lr: float = 0.1  # gradient: their rate, before squashing
+    shift_images: bool = False  # while acting, too, as published; what is exported never does
     dtype: str = "fp32"  # of the matrix products: fp32 or bf16
     compile: str = "auto"  # mppi and cem by torch.compile: auto (on GPUs), always or never
 

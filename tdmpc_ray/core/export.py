@@ -98,10 +98,10 @@ def make_program(model: WorldModel, cfg: PlannerConfig, discount: float, what: s
         return Program(PolicyProgram(model), {"obs": obs}, ("action",))
     if cfg.method not in ("mppi", "cem"):
         raise UserError(f"planner.method={cfg.method} cannot be exported: export --what policy")
-    cfg = replace(cfg, dtype="fp32", compile="never")
+    cfg = replace(cfg, dtype="fp32", compile="never", shift_images=False)
     noise = PlanNoise.sample(model, cfg, 1, torch.Generator().manual_seed(0))
     inputs = {"obs": obs, "prev_mean": torch.zeros(1, cfg.horizon, model.action_dim)}
-    inputs |= {f.name: getattr(noise, f.name) for f in fields(noise) if f.name != "explore"}
+    inputs |= {f.name: getattr(noise, f.name) for f in fields(noise) if f.name not in ("explore", "shift")}
     inputs["heads"] = torch.rand(len(noise.heads), model.cfg.num_q)
     return Program(PlannerProgram(model, cfg, discount), inputs, ("action", "plan_mean"))
 

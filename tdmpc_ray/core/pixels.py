@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +52,12 @@ class PixelEncoder(nn.Module):
         elif self.simnorm_dim:
             x = simnorm(x, self.simnorm_dim)
         return x.unflatten(0, obs.shape[:-3])
+
+
+def draw_shift(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Shifts for `shift_images`, uniform, (*shape, 2), on the generator's device."""
+    limits = (-MAX_SHIFT, MAX_SHIFT + 1)
+    return torch.randint(*limits, (*shape, 2), generator=generator, device=generator.device)
 
 
 def shift_images(images: Tensor, shift: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ WEIGHTS_FILE = "weights.pt"
 METHODS = ("plan", "policy")
 _FORMAT = 1
 # The dimension of each noise that counts environments; the heads are the same for all.
-_ENV_DIM = {"pi": 1, "candidates": 2, "value_pi": 1, "gumbel": 0, "explore": 0}
+_ENV_DIM = {"pi": 1, "candidates": 2, "value_pi": 1, "gumbel": 0, "explore": 0, "shift": 0}
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,14 @@ class PlanningAgent:
             discount = torch.tensor(discount, device=self.device)[ids]
         with torch.no_grad():
             task = self.model.task(ids)
-            z = self.model.encode(obs.to(self.device, torch.float32), task)
+            noise = _join(noises)
+            z = self.model.encode(obs.to(self.device, torch.float32), task, noise.shift)
             decided = plan(
                 self.model,
                 z,
                 prev_mean.to(self.device),
                 self._planner(method),
-                _join(noises),
+                noise,
                 discount=discount,
                 explore=False,
                 task=task,
@@ -223,5 +224,8 @@ class PlanningAgent:
 
 def _join(noises: Sequence[PlanNoise]) -> PlanNoise:
     """The noise of several environments that are planned for at once."""
-    joined = {name: torch.cat([getattr(n, name) for n in noises], dim) for name, dim in _ENV_DIM.items()}
+    joined: dict[str, Any] = {}
+    for name, dim in _ENV_DIM.items():
+        parts = [getattr(noise, name) for noise in noises]
+        joined[name] = None if parts[0] is None else torch.cat(parts, dim)
     return PlanNoise(heads=noises[0].heads, **joined)

@@ -25,7 +25,7 @@ from tdmpc_ray.core.losses import (
     world_model_loss,
 )
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.core.pixels import MAX_SHIFT
+from tdmpc_ray.core.pixels import draw_shift
 from tdmpc_ray.core.planners.contract import draw_heads
 from tdmpc_ray.core.precision import products_in
 from tdmpc_ray.core.world_model import TaskContext, WorldModel
@@ -68,8 +68,7 @@ class UpdateNoise:
         heads = draw_heads(model.cfg.num_q, 2, heads_generator or generator)
         shift = None
         if len(model.obs_shape) == 3:
-            size = (horizon + 1, batch_size, 2)
-            shift = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, size, generator=generator, device=device)
+            shift = draw_shift((horizon + 1, batch_size), generator)
         return cls(eps[:horizon], heads[0], eps[horizon:], heads[1], shift)
 
 

@@ -143,13 +143,13 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         with torch.no_grad(), torch.inference_mode(without_autograd):
             task = self.world_model.task(task_id)
             discount: Any = self.discount if task_id is None else self.discounts[task_id]
-            z = self.world_model.encode(obs, task)
+            noise = PlanNoise.sample(self.world_model, planner, num_envs, generator)
+            z = self.world_model.encode(obs, task, noise.shift)
             shape = (num_envs, planner.horizon, self.world_model.action_dim)
             prev_mean = self._prev_mean
             if prev_mean is None or prev_mean.shape != shape:
                 prev_mean = torch.zeros(shape, device=device)
             prev_mean = prev_mean.masked_fill(is_first.view(-1, 1, 1), 0.0)
-            noise = PlanNoise.sample(self.world_model, planner, num_envs, generator)
             decided = plan(
                 self.world_model,
                 z,

@@ -1,11 +1,15 @@
 """Images, and several tasks: what the recorded numbers do not show."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig, agent_config
 from tdmpc_ray.core.pixels import MAX_SHIFT, shift_images
+from tdmpc_ray.core.planners import PlanNoise
+from tdmpc_ray.core.saved_agent import AgentDescription, PlanningAgent
 from tdmpc_ray.core.update import UpdateNoise, Updater
 from tdmpc_ray.core.world_model import WorldModel
 
@@ -55,6 +59,37 @@ def test_an_update_shifts_its_images() -> None:
     unmoved = UpdateNoise(noise.target_eps, noise.target_heads, noise.pi_eps, noise.pi_heads)
     by_hand = Updater(model, agent.update, 0.99).step(batch._replace(obs=moved), unmoved)
     assert ours == by_hand
+
+
+@pytest.mark.parametrize("method", ["mppi", "gradient", "policy"])
+def test_images_shift_while_acting_where_that_is_asked_for(method: str) -> None:
+    agents = [
+        agent_config("tiny", overrides={"planner.method": method, "planner.shift_images": shifts})
+        for shifts in (False, True)
+    ]
+    model = WorldModel((9, 64, 64), 2, agents[0].model).eval()
+    still, moved = (
+        PlanNoise.sample(model, agent.planner, 40, torch.Generator().manual_seed(0)) for agent in agents
+    )
+    assert still.shift is None
+    assert moved.shift is not None
+    assert moved.shift.shape == (40, 2)
+    assert (moved.shift.min(), moved.shift.max()) == (-MAX_SHIFT, MAX_SHIFT)
+    assert torch.equal(still.explore, moved.explore)
+    vectors = WorldModel((5,), 2, agents[1].model)
+    assert PlanNoise.sample(vectors, agents[1].planner, 3, torch.Generator()).shift is None
+
+    obs = torch.randint(256, (2, 9, 64, 64), dtype=torch.uint8)
+    settings = agents[1].to_dict()
+    description = AgentDescription(settings, (9, 64, 64), 2, 0.99, None)
+    agent = PlanningAgent(description, agents[1], model)
+    by_hand = PlanningAgent(description, agents[0], model)
+    noises = [agent.noise(agent.generator()), agent.noise(torch.Generator().manual_seed(7))]
+    shift = torch.cat([x.shift for x in noises if x.shift is not None])
+    acted, _ = agent.decide(obs, agent.no_plan(2), noises)
+    noises = [replace(x, shift=None) for x in noises]
+    expected, _ = by_hand.decide(shift_images(obs, shift), agent.no_plan(2), noises)
+    assert torch.equal(acted, expected)
 
 
 def multitask() -> tuple[WorldModel, Batch]:

@@ -24,7 +24,7 @@ def noise_of(noise: PlanNoise, env: int) -> PlanNoise:
     """One environment's share."""
     axis = {"pi": 1, "candidates": 2, "value_pi": 1, "gumbel": 0, "explore": 0}
     parts = {f.name: getattr(noise, f.name) for f in fields(noise)}
-    return PlanNoise(**{k: x if k == "heads" else x.narrow(axis[k], env, 1) for k, x in parts.items()})
+    return PlanNoise(**{k: x.narrow(axis[k], env, 1) if k in axis else x for k, x in parts.items()})
 
 
 @pytest.mark.usefixtures("_form")

@@ -11,6 +11,7 @@ from counting_env import CountingEnv
 from ray.rllib.core.columns import Columns
 
 from tdmpc_ray.core.config import PLANNERS, agent_config
+from tdmpc_ray.core.pixels import shift_images
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
@@ -50,6 +51,22 @@ def test_a_plan_begins_with_the_last_one_of_its_environment_or_anew(module: TDMP
         expected, mean, *_ = plan(model, z, mean, cfg, noise, discount=0.9, explore=True)
     assert torch.equal(action, expected)
     assert mean.abs().sum() > 0
+
+
+def test_images_are_seen_shifted_where_that_is_asked_for(tiny_overrides: dict[str, Any]) -> None:
+    overrides = {**tiny_overrides, "planner.method": "policy", "planner.shift_images": True}
+    images = gymnasium.spaces.Box(0, 255, (9, 64, 64), np.uint8)
+    model_config = {"agent": agent_config("tiny", overrides=overrides).to_dict(), "discount": 0.9, "seed": 0}
+    module = TDMPC2RLModule(observation_space=images, action_space=ACTION, model_config=model_config).eval()
+    module.seed(0)
+    obs, is_first = torch.randint(256, (2, 9, 64, 64), dtype=torch.uint8), torch.ones(2, dtype=torch.bool)
+    action = module.act(obs, is_first, explore=False)
+    model, generator = module.world_model, torch.Generator().manual_seed(0)
+    noise = PlanNoise.sample(model, module.agent.planner, 2, generator)
+    assert noise.shift is not None
+    seen = model.encode(shift_images(obs, noise.shift))
+    assert torch.equal(action, model.pi(seen, noise.explore).mean)
+    assert not torch.equal(action, model.pi(model.encode(obs), noise.explore).mean)
 
 
 @pytest.mark.parametrize("method", PLANNERS)

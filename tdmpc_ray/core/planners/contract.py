@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.pixels import draw_shift
 from tdmpc_ray.core.world_model import WorldModel
 
 
@@ -44,6 +45,7 @@ class PlanNoise:
         heads: the two Q heads that value the candidates of each iteration, (I, 2).
         gumbel: picks the elite to execute, (N, E).
         explore: standard-normal, of the executed action, (N, A).
+        shift: pixels to move each image by before it is encoded, (N, 2); None: images stay.
     """
 
     pi: Tensor
@@ -52,6 +54,7 @@ class PlanNoise:
     heads: Tensor
     gumbel: Tensor
     explore: Tensor
+    shift: Tensor | None = None
 
     @classmethod
     def sample(
@@ -77,6 +80,7 @@ class PlanNoise:
                 heads=heads,
                 gumbel=elites,
                 explore=normal(num_envs),
+                shift=_shift(model, cfg, num_envs, generator),
             )
         uniform = torch.rand(num_envs, cfg.num_elites, generator=generator, device=device)
         return cls(
@@ -86,7 +90,13 @@ class PlanNoise:
             heads=draw_heads(model.cfg.num_q, iterations, generator),
             gumbel=-torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))),
             explore=normal(num_envs),
+            shift=_shift(model, cfg, num_envs, generator),
         )
+
+
+def _shift(model: WorldModel, cfg: PlannerConfig, num_envs: int, generator: torch.Generator) -> Tensor | None:
+    is_moved = cfg.shift_images and len(model.obs_shape) == 3
+    return draw_shift((num_envs,), generator) if is_moved else None
 
 
 def draw_heads(num_q: int, rows: int, generator: torch.Generator) -> Tensor:
