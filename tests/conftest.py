@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -43,6 +44,18 @@ def local_ray() -> None:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     if "ray" in sys.modules and (nextitem is None or nextitem.path.parent != item.path.parent):
         sys.modules["ray"].shutdown()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that is skipped for want of what `.ci/run` has installed fails instead."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[-1]
+        installed = os.environ.get("TDMPC_RAY_INSTALLED", "").split()
+        if any(tool in reason for tool in installed):
+            report.outcome, report.longrepr = "failed", f"skipped where nothing is missing: {reason}"
+    return report
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

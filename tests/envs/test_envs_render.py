@@ -23,7 +23,7 @@ def can_render() -> bool:
     return True
 
 
-needs_gl = pytest.mark.skipif(not can_render(), reason="no OpenGL context on this machine")
+needs_gl = pytest.mark.skipif(not can_render(), reason="no OpenGL context here: libosmesa6 gives one")
 
 
 @needs_gl
