@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,10 +189,9 @@ def test_a_hang_in_c_ends_a_process_that_may_end(library: str, tmp_path: Path) -
         env.step(None)
         env.step(None)
     """
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stderr
-    assert time.monotonic() - started < 60
     words = (tmp_path / "words").read_text()
     if library == "CDLL":
         assert re.fullmatch(r"task 'arm', step 2: hung for \d s in code that cannot be interrupted\n", words)

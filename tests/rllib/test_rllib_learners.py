@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +133,8 @@ def test_at_once_until_a_learner_dies(tiny_overrides: dict[str, Any]) -> None:
 
         _, pid = algo.link.call_each(lambda learner: os.getpid(), [{}, {}])
         os.kill(pid, signal.SIGKILL)
-        started = time.monotonic()
         with pytest.raises(RuntimeError, match="the learner's process has died"):
             train_until_it_fails(algo)
-        assert time.monotonic() - started < 50  # cut off in an update, the other one sleeps for 60 s
     finally:
         algo.stop()
 

@@ -139,6 +139,6 @@ def test_bad_data_is_refused(sizes: list[float], values: list[float]) -> None:
 
 
 def test_a_fit_with_intervals_takes_seconds() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     fit_power_law(SIZES / 1e6, losses(0.02, 3, np.random.default_rng(0)), resamples=50)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20

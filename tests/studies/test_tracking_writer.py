@@ -126,11 +126,10 @@ def test_a_server_that_never_answers_does_not_hold_the_end(
         writer.put(make_run(), point("s", 1))
         time.sleep(0.5)  # the thread waits in its request now
         writer.put(point("s", 2))
-        began = time.monotonic()
         thread = writer._thread
         spool = writer.close(1.0)
-        assert time.monotonic() - began < 2
-    assert thread is not None
+        assert thread is not None
+        assert thread.is_alive()  # in its request still
     thread.join(30)
     assert not thread.is_alive()
     assert [r for r in caplog.records if r.name == "tdmpc_ray.tracking"] == []  # nor is it heard of later
@@ -148,9 +147,7 @@ def test_an_outage_in_the_middle_loses_and_doubles_nothing(
         time.sleep(0.02)
     server.stop()
     for step in range(20, 40):
-        began = time.monotonic()
-        writer.put(point("s", step))
-        assert time.monotonic() - began < 0.1
+        writer.put(point("s", step))  # returns, or the server would not come back
         time.sleep(0.02)
     assert writer.spool is not None
     server.start()
