@@ -20,7 +20,7 @@ from tdmpc_ray.envs.contract import Contract, named
 from tdmpc_ray.envs.images import FrameStack, is_stacked
 from tdmpc_ray.envs.layout import Layout, UnsupportedSpacesError, describe, read_layout
 from tdmpc_ray.envs.spaces import UNBOUNDED, ActionScale, action_box
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError, described, reason
 
 _UNPACKING = "not enough values to unpack (expected 5, got 4)"
 _OLD_GYM = "it follows the interface of old Gym: let it follow Gymnasium's"
@@ -185,9 +185,11 @@ class AdaptedEnv(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         """Return a frame (H, W, 3) uint8.
 
         Raises:
-            UserError: a package that only rendering needs is missing.
+            UserError: the environment cannot.
         """
         try:
             return self.env.render()
-        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-            raise UserError(f"cannot render: {' '.join(str(error).split())}") from error
+        except UserError:
+            raise
+        except Exception as error:  # without a display, or a package, renderers raise what they like
+            raise UserError(f"task '{self._task}' cannot render: {described(error)}") from error

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import importlib.util
 import os
 import sys
+import weakref
+from typing import Any
 
 from tdmpc_ray.errors import UserError
 
@@ -58,6 +62,33 @@ def require_gl() -> None:
         f"cannot render: {', '.join(reasons)}: install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and "
         "MUJOCO_GL=osmesa"
     )
+
+
+def draw_anywhere() -> None:
+    """Have environments that draw with MuJoCo's own renderer find a library as `require_gl` does.
+
+    MuJoCo itself takes GLFW where MUJOCO_GL says nothing, and that needs a display. OpenGL is not touched
+    before something is drawn.
+    """
+    is_chosen = os.environ.get("MUJOCO_GL", _NONE) != _NONE
+    if is_chosen or not sys.platform.startswith("linux") or importlib.util.find_spec("mujoco") is None:
+        return
+    import mujoco.gl_context
+
+    mujoco.gl_context.GLContext = mujoco.GLContext = _context
+
+
+def _context(width: int, height: int) -> Any:
+    require_gl()
+    context = importlib.import_module(f"mujoco.{os.environ['MUJOCO_GL']}").GLContext(width, height)
+    atexit.register(_free, weakref.ref(context))
+    return context
+
+
+def _free(kept: weakref.ref[Any]) -> None:
+    """A context that outlives the interpreter's modules ends in tracebacks at exit."""
+    if (context := kept()) is not None:
+        context.free()
 
 
 def _gl_error(backend: str) -> Exception | None:

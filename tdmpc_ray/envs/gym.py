@@ -10,7 +10,7 @@ import gymnasium
 
 from tdmpc_ray.envs.adapter import adapt
 from tdmpc_ray.envs.extras import MODULES, require_extra
-from tdmpc_ray.envs.gl import require_gl
+from tdmpc_ray.envs.gl import draw_anywhere, require_gl
 from tdmpc_ray.envs.registered import RegisteredTask
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import PassingError, UserError
@@ -46,6 +46,7 @@ def make_registered(task: RegisteredTask, seed: int | None, render_mode: str | N
 
 
 def _built(name: str, build: Callable[..., Any], render_mode: str | None) -> Any:
+    draw_anywhere()
     try:
         env = build() if render_mode is None else build(render_mode=render_mode)
     # The environments' constructors raise what they like for a missing package or a retired version.

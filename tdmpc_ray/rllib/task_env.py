@@ -15,6 +15,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from tdmpc_ray.envs import TaskInfo, make_env, registered, task_info
 from tdmpc_ray.envs.adapter import adapt, call_creator
 from tdmpc_ray.envs.faults import GuardedEnv
+from tdmpc_ray.envs.gl import draw_anywhere
 from tdmpc_ray.envs.listing import require_task
 from tdmpc_ray.envs.multitask import make_set
 
@@ -103,6 +104,7 @@ def _guarded(
     context: EnvContext,
 ) -> GuardedEnv:
     def build() -> gymnasium.Env:
+        draw_anywhere()
         return adapt(call_creator(create, context), name, limit=episode_length)
 
     return GuardedEnv(build, name, timeout_s)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from ctypes.util import find_library
+from pathlib import Path
+from typing import Any
 
+import mujoco
+import mujoco.gl_context
 import numpy as np
 import pytest
+from drawing_env import DrawingEnv
+from gymnasium.spaces import Box
+from ray.rllib.env.env_context import EnvContext
 
-from tdmpc_ray.envs import make_env
+from tdmpc_ray.envs import gl, make_env, register_task, registered
 from tdmpc_ray.envs.gl import require_gl
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.task_env import env_creator
 
 
 def can_render() -> bool:
@@ -60,6 +69,73 @@ def test_frames_are_dm_control_s_own() -> None:
     assert done.returncode == 0, done.stderr
     # Nothing is printed at exit, although the environment was not closed.
     assert "Traceback" not in done.stderr
+
+
+@needs_gl
+def test_an_environment_of_one_s_own_draws_without_a_display() -> None:
+    """Frames to film, and those that it observes, which nobody has asked it to render."""
+    code = (
+        "from drawing_env import DrawingEnv\n"
+        "from tdmpc_ray.envs import make_env, register_task\n"
+        "register_task('own', DrawingEnv, episode_length=3)\n"
+        "env = make_env('own', render_mode='rgb_array')\n"
+        "assert env.reset()[0].std() > 1 and env.render().std() > 1\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.fixture
+def _mujoco_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(registered, "_tasks", {})
+    for module in (mujoco, mujoco.gl_context):
+        monkeypatch.setattr(module, "GLContext", None, raising=False)  # and back again
+
+
+@pytest.mark.usefixtures("_mujoco_s_own")
+def test_a_class_draws_likewise(monkeypatch: pytest.MonkeyPatch) -> None:
+    env_creator(DrawingEnv, None, 3)(EnvContext({}, worker_index=0))
+    assert mujoco.gl_context.GLContext is gl._context
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setattr(mujoco.gl_context, "GLContext", None)
+    env_creator(DrawingEnv, None, 3)(EnvContext({}, worker_index=0))
+    assert mujoco.gl_context.GLContext is None  # whoever names a library gets that one
+
+
+@pytest.mark.usefixtures("_mujoco_s_own")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of MuJoCo's half-made one
+def test_an_environment_of_one_s_own_that_cannot_draw_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mujoco.egl", "mujoco.osmesa"):
+        monkeypatch.setitem(sys.modules, name, None)
+    register_task("own", DrawingEnv, episode_length=3)
+    env = make_env("own")
+    with pytest.raises(UserError, match="cannot render: MUJOCO_GL=egl gives no OpenGL context") as caught:
+        env.reset()
+    assert "\n" not in str(caught.value)
+    del caught, env
+    gc.collect()  # the renderer that could not be made, here and not in another test
+
+
+def test_whatever_a_renderer_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Blind(DrawingEnv):
+        observation_space = Box(-1, 1, (2,))
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            return np.zeros(2, np.float32), {}
+
+        def render(self) -> Any:
+            raise RuntimeError("no window\nat all")
+
+    monkeypatch.setattr(registered, "_tasks", {})
+    register_task("blind", Blind, episode_length=3)
+    env = make_env("blind", render_mode="rgb_array")
+    env.reset()
+    with pytest.raises(UserError, match=r"^task 'blind' cannot render: RuntimeError: no window") as caught:
+        env.render()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(find_library("OSMesa") is None, reason="needs Debian's libosmesa6")
