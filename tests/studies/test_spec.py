@@ -31,6 +31,8 @@ num_samples: 2
 tracking: {uri: sqlite:///runs.db}
 """
 
+GPUS = "must be a share of one GPU, up to 1, or a whole number of GPUs"
+
 
 def write(folder: Path, text: str = STUDY, **changes: Any) -> Path:
     values = {**yaml.safe_load(text), **changes}
@@ -195,6 +197,18 @@ def test_values_reach_the_algorithm() -> None:
         (
             {"space": {"resources.num_env_runners": {"grid": [1, -1]}}, "num_samples": 1},
             "resources.num_env_runners: must be greater than or equal to 0, not -1",
+        ),
+        (
+            {"resources": {"gpus_per_learner": 1.5}},
+            f"resources.gpus_per_learner: {GPUS}, not 1.5",
+        ),
+        (
+            {"resources": {"gpus_per_env_runner": "2.25"}},
+            f"resources.gpus_per_env_runner: {GPUS}, not 2.25",
+        ),
+        (
+            {"space": {"resources.gpus_per_learner": {"grid": [0.5, 2, 2.5]}}, "num_samples": 1},
+            f"resources.gpus_per_learner: {GPUS}, not 2.5",
         ),
         (
             {"task": "gym:Pendulum-v1", "obs": "rgb"},

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI, default_uri
@@ -44,9 +52,17 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _whole_above_one(gpus: float) -> float:
+    """Ray cannot reserve one and a half GPUs."""
+    if gpus > 1 and gpus % 1:
+        raise ValueError(f"must be a share of one GPU, up to 1, or a whole number of GPUs, not {gpus:g}")
+    return gpus
+
+
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
 CountOrNone = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Amount = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+GPUs = Annotated[Amount, AfterValidator(_whole_above_one)]
 
 
 class Section(BaseModel):
@@ -170,14 +186,14 @@ class Resources(Section):
         description="sample and learn at once; false: in turns, reproducible; none: at once with env runners",
     )
     cpus_per_env_runner: Amount = 1
-    gpus_per_env_runner: Amount = Field(default=0, description="a fraction each lets several share a GPU")
+    gpus_per_env_runner: GPUs = Field(default=0, description="a fraction each lets several share a GPU")
     cpus_for_main_process: Amount = Field(
         default=1, description="it learns, unless there are learner processes"
     )
     num_learners: CountOrNone = Field(
         default=0, description="learner processes, which share each batch; 0: the main process learns"
     )
-    gpus_per_learner: Amount = 0
+    gpus_per_learner: GPUs = 0
     max_concurrent_trials: Count | None = Field(default=None, description="none: as many as fit")
 
 
