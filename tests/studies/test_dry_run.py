@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -11,14 +12,18 @@ import pytest
 import yaml
 
 from tdmpc_ray.cli import main
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.schema import study_schema
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.sizing import forecast
 from tdmpc_ray.studies.plan.speeds import Speeds
-from tdmpc_ray.studies.run.cluster import Capacity, check_resources
+from tdmpc_ray.studies.run import cluster, waiting
+from tdmpc_ray.studies.run.cluster import capacity, check_resources
 from tdmpc_ray.studies.run.dry_run import trial_bundles, trial_labels, verdict
+from tdmpc_ray.studies.run.room import Capacity, misfit, turns
+from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SPEEDS = Speeds(env_s=1e-3, core_flops=5e10, gpu_flops=1e13, gpu_floor_s=5e-3)
@@ -31,7 +36,7 @@ def study(**changes: Any) -> Study:
 def said(study: Study, *nodes: dict[str, float]) -> str:
     nodes = tuple({"memory": 1e9, **node} for node in nodes)
     room = Capacity("the cluster", nodes)
-    found = forecast(study, {"walker-walk": (SPEEDS, ((24,), 6))}, room.total("CPU"), room.total("GPU"))
+    found = forecast(study, {"walker-walk": (SPEEDS, Shapes((24,), 6))}, room.total("CPU"), room.total("GPU"))
     return verdict(found, trial_bundles(study), room, study.trials())
 
 
@@ -59,6 +64,75 @@ def test_whether_it_fits_is_said_with_the_reason() -> None:
     assert "4 CPUs have to be on one node" in said(large, {"CPU": 3}, {"CPU": 3})
 
 
+def test_every_point_of_a_study_is_held_against_the_nodes() -> None:
+    grids = {"resources.num_env_runners": {"grid": [1, 8]}, "resources.gpus_per_learner": {"grid": [0, 2]}}
+    requests = trial_bundles(study(space=grids))
+    assert len(requests) == 4
+    nodes = ({"CPU": 16.0, "memory": 1e9}, {"CPU": 1.0, "GPU": 1.0, "memory": 1e9}, {"GPU": 1.0})
+    assert misfit(requests, Capacity("it", nodes)) == (
+        "1 CPU and 2 GPUs have to be on one node, and none of it has them"
+    )
+    assert misfit(requests, Capacity("it", ({"CPU": 8.0, "GPU": 2.0, "memory": 1e9},))) == (
+        "it has 8 CPUs and 2 GPUs"
+    )
+    assert misfit(requests, Capacity("it", ({"CPU": 9.0, "GPU": 2.0, "memory": 1e9},))) == ""
+
+
+def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "_cores", lambda: 2)
+    asked = study(resources={"num_env_runners": 4})
+    assert misfit(trial_bundles(asked), capacity({"CPU": 5})) == "", "as `tune` starts it"
+    assert cluster.sharing({"CPU": 5}) == (
+        "a trial uses 5 CPUs and this machine has 2: its processes will share them"
+    )
+    assert cluster.sharing({"CPU": 2}) == ""
+
+
+def test_fewer_places_than_members_are_said() -> None:
+    space = {"update.lr": {"loguniform": [1e-4, 1e-3]}}
+    population = {"space": space, "num_samples": 8, "scheduler": "pbt", "evaluation": {"every": 1000}}
+    asked = study(**population, resources={"gpus_per_learner": 1})
+    requests = trial_bundles(asked)
+    few = Capacity("the cluster", ({"CPU": 16.0, "GPU": 3.0, "memory": 1e9},))
+    assert turns(asked, requests, few) == (
+        "scheduler: pbt compares 8 trials and there is room for 3 at once: the others wait, and each "
+        "is judged by those behind it or by none; 8 CPUs and 8 GPUs would do"
+    )
+    many = Capacity("the cluster", ({"CPU": 16.0, "GPU": 8.0, "memory": 1e9},))
+    assert turns(asked, requests, many) == ""
+    assert turns(study(space=space, num_samples=8), requests, few) == "", "these compare nothing on the way"
+
+
+def test_what_trials_wait_for_is_said_every_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = [0.0], []
+    nodes = {False: ({"CPU": 4.0},), True: ({"CPU": 1.0},)}
+    monkeypatch.setattr(waiting, "cluster_capacity", lambda free=False: Capacity("the cluster", nodes[free]))
+    callback = SayWhatIsMissing([[{"CPU": 1.0}, {"CPU": 2.0, "GPU": 4.0}]], lines.append, lambda: now[0])
+    trials: list[Any] = [SimpleNamespace(status=status) for status in ("TERMINATED", "PENDING")]
+
+    def pass_by(seconds: float) -> list[str]:
+        now[0] += seconds
+        lines.clear()
+        callback.on_step_end(0, trials)
+        return [*lines]
+
+    assert [pass_by(30) for _ in range(3)] == [[], [], [lines[0]]]
+    assert lines == [
+        "no trial runs: 2 CPUs and 4 GPUs have to be on one node, and none of the cluster has them; they "
+        "wait until it grows"
+    ]
+    assert [len(pass_by(30)) for _ in range(4)] == [0, 1, 0, 1]
+    trials[1].status = "RUNNING"
+    assert [pass_by(61) for _ in range(3)] == [[], [], []]
+    trials[1].status = "PAUSED"
+    nodes[False] = ({"CPU": 3.0, "GPU": 4.0},)
+    assert [pass_by(61), pass_by(61)] == [
+        [],
+        ["no trial runs: the next one starts with 3 CPUs and 4 GPUs, and 1 CPU are free"],
+    ]
+
+
 def test_a_replay_that_fits_nowhere_is_named() -> None:
     asked = study(obs="rgb", steps=500_000)
     assert said(asked, {"CPU": 8}) == (
@@ -66,12 +140,12 @@ def test_a_replay_that_fits_nowhere_is_named() -> None:
         "lower data.capacity, or train fewer steps"
     )
     assert "1 of 1 trial run at once" in said(asked, {"CPU": 8, "memory": 8e9})
-    (bundle,) = trial_bundles(study(steps=20_000))
+    ((bundle,),) = trial_bundles(study(steps=20_000))
     assert 124 * 20_000 < bundle["memory"] < 150 * 20_000
 
 
 def test_memory_limits_how_many_run_at_once() -> None:
-    speeds = {"walker-walk": (SPEEDS, ((24,), 6))}
+    speeds = {"walker-walk": (SPEEDS, Shapes((24,), 6))}
     assert forecast(study(seeds=[0, 1, 2]), speeds, 64, 0, 2).at_once == 2
 
 

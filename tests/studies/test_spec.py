@@ -31,6 +31,7 @@ num_samples: 2
 tracking: {uri: sqlite:///runs.db}
 """
 
+LIMITED = "resources.max_concurrent_trials: scheduler: {} compares trials that are under way, and"
 GPUS = "must be a share of one GPU, up to 1, or a whole number of GPUs"
 
 
@@ -197,6 +198,24 @@ def test_values_reach_the_algorithm() -> None:
         (
             {"space": {"resources.num_env_runners": {"grid": [1, -1]}}, "num_samples": 1},
             "resources.num_env_runners: must be greater than or equal to 0, not -1",
+        ),
+        (
+            {
+                "scheduler": {"method": "pbt", "every": 1000},
+                "model_sizes": ["tiny"],
+                "space": {"update.lr": {"loguniform": [1e-4, 1e-3]}},
+                "evaluation": {"every": 1000},
+                "resources": {"max_concurrent_trials": 5},
+            },
+            f"{LIMITED.format('pbt')} of 6 only 5 would be: leave it out, or set it to 6",
+        ),
+        (
+            {
+                "scheduler": {"method": "hyperband", "grace_steps": 1000},
+                "evaluation": {"every": 1000},
+                "resources": {"max_concurrent_trials": 1},
+            },
+            f"{LIMITED.format('hyperband')} of 36 only 1 would be: leave it out, or set it to 36",
         ),
         (
             {"resources": {"gpus_per_learner": 1.5}},

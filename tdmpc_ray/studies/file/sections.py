@@ -138,6 +138,11 @@ class Scheduling(Section):
         """Whether trials go on from each other's checkpoints."""
         return self.method in ("pbt", "pb2")
 
+    @property
+    def compares_live_trials(self) -> bool:
+        """Whether it judges trials by others that are under way."""
+        return self.is_population or self.method == "hyperband"
+
     @field_validator("method")
     @classmethod
     def _exists(cls, method: str) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources
 from tdmpc_ray.studies.file.spec import Study
 
 if TYPE_CHECKING:
+    from ray.tune import Trainable
+
     from tdmpc_ray.rllib import TDMPC2Config
 
 # A trial's resources as attributes of the algorithm's config.
@@ -97,6 +101,46 @@ def at_point(point: Point, env_config: MakeEnvConfig) -> dict[str, Any]:
         "total_steps": point.steps,
         **attributes(point.resources),
     }
+
+
+def trainable_and_fixed(
+    study: Study, trainable: type[Trainable] | None = None
+) -> tuple[type[Trainable], dict[str, Any], MakeEnvConfig]:
+    """What runs the trials, what is the same in all of their configs, and what their environments need.
+
+    Raises:
+        UserError: a trial is refused.
+    """
+    if trainable is not None:
+        return trainable, {"preset": study.preset}, lambda task: {"task": task}
+    from tdmpc_ray.rllib import TDMPC2
+
+    try:
+        checked_configs(study)
+    except ValueError as error:
+        raise UserError(f"RLlib refuses this study: {reason(error)}") from None
+    return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)
+
+
+def trial_requests(
+    study: Study, trainable: type[Trainable], fixed: Mapping[str, Any], env_config: MakeEnvConfig
+) -> list[list[dict[str, float]]]:
+    """The bundles that Ray reserves for a study's trials: one list for all that ask for the same.
+
+    Args:
+        study: its points.
+        trainable: what runs the trials.
+        fixed: entries of the trials' configs that none of them changes.
+        env_config: a task to what its environments are built from.
+    """
+    found: dict[object, list[dict[str, float]]] = {}
+    for point in study.points():
+        agent = agent_config(point.model_size, study.preset, point.settings)
+        key = (point.task, point.steps, point.resources, agent.data, agent.planner.horizon)
+        if key not in found:
+            request = trainable.default_resource_request({**fixed, **at_point(point, env_config)})
+            found[key] = list(request.bundles) if request else [{"CPU": 1.0}]
+    return list(found.values())
 
 
 def search_space(study: Study, env_config: MakeEnvConfig) -> dict[str, Any]:
