@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,22 +11,26 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from rich.console import Console
 
 from tdmpc_ray.cli import main
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.schema import study_schema
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.sizing import forecast
 from tdmpc_ray.studies.plan.speeds import Speeds
 from tdmpc_ray.studies.run import cluster, waiting
+from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import capacity, check_resources
-from tdmpc_ray.studies.run.dry_run import trial_bundles, trial_labels, verdict
-from tdmpc_ray.studies.run.room import Capacity, misfit, turns
+from tdmpc_ray.studies.run.dry_run import dry_run, trial_labels, verdict
+from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, turns
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+DRAWN = {"space": {"update.lr": {"loguniform": [1e-4, 1e-3]}}, "num_samples": 2}
 SPEEDS = Speeds(env_s=1e-3, core_flops=5e10, gpu_flops=1e13, gpu_floor_s=5e-3)
 
 
@@ -33,11 +38,15 @@ def study(**changes: Any) -> Study:
     return make_study({"name": "s", "task": "walker-walk", "model_sizes": ["1"], "steps": 20_000, **changes})
 
 
+def bundles_of(study: Study) -> list[Bundles]:
+    return prepare(study).requests
+
+
 def said(study: Study, *nodes: dict[str, float]) -> str:
     nodes = tuple({"memory": 1e9, **node} for node in nodes)
     room = Capacity("the cluster", nodes)
     found = forecast(study, {"walker-walk": (SPEEDS, Shapes((24,), 6))}, room.total("CPU"), room.total("GPU"))
-    return verdict(found, trial_bundles(study), room, study.trials())
+    return verdict(found, bundles_of(study), room, study.trials())
 
 
 def test_every_trial_has_a_line() -> None:
@@ -66,7 +75,7 @@ def test_whether_it_fits_is_said_with_the_reason() -> None:
 
 def test_every_point_of_a_study_is_held_against_the_nodes() -> None:
     grids = {"resources.num_env_runners": {"grid": [1, 8]}, "resources.gpus_per_learner": {"grid": [0, 2]}}
-    requests = trial_bundles(study(space=grids))
+    requests = bundles_of(study(space=grids))
     assert len(requests) == 4
     nodes = ({"CPU": 16.0, "memory": 1e9}, {"CPU": 1.0, "GPU": 1.0, "memory": 1e9}, {"GPU": 1.0})
     assert misfit(requests, Capacity("it", nodes)) == (
@@ -82,18 +91,79 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(cluster, "_cores", lambda: 2)
     asked = study(resources={"num_env_runners": 4})
-    assert misfit(trial_bundles(asked), capacity({"CPU": 5})) == "", "as `tune` starts it"
+    assert misfit(bundles_of(asked), capacity({"CPU": 5})) == "", "as `tune` starts it"
     assert cluster.sharing({"CPU": 5}) == (
         "a trial uses 5 CPUs and this machine has 2: its processes will share them"
     )
     assert cluster.sharing({"CPU": 2}) == ""
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"start_from": "nowhere"}, r"no checkpoint at .*nowhere: there is no such folder"),
+        (
+            {"set": {"data.demonstrations": "nowhere"}},
+            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+        ),
+        (
+            {"space": {"data.demonstrations": {"grid": ["", "nowhere"]}}},
+            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+        ),
+        (
+            {"metric": "eval/success"},
+            r"unknown metric of walker-walk 'eval/success': did you mean 'eval/return'",
+        ),
+        ({"metric": "eval/retrun"}, r"unknown metric .*: did you mean 'eval/return'"),
+        (
+            {"search": {"method": "optuna", "options": {"sampler": "tpe"}}, **DRAWN},
+            r"search: optuna refuses this study: ",
+        ),
+        ({"search": {"method": "optuna", "options": {"seeed": 1}}, **DRAWN}, r"refuses this study: .*seeed"),
+        ({"tracking": {"uri": "http://127.0.0.1:9"}}, r"MLflow at http://127\.0\.0\.1:9 cannot be used"),
+        ({"tracking": {"uri": "postgresql+psycopg2://u:p@127.0.0.1:9/d"}}, r"MLflow at .* cannot be used"),
+        ({"tracking": {"uri": "sqlite:///nowhere/m.db"}}, r"the folder .*nowhere is missing"),
+    ],
+)
+def test_what_can_never_work_is_refused(
+    changes: dict[str, Any], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+    with pytest.raises(UserError, match=problem):
+        dry_run(study(**changes), Console(file=printed))
+    assert printed.getvalue() == "", "an error comes before the table"
+
+
+def test_metrics_that_some_result_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task, metric in (
+        ("mw-reach", "eval/success"),
+        ("gym:Pendulum-v1", "eval/success"),  # which may tell it
+        (["walker-walk", "mw-reach"], "eval/success"),
+        (["walker-walk", "mw-reach"], "eval/mw-reach/success"),
+        (["walker-walk", "mw-reach"], "eval/walker-walk/return_min"),
+    ):
+        prepare(study(task=task, metric=metric))
+    with pytest.raises(UserError, match=r"unknown metric .*'eval/walker-walk/success'"):
+        prepare(study(task=["walker-walk", "mw-reach"], metric="eval/walker-walk/success"))
+
+
+def test_of_a_thousand_points_only_the_different_ones_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Any] = []
+    validate = TDMPC2Config.validate
+    monkeypatch.setattr(TDMPC2Config, "validate", lambda self: (checked.append(self), validate(self))[1])
+    rates = [1e-4 + 1e-6 * number for number in range(250)]
+    asked = study(space={"update.lr": {"grid": rates}, "planner.horizon": {"grid": [2, 3, 4, 5]}})
+    assert asked.trials() == len(asked.points()) == 1000
+    prepare(asked)
+    assert len(checked) < 40
+
+
 def test_fewer_places_than_members_are_said() -> None:
     space = {"update.lr": {"loguniform": [1e-4, 1e-3]}}
     population = {"space": space, "num_samples": 8, "scheduler": "pbt", "evaluation": {"every": 1000}}
     asked = study(**population, resources={"gpus_per_learner": 1})
-    requests = trial_bundles(asked)
+    requests = bundles_of(asked)
     few = Capacity("the cluster", ({"CPU": 16.0, "GPU": 3.0, "memory": 1e9},))
     assert turns(asked, requests, few) == (
         "scheduler: pbt compares 8 trials and there is room for 3 at once: the others wait, and each "
@@ -140,7 +210,7 @@ def test_a_replay_that_fits_nowhere_is_named() -> None:
         "lower data.capacity, or train fewer steps"
     )
     assert "1 of 1 trial run at once" in said(asked, {"CPU": 8, "memory": 8e9})
-    ((bundle,),) = trial_bundles(study(steps=20_000))
+    ((bundle,),) = bundles_of(study(steps=20_000))
     assert 124 * 20_000 < bundle["memory"] < 150 * 20_000
 
 

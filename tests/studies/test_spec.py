@@ -246,6 +246,7 @@ def test_values_reach_the_algorithm() -> None:
         ({"steps": "many"}, "steps: must be a number, not 'many'"),
         ({"seeds": 5}, "seeds: must be a list, such as [5]"),
         ({"seeds": [1, 1]}, "seeds: 1 is there twice"),
+        ({"seeds": [0, 2**32]}, "seeds.1: must be less than or equal to 4294967295, not 4294967296"),
         ({"evaluation": 5}, "evaluation: must hold 'key: value' pairs, not 5"),
         ({"set": {"update.tau": 2}}, "update.tau must lie in (0, 1]"),
         ({"set": {"planner.horizon": 3}}, "'planner.horizon' is both in set and in space: keep one"),

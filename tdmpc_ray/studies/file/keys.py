@@ -20,6 +20,7 @@ from tdmpc_ray.studies.file.sections import (
     Scheduling,
     Search,
     Section,
+    Seed,
     Stop,
     Tracking,
 )
@@ -36,7 +37,7 @@ class StudyKeys(Section):
     obs: str = Field(default="state", description="state, or rgb: camera frames (DMControl, Meta-World)")
     preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
     model_sizes: list[str] = Field(default=["5"], min_length=1)
-    seeds: list[CountOrNone] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     steps: Count = Field(description="agent steps per trial")
     steps_per_task: bool = Field(
         default=False, description="steps are those of each task: a set of four takes four times as many"

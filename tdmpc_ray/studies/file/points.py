@@ -55,6 +55,8 @@ def with_resources(resources: Resources, values: Mapping[str, Any]) -> Resources
         ValueError: a value that it cannot have.
     """
     changes = {k.removeprefix(RESOURCES): v for k, v in values.items() if k.startswith(RESOURCES)}
+    if not changes:
+        return resources
     try:
         return Resources.model_validate({**resources.model_dump(), **changes})
     except ValidationError as error:

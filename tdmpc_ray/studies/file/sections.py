@@ -61,6 +61,7 @@ def _whole_above_one(gpus: float) -> float:
 
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
 CountOrNone = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Seed = Annotated[CountOrNone, Field(le=2**32 - 1)]  # what NumPy and the simulators take
 Amount = Annotated[float, BeforeValidator(_number), Field(ge=0)]
 GPUs = Annotated[Amount, AfterValidator(_whole_above_one)]
 

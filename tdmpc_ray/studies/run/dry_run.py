@@ -12,14 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from tdmpc_ray.core.replay_size import gigabytes
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.points import RESOURCES
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.configure import trainable_and_fixed, trial_requests
 from tdmpc_ray.studies.plan.labels import label_point, steps
 from tdmpc_ray.studies.plan.sizing import Forecast, forecast
 from tdmpc_ray.studies.plan.speeds import measure_speeds
-from tdmpc_ray.studies.run.cluster import capacity, quiet, sharing
+from tdmpc_ray.studies.run.checks import prepare
+from tdmpc_ray.studies.run.cluster import capacity, sharing
 from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, most_of_each, said, summed, turns
+from tdmpc_ray.studies.tracking.client import check_tracking
 from tdmpc_ray.studies.tracking.naming import trial_label
 from tdmpc_ray.studies.words import count
 
@@ -30,9 +32,16 @@ def dry_run(study: Study, console: Console) -> None:
     """Print what `tune` would start, how long it would take, and where it would not fit.
 
     Raises:
-        UserError: no cluster at RAY_ADDRESS, or the task cannot be built here.
+        UserError: no cluster at RAY_ADDRESS, or something in the study can never work.
     """
-    requests = trial_bundles(study)
+    requests = prepare(study).requests
+    tracking, waits = study.tracking, ""
+    try:
+        check_tracking(tracking.uri, tracking.experiment, create=False)
+    except UserError as error:
+        if tracking.required:
+            raise
+        waits = f"{error}; until then, metrics will wait in the study's folder"
     need = most_of_each(requests)
     room = capacity(need)
     memory = need.get("memory", 0)
@@ -49,7 +58,7 @@ def dry_run(study: Study, console: Console) -> None:
     if (rest := sum(1 for _ in labels)) > 0:
         say(f"  and {rest:,} more")
     shared = "" if os.environ.get("RAY_ADDRESS") else sharing(need)
-    notes = [*study.notes(), turns(study, requests, room), shared]
+    notes = [*study.notes(), turns(study, requests, room), shared, waits]
     for note in filter(None, notes):
         say(f"note: {note}")
     largest = max(requests, key=_size)
@@ -70,17 +79,6 @@ def trial_labels(study: Study) -> Iterator[str]:
         for seed in study.seeds:
             for _ in range(study.num_samples):
                 yield trial_label({**label_point(study, point, seed=seed), **drawn})
-
-
-def trial_bundles(study: Study) -> list[Bundles]:
-    """What Ray reserves for the trials, see `trial_requests`.
-
-    Raises:
-        UserError: a trial is refused.
-    """
-    parts = trainable_and_fixed(study)
-    quiet()  # again: at its import, RLlib says how much it tells
-    return [*trial_requests(study, *parts)]
 
 
 def _size(bundles: Bundles) -> tuple[float, float]:

@@ -13,7 +13,6 @@ from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
 
-from tdmpc_ray.envs.listing import require_task
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
@@ -29,22 +28,19 @@ from tdmpc_ray.studies.file.folder import (
 from tdmpc_ray.studies.file.load import load_study
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.models.register import log_best_models
-from tdmpc_ray.studies.plan.configure import (
-    search_space,
-    trainable_and_fixed,
-    trial_requests,
-)
+from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
 from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_figure, scaling_points
 from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
-from tdmpc_ray.studies.run.cluster import check_resources, cluster_capacity, quiet, ray_session
+from tdmpc_ray.studies.run.checks import prepare
+from tdmpc_ray.studies.run.cluster import check_resources, cluster_capacity, ray_session
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.room import most_of_each, turns
-from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough, make_scheduler
-from tdmpc_ray.studies.run.searching import make_search, trials_left_out
+from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough
+from tdmpc_ray.studies.run.searching import trials_left_out
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, check_tracking
 from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
@@ -113,13 +109,10 @@ class _Run:
         self.out = out
         self.console = console
         # Everything that can be wrong shows here, before anything is written or started.
-        quiet()
-        self.trainable, self.fixed, self.env_config = trainable_and_fixed(study, trainable)
-        self.search, self.scheduler = make_search(study, self.env_config), make_scheduler(study)
-        for task in study.task_names:
-            require_task(task)
-        self.requests = trial_requests(study, self.trainable, self.fixed, self.env_config)
-        self.need = most_of_each(self.requests)
+        parts = prepare(study, trainable)
+        self.trainable, self.fixed, self.env_config = parts.trainable, parts.fixed, parts.env_config
+        self.search, self.scheduler = parts.search, parts.scheduler
+        self.requests, self.need = parts.requests, most_of_each(parts.requests)
         check_resources(self.need)
         try:
             check_tracking(study.tracking.uri, study.tracking.experiment)

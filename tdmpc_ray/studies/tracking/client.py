@@ -61,11 +61,11 @@ def _import_mlflow() -> Any:
     return mlflow
 
 
-def check_tracking(uri: str, experiment: str | None = None) -> None:
+def check_tracking(uri: str, experiment: str | None = None, *, create: bool = True) -> None:
     """Make sure that MLflow answers at `uri`, and that `experiment` can be written to.
 
     Does real requests, because a server that refuses this host's name still answers its health check. A new
-    sqlite database gets its tables here, and the experiment is created if absent.
+    database gets its tables here, and the experiment is created if absent, unless `create` is false.
 
     Raises:
         UserError: not an address of MLflow, no answer within 5 seconds, or the experiment was deleted.
@@ -77,16 +77,23 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
     _check_scheme(uri, parts.scheme)
     if parts.scheme == "sqlite":
         _check_folder(uri)
+        if not create:
+            return
     problem: list[BaseException] = []
     found: list[Any] = []
 
     def ask() -> None:
         try:
+            if not create and parts.scheme not in _HTTP:
+                _open_database(uri)
+                return
             with _sole_user(uri):
                 client = connect(uri)
                 client.search_experiments(max_results=1)
+                if experiment and create:
+                    ensure_experiment(client, uri, experiment)
                 if experiment:
-                    found.append(client.get_experiment(ensure_experiment(client, uri, experiment)))
+                    found.append(client.get_experiment_by_name(experiment))
         except Exception as error:
             problem.append(error)
 
@@ -101,7 +108,7 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
         raise UserError(
             f"MLflow at {public_uri(uri)} cannot be used ({reason}): {_advice(uri, reason)}"
         ) from None
-    if found and found[0].lifecycle_stage != "active":
+    if found and found[0] is not None and found[0].lifecycle_stage != "active":
         raise UserError(
             f"MLflow experiment '{experiment}' was deleted: restore it with `mlflow experiments restore "
             f"-x {found[0].experiment_id}` or choose another name"
@@ -176,6 +183,13 @@ def _check_folder(uri: str) -> None:
         raise UserError(
             f"cannot create MLflow's database {path}: the folder {path.parent} is missing or read-only"
         )
+
+
+def _open_database(uri: str) -> None:
+    """Through MLflow itself, a new one would get its tables."""
+    import sqlalchemy
+
+    sqlalchemy.create_engine(uri).connect().close()
 
 
 def _advice(uri: str, reason: str) -> str:
