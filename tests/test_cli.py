@@ -16,6 +16,7 @@ import pytest
 from tdmpc_ray import cli
 from tdmpc_ray.cli import training
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.checkpoint import MODULE, find_checkpoint
 from tdmpc_ray.studies.file import sections
 from tdmpc_ray.studies.file.spec import Study
 
@@ -136,6 +137,8 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["evaluate", "absent"], "no checkpoint at absent: there is no such folder"),
         (["evaluate", "x", "--set", "update.lr=1"], "only settings of the planner can change after the tr"),
+        (["plan-cluster", "x.yaml", "--gpus", "0", "--cpus", "0"], "a cluster of 0 CPUs and 0 GPUs runs no"),
+        (["plan-cluster", "x.yaml", "--gpus", "inf", "--cpus", "4"], "a cluster of 4 CPUs and inf GPUs runs"),
         (["compare", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
         (["report", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
     ],
@@ -167,6 +170,21 @@ def test_wrong_option_in_a_process_of_its_own(tmp_path: Path) -> None:
     [line] = done.stderr.splitlines()
     assert line.startswith("error: No such option: --sed")
     assert "--seed" in line
+
+
+def test_a_strangers_checkpoint_is_not_picked_up(tmp_path: Path) -> None:
+    networks = tmp_path / "run/checkpoint" / MODULE
+    networks.mkdir(parents=True)
+    (networks / "metadata.json").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / "run/checkpoint"
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UserError, match=r"^everybody may write to .*: name the folder of the run"):
+        find_checkpoint(tmp_path)
+    assert find_checkpoint(tmp_path / "run") == tmp_path / "run/checkpoint"
+    (tmp_path / "b/c/d").mkdir(parents=True)
+    (tmp_path / "run").rename(tmp_path / "b/c/d/e")
+    with pytest.raises(UserError, match="no checkpoint in"):
+        find_checkpoint(tmp_path / "b")
 
 
 def test_a_task_that_nothing_handles_leaves_no_folder(tmp_path: Path) -> None:

@@ -38,8 +38,11 @@ def plan_cluster(
 
     Example: tdmpc-ray plan-cluster experiments/model_scaling.yaml --gpus 8 --cpus 128
     """
+    from tdmpc_ray.errors import UserError
     from tdmpc_ray.studies.run.cluster import quiet
 
+    if not 0 < cpus < float("inf") or not gpus < float("inf"):
+        raise UserError(f"a cluster of {cpus:g} CPUs and {gpus:g} GPUs runs nothing: give --cpus above 0")
     quiet()
     from tdmpc_ray.studies.file.load import load_study
     from tdmpc_ray.studies.plan.labels import steps

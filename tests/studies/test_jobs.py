@@ -177,6 +177,8 @@ def test_what_cannot_go_along_with_a_job(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     with pytest.raises(UserError, match=r"b/s.yaml: something else of this name goes along"):
         _stage(tmp_path / "staged", [tmp_path / "a/s.yaml", tmp_path / "b/s.yaml"], False)
+    with pytest.raises(UserError, match="cannot send /dev/zero: it is a device, a pipe or a socket"):
+        _stage(tmp_path / "staged", [Path("/dev/zero")], False)
     (tmp_path / "a/dead").symlink_to("nowhere")
     with pytest.raises(UserError, match=r"cannot send .*a/dead: .*No such file"):
         _stage(tmp_path / "staged", [tmp_path / "a"], False)

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from tdmpc_ray.errors import unknown
+from tdmpc_ray.errors import brief, unknown
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI, default_uri
 
 # Searchers of Tune that learn from the scores of earlier trials: the package that each needs, and where from.
@@ -46,7 +46,7 @@ def _number(value: Any) -> Any:
         try:
             value = float(value)
         except ValueError:
-            raise ValueError(f"must be a number, not '{value}'") from None
+            raise ValueError(f"must be a number, not {brief(value)}") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be a finite number, not {value}")
     return value
@@ -206,7 +206,9 @@ class Resources(Section):
 class Stop(Section):
     """When a trial ends before its last step."""
 
-    score: float | None = Field(default=None, description="once its newest evaluation is that good")
+    score: Annotated[float, BeforeValidator(_number)] | None = Field(
+        default=None, description="once its newest evaluation is that good"
+    )
     hours: Amount | None = Field(default=None, gt=0, description="after so many, restarts included")
 
 

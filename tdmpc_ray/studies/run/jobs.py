@@ -270,6 +270,8 @@ def _stage(folder: Path, paths: Sequence[Path], with_code: bool) -> None:
                 raise UserError(
                     f"cannot send {path}: something else of this name goes along, rename one of them"
                 )
+            if path.exists() and not (path.is_dir() or path.is_file()):
+                raise UserError(f"cannot send {path}: it is a device, a pipe or a socket, not a file")
             if path.is_dir():
                 shutil.copytree(path, target, ignore=skipped)
             else:
