@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -98,7 +99,8 @@ def stop(
         return 0
     while not (job := jobs.get(job_id)).has_ended:
         time.sleep(1.0)
-    print(f"{job.id}: {job.status}; go on with: tdmpc-ray resume {job.id} --address {jobs.address}")
+    again = f"tdmpc-ray resume {shlex.quote(job.id)} --address {shlex.quote(jobs.address)}"
+    print(f"{job.id}: {job.status}; go on with: {again}")
     return 0
 
 
@@ -115,7 +117,7 @@ def follow(jobs: Jobs, job_id: str) -> int:
     try:
         job = jobs.follow(job_id, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"{job_id} goes on; stop it with: tdmpc-ray stop {job_id}", file=sys.stderr)
+        print(f"{job_id} goes on; stop it with: tdmpc-ray stop {shlex.quote(job_id)}", file=sys.stderr)
         raise
     if job.status != "SUCCEEDED":
         print(f"{job.id}: {job.status}: {job.message}")
@@ -138,8 +140,8 @@ def _submitted(jobs: Jobs, job_id: str, wait: bool) -> int:
     print(f"submitted: {job_id}", flush=True)
     if wait:
         return follow(jobs, job_id)
-    print(f"follow it with: tdmpc-ray logs -f {job_id}")
-    print(f"stop it with: tdmpc-ray stop {job_id}")
+    print(f"follow it with: tdmpc-ray logs -f {shlex.quote(job_id)}")
+    print(f"stop it with: tdmpc-ray stop {shlex.quote(job_id)}")
     return 0
 
 
