@@ -26,6 +26,7 @@ from tdmpc_ray.studies.file.folder import (
     saved_trials,
 )
 from tdmpc_ray.studies.file.load import load_study
+from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.models.register import log_best_models
 from tdmpc_ray.studies.plan.configure import search_space
@@ -75,6 +76,8 @@ def run_study(
         )
     run = _Run(study, out, trainable, console or Console())
     artifacts = begin(study, out, study_file)
+    if study_file is not None:
+        remember_folder(out, study_file)
     with only_process(out):
         return run(resume=False, artifacts=artifacts)
 
@@ -89,6 +92,7 @@ def resume_study(
     """
     out = existing(out)
     with only_process(out):
+        use_folder_again(out)
         study = load_study(out / STUDY_FILE).within(out)
         run = _Run(study, out, trainable, console or Console(), resume=True)
         return run(resume=has_trials(out / TUNE_FOLDER))
