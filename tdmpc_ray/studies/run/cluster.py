@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import math
@@ -87,9 +88,18 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
                 logging_level=logging.ERROR,
             )
     except Exception as error:  # Ray waits for its parts for a limited time, and raises nothing more special
-        raise UserError(
-            f"Ray did not start ({reason(error)[:160]}): on a busy machine, try again with `resume`"
-        ) from None
+        raise UserError(f"Ray did not start ({reason(error)[:300]}): {_start_advice(error)}") from None
+
+
+def _start_advice(error: Exception) -> str:
+    """What to do, by the cause."""
+    if "AF_UNIX path length" in str(error):
+        return "set RAY_TMPDIR to a folder with a shorter path, such as /tmp"
+    if isinstance(error, PermissionError | FileNotFoundError):
+        return "set RAY_TMPDIR to a folder that is there and that you may write to"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room on that disk, or set RAY_TMPDIR to a folder on another one"
+    return "on a busy machine, try again with `resume`"
 
 
 def _knock(address: str) -> None:
@@ -133,15 +143,34 @@ def _own_process_groups() -> Iterator[None]:
         services.ConsolePopen = popen
 
 
+def _check_address(address: str) -> None:
+    """Refuse what looks like a cluster's address and is that of something else on its head.
+
+    Raises:
+        UserError: says what to give instead.
+    """
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"RAY_ADDRESS={address} is a job server's address: hand the study in with `tdmpc-ray submit "
+            f"--address {address}`, or give HOST:6379 on a machine of the cluster"
+        )
+    if address.startswith("ray://"):
+        raise UserError(
+            f"RAY_ADDRESS={address} is the address for Ray clients, which cannot run studies: give HOST:6379 "
+            "on a machine of the cluster, or use `tdmpc-ray submit --address http://HOST:8265` from elsewhere"
+        )
+
+
 def _connect(address: str) -> None:
     import ray
 
+    _check_address(address)
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise UserError(
-            f"no Ray cluster at RAY_ADDRESS={address} ({reason(error)[:160]}): "
+            f"no Ray cluster at RAY_ADDRESS={address} ({reason(error)[:300]}): "
             "correct it, or unset it to run here"
         ) from None
 
@@ -210,7 +239,7 @@ def check_resources(need: Mapping[str, float]) -> None:
     """Refuse what a Ray of our own could never give.
 
     Raises:
-        UserError: a trial needs more GPUs, or more memory, than this machine has.
+        UserError: a trial needs more GPUs, or more memory, than this machine has; or RAY_ADDRESS is wrong.
     """
     import ray
     import torch
@@ -218,7 +247,10 @@ def check_resources(need: Mapping[str, float]) -> None:
 
     from tdmpc_ray.core.replay_size import no_memory
 
-    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+    if ray.is_initialized():
+        return
+    if address := os.environ.get("RAY_ADDRESS"):
+        _check_address(address)
         return  # a cluster may grow
     amount, has = need.get("GPU", 0), torch.cuda.device_count()
     amounts = f"{amount:g} GPU{'' if amount == 1 else 's'}"
