@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = _SHORT.maxset = 10
+_SHORT.maxlevel = 3
 
 
 class UserError(Exception):
@@ -12,6 +18,12 @@ class UserError(Exception):
 
 class PassingError(UserError):
     """What may be gone at another try: a study starts a trial again that ends with it, but not otherwise."""
+
+
+def brief(value: object, limit: int = 80) -> str:
+    """A value as Python writes it, cut where it is long: what is wrong with it shows at its beginning."""
+    shortened = _SHORT.repr(value)
+    return shortened if len(shortened) <= limit else f"{shortened[: limit - 3]}..."
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
@@ -31,6 +43,7 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
 def unknown(what: str, name: str, choices: Iterable[str], hint: str = "") -> UserError:
     """Build the error for a name that is not among `choices`: names the nearest one, or else all of them."""
     known = list(choices)
+    name = name if len(name) <= 80 else f"{name[:77]}..."
     best = nearest(name, known)
     fix = f"did you mean '{best}'?" if best else f"choose one of: {', '.join(known)}"
     return UserError(f"unknown {what} '{name}': {fix}{' ' + hint if hint else ''}")

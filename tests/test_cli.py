@@ -16,7 +16,9 @@ import pytest
 from tdmpc_ray import cli
 from tdmpc_ray.cli import training
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.checkpoint import MODULE, find_checkpoint
 from tdmpc_ray.studies.file import sections
+from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
 
 TRAIN = ["train", "--task", "walker-walk", "--steps", "10"]
@@ -136,6 +138,8 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["evaluate", "absent"], "no checkpoint at absent: there is no such folder"),
         (["evaluate", "x", "--set", "update.lr=1"], "only settings of the planner can change after the tr"),
+        (["plan-cluster", "x.yaml", "--gpus", "0", "--cpus", "0"], "a cluster of 0 CPUs and 0 GPUs runs no"),
+        (["plan-cluster", "x.yaml", "--gpus", "inf", "--cpus", "4"], "a cluster of 4 CPUs and inf GPUs runs"),
         (["compare", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
         (["report", "x", "--mlflow-uri", "sqlite:///absent.db"], "no MLflow database at "),
     ],
@@ -167,6 +171,21 @@ def test_wrong_option_in_a_process_of_its_own(tmp_path: Path) -> None:
     [line] = done.stderr.splitlines()
     assert line.startswith("error: No such option: --sed")
     assert "--seed" in line
+
+
+def test_a_strangers_checkpoint_is_not_picked_up(tmp_path: Path) -> None:
+    networks = tmp_path / "run/checkpoint" / MODULE
+    networks.mkdir(parents=True)
+    (networks / "metadata.json").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / "run/checkpoint"
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UserError, match=r"^everybody may write to .*: name the folder of the run"):
+        find_checkpoint(tmp_path)
+    assert find_checkpoint(tmp_path / "run") == tmp_path / "run/checkpoint"
+    (tmp_path / "b/c/d").mkdir(parents=True)
+    (tmp_path / "run").rename(tmp_path / "b/c/d/e")
+    with pytest.raises(UserError, match="no checkpoint in"):
+        find_checkpoint(tmp_path / "b")
 
 
 def test_a_task_that_nothing_handles_leaves_no_folder(tmp_path: Path) -> None:
@@ -210,6 +229,54 @@ def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     name, stamp = started[1][1].name.rsplit("seed0-", 1)
     assert (started[1][1].parent, name) == (Path("results"), "walker-walk-size5-")
     assert len(stamp) == len("20260101-120000")
+
+
+def test_mlflow_elsewhere_does_not_take_a_studys_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tdmpc_ray.studies.models import register
+
+    addresses = []
+
+    def add(source: Path, name: str, alias: str | None, uri: str | None) -> Any:
+        addresses.append(uri)
+        empty = dict.fromkeys(("checkpoint", "name", "version", "run_id", "uri", "model_uri"), "")
+        return SimpleNamespace(alias=None, **empty)
+
+    def log(folder: Path, *, uri: str | None, **_: Any) -> tuple[int, int]:
+        addresses.append(uri)
+        return 0, 0
+
+    monkeypatch.setattr(register, "register", add)
+    monkeypatch.setattr(register, "log_best_models", log)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    assert cli.main(["register", "run", "--name", "m"]) == cli.main(["log-models", "run"]) == 0
+    assert addresses == [None, None]
+
+
+def test_modules_beside_a_study_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("lab", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "/before")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "lab/my_arms.py").write_text(
+        "import gymnasium\ngymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:PendulumEnv', "
+        "max_episode_steps=20)\n"
+    )
+    (tmp_path / "lab/s.yaml").write_text("name: s\ntask: gym:my_arms:Mine-v0\nsteps: 50000\n")
+    options = ["--gpus", "0", "--cpus", "4", "--env-ms", "2", "--core-gflops", "50"]
+    assert cli.main(["plan-cluster", "../lab/s.yaml", *options]) == 0, capsys.readouterr().err
+    assert os.environ["PYTHONPATH"] == f"{tmp_path}/lab:/before", "what Ray's processes begin with"
+
+    remember_folder(tmp_path / "work", Path("../lab/s.yaml"))
+    sys.path.remove(f"{tmp_path}/lab")
+    os.environ["PYTHONPATH"] = ""
+    use_folder_again(tmp_path / "work")
+    assert sys.path[0] == os.environ["PYTHONPATH"] == f"{tmp_path}/lab"
+    (tmp_path / "lab").rename(tmp_path / "gone")
+    use_folder_again(tmp_path / "work")
 
 
 def test_defaults_are_those_of_a_study() -> None:

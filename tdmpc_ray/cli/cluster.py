@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -47,7 +48,9 @@ def submit(
     Example: tdmpc-ray submit experiments/quickstart.yaml --address http://localhost:8265 --wait
     """
     from tdmpc_ray.studies.file.load import load_study
+    from tdmpc_ray.studies.file.python_path import use_folder
 
+    use_folder(file.parent)
     study = load_study(file)
     jobs = _jobs(address)
     job_id = jobs.submit(study, file, with_code=with_code, beside=beside or (), mlflow_uri=mlflow_uri)
@@ -98,7 +101,8 @@ def stop(
         return 0
     while not (job := jobs.get(job_id)).has_ended:
         time.sleep(1.0)
-    print(f"{job.id}: {job.status}; go on with: tdmpc-ray resume {job.id} --address {jobs.address}")
+    again = f"tdmpc-ray resume {shlex.quote(job.id)} --address {shlex.quote(jobs.address)}"
+    print(f"{job.id}: {job.status}; go on with: {again}")
     return 0
 
 
@@ -115,7 +119,7 @@ def follow(jobs: Jobs, job_id: str) -> int:
     try:
         job = jobs.follow(job_id, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"{job_id} goes on; stop it with: tdmpc-ray stop {job_id}", file=sys.stderr)
+        print(f"{job_id} goes on; stop it with: tdmpc-ray stop {shlex.quote(job_id)}", file=sys.stderr)
         raise
     if job.status != "SUCCEEDED":
         print(f"{job.id}: {job.status}: {job.message}")
@@ -138,8 +142,8 @@ def _submitted(jobs: Jobs, job_id: str, wait: bool) -> int:
     print(f"submitted: {job_id}", flush=True)
     if wait:
         return follow(jobs, job_id)
-    print(f"follow it with: tdmpc-ray logs -f {job_id}")
-    print(f"stop it with: tdmpc-ray stop {job_id}")
+    print(f"follow it with: tdmpc-ray logs -f {shlex.quote(job_id)}")
+    print(f"stop it with: tdmpc-ray stop {shlex.quote(job_id)}")
     return 0
 
 

@@ -13,7 +13,7 @@ from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 Uri = Annotated[
     str | None,
     typer.Option(
-        envvar="MLFLOW_TRACKING_URI", help="Address of MLflow. Default: where the study was tracked."
+        help="Address of MLflow. Default: where the study was tracked; without one, MLFLOW_TRACKING_URI."
     ),
 ]
 

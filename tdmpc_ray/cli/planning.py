@@ -38,15 +38,20 @@ def plan_cluster(
 
     Example: tdmpc-ray plan-cluster experiments/model_scaling.yaml --gpus 8 --cpus 128
     """
+    from tdmpc_ray.errors import UserError
     from tdmpc_ray.studies.run.cluster import quiet
 
+    if not 0 < cpus < float("inf") or not gpus < float("inf"):
+        raise UserError(f"a cluster of {cpus:g} CPUs and {gpus:g} GPUs runs nothing: give --cpus above 0")
     quiet()
     from tdmpc_ray.studies.file.load import load_study
+    from tdmpc_ray.studies.file.python_path import use_folder
     from tdmpc_ray.studies.plan.labels import steps
     from tdmpc_ray.studies.plan.sizing import best, forecast
     from tdmpc_ray.studies.plan.speeds import measure_speeds
     from tdmpc_ray.studies.words import count
 
+    use_folder(file.parent)
     study = load_study(file)
     measured = measure_speeds(
         study, env_ms=env_ms, core_gflops=core_gflops, gpu_tflops=gpu_tflops, gpu_floor_ms=gpu_floor_ms

@@ -39,7 +39,11 @@ def evaluate(
     quiet()
     from tdmpc_ray.core.threads import limit_threads
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
+    from tdmpc_ray.studies.file.python_path import use_folder_again
+    from tdmpc_ray.studies.models.best_checkpoint import study_folder
 
+    if (out := study_folder(checkpoint)) is not None:
+        use_folder_again(out)
     limit_threads(1)
     settings = parse_settings(set_ or [])
     with progress_bar("playing") as advance:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc_ray.errors import PassingError, UserError, unknown
+from tdmpc_ray.errors import PassingError, UserError, brief, unknown
 
 _NUM_LISTED = 3  # tensors that an error names
 
 
 def coerce(key: str, value: Any, kind: Any) -> Any:
     """Accept what YAML, JSON and the command line give for a number; refuse what would change its meaning."""
-    problem = UserError(f"{key}={value!r} is not a valid value: expected {getattr(kind, '__name__', kind)}")
+    problem = UserError(
+        f"{key}={brief(value)} is not a valid value: expected {getattr(kind, '__name__', kind)}"
+    )
     if kind in (bool, str):
         if type(value) is not kind:
             raise problem

@@ -7,6 +7,7 @@ Frozen dataclasses hold the published defaults; `MODEL_SIZES` and `PRESETS` over
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
@@ -221,9 +222,11 @@ class AgentConfig:
         values = self.to_dict()
         for key, value in settings.items():
             section, name = split_key(key)
-            values[section][name] = coerce(key, value, get_type_hints(SECTIONS[section])[name])
+            values[section][name] = coerce(key, value, _types(SECTIONS[section])[name])
         return AgentConfig.from_dict(values)
 
+
+_types = functools.cache(get_type_hints)
 
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,

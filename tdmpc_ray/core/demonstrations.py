@@ -49,6 +49,18 @@ class EpisodeRecord:
         )
 
 
+def episode_files(folder: Path) -> list[Path]:
+    """The episodes of a folder.
+
+    Raises:
+        UserError: it has none.
+    """
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise UserError(f"no episodes (*.npz) in data.demonstrations={folder}: give the folder that has them")
+    return files
+
+
 def load_demonstrations(
     folder: Path,
     obs_shape: Sequence[int],
@@ -79,9 +91,7 @@ def load_demonstrations(
     Raises:
         UserError: no folder, no episode to learn from, or a file that is damaged or does not fit.
     """
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        raise UserError(f"no episodes (*.npz) in data.demonstrations={folder}: give the folder that has them")
+    files = episode_files(folder)
     episodes = [_read(file, obs_shape, action_dim, tasks, vector_dim) for file in files]
     for file, episode in zip(files, episodes, strict=True):
         if episode["terminated"] and not may_terminate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,25 @@ def find_checkpoint(path: Path) -> Path:
     if not path.is_dir():
         what = "that is a file, not a folder" if path.exists() else "there is no such folder"
         raise UserError(f"no checkpoint at {path}: {what}")
-    found = [p.parents[4] for p in path.rglob(str(MODULE / _METADATA))]
+    found = checkpoints_below(path)
     if not found:
         raise UserError(f"no checkpoint in {path}: give a checkpoint folder, or the --out folder of a run")
     newest_first = sorted(found, key=lambda p: (p / MODULE / _METADATA).stat().st_mtime, reverse=True)
     return next(filter(is_complete, newest_first), newest_first[0])
+
+
+def checkpoints_below(path: Path) -> list[Path]:
+    """Those at `path`, in a trial's folder, in Tune's, or in a study's: three levels at most.
+
+    Raises:
+        UserError: everybody may put something into the folder, and reading a checkpoint runs what is in it.
+    """
+    if (path / MODULE / _METADATA).is_file():
+        return [path]
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise UserError(f"everybody may write to {path}: name the folder of the run or checkpoint in it")
+    levels = ("*", "*/*", "*/*/*")
+    return [p.parents[4] for level in levels for p in path.glob(f"{level}/{MODULE / _METADATA}")]
 
 
 def load_module(path: Path) -> TDMPC2RLModule:

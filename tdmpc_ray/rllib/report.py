@@ -12,7 +12,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 from tdmpc_ray.rllib.diagnostics import Means, merge
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 
-_EVALUATION = {
+EVALUATION = {
     "episode_return_mean": "eval/return",
     "episode_return_std": "eval/return_std",
     "episode_return_min": "eval/return_min",
@@ -84,11 +84,11 @@ class Reporter:
         """
         report: dict[str, float] = {f"time/{name}": value for name, value in counters.items()}
         report["time/wall_s"] = self.wall_s
-        report.update({ours: evaluation[name] for name, ours in _EVALUATION.items() if name in evaluation})
+        report.update({ours: evaluation[name] for name, ours in EVALUATION.items() if name in evaluation})
         for name, value in evaluation.items():
             task, slash, metric = name.rpartition("/")
-            if slash and metric in _EVALUATION:
-                report[f"eval/{task}/{_EVALUATION[metric].removeprefix('eval/')}"] = value
+            if slash and metric in EVALUATION:
+                report[f"eval/{task}/{EVALUATION[metric].removeprefix('eval/')}"] = value
         sampling = result.get(ENV_RUNNER_RESULTS, {})
         for name, ours in _SAMPLING.items():
             if name in sampling and not math.isnan(sampling[name]):  # RLlib's NaN: no episode ended

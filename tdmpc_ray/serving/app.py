@@ -4,14 +4,14 @@ Annotations are not postponed here: FastAPI could not resolve them in a replica,
 """
 
 import asyncio
-import hmac
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from tdmpc_ray.core.kernels import keep_freed_memory
 from tdmpc_ray.core.saved_agent import read_agent
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.serving.guard import Guard, Rules, max_bytes
 from tdmpc_ray.serving.sessions import BatchPlanner, Decision, Session, Sessions, to_the_end
 
 SESSION_HEADER = SERVE_SESSION_ID
@@ -71,9 +72,13 @@ class ActRequest(BaseModel, extra="forbid"):
     task: str | None = None
 
 
-app = FastAPI(
-    openapi_url=None
-)  # the interface is in docs/serving.md; nothing but /healthz goes without a token
+def _rules() -> Rules:
+    """Those of the replica that this process is."""
+    return cast(Any, serve.get_replica_context().servable_object).rules
+
+
+app = FastAPI(openapi_url=None)  # the interface is in docs/serving.md
+app.add_middleware(Guard, rules=_rules)
 
 
 @app.exception_handler(AnyHTTPException)
@@ -108,10 +113,17 @@ class PlanServer:
         keep_freed_memory()
         self._options = options
         self._agent = read_agent(options.folder, options.device, options.settings, options.seed)
+        description = self._agent.description
+        sizes = [description.shapes(i if description.tasks else None)[0] for i in range(self._num_tasks)]
+        self.rules = Rules(options.token, max_bytes(max(map(math.prod, sizes))))
         self._sessions = Sessions(options.max_sessions, options.idle_s)
         self._planner = BatchPlanner(self._agent, options.max_batch)
         self._thread = ThreadPoolExecutor(1, "planner")
         self._thread.submit(self._planner.warm_up).result()
+
+    @property
+    def _num_tasks(self) -> int:
+        return max(len(self._agent.description.tasks), 1)
 
     @app.get("/healthz")
     async def healthz(self) -> dict[str, str]:
@@ -119,12 +131,11 @@ class PlanServer:
         return {"status": "ok"}
 
     @app.get("/v1/model")
-    async def model(self, http: Request) -> dict[str, Any]:
+    async def model(self) -> dict[str, Any]:
         """What is served."""
-        self._authorize(http)
         description, planner = self._agent.description, self._agent.config.planner
         tasks = description.tasks or ((description.task,) if description.task else ())
-        sizes = [description.shapes(i if description.tasks else None) for i in range(max(len(tasks), 1))]
+        sizes = [description.shapes(i if description.tasks else None) for i in range(self._num_tasks)]
         return {
             "model": self._options.model,
             "tasks": [
@@ -142,7 +153,6 @@ class PlanServer:
     @app.post("/v1/act")
     async def act(self, request: ActRequest, http: Request) -> JSONResponse:
         """Decide for one session."""
-        self._authorize(http)
         self._check_replica(http, request.session)
         task_id = self._sessions.task_id(request.session)
         if task_id is None or request.task is not None:
@@ -171,7 +181,6 @@ class PlanServer:
     @app.delete("/v1/sessions/{name}")
     async def end(self, name: str, http: Request) -> dict[str, bool]:
         """Forget a session."""
-        self._authorize(http)
         self._check_replica(http, name)
         return {"ended": self._sessions.end(name)}
 
@@ -184,14 +193,6 @@ class PlanServer:
         active = self._sessions.active()
         self._decide.set_max_batch_size(min(active, self._options.max_batch))
         self._decide.set_batch_wait_timeout_s(self._options.batch_wait_s if active > 1 else 0.0)
-
-    def _authorize(self, http: Request) -> None:
-        token = self._options.token
-        given = http.headers.get("authorization", "")
-        if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            raise HTTPException(
-                401, "send the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
-            )
 
     def _check_replica(self, http: Request, session: str) -> None:
         """With several replicas, what leads a session to its own is a header, which Serve can read."""

@@ -19,7 +19,7 @@ from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.start_networks import check_networks, completed, read_networks
 from tdmpc_ray.studies.file.load import make_study
-from tdmpc_ray.studies.run.dry_run import trial_bundles
+from tdmpc_ray.studies.run.checks import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -134,9 +134,9 @@ def test_a_study_compares_every_model_that_it_trains(tmp_path: Path, tiny_overri
     config.training(model_size="tiny", overrides=tiny_overrides)
     config.env = lambda _: gymnasium.make("Pendulum-v1")
     saved(config, tmp_path)
-    assert trial_bundles(make_study(values))
+    assert prepare(make_study(values)).requests
     with pytest.raises(UserError, match=r"encoder\.2\.weight is missing in start_from"):
-        trial_bundles(make_study({**values, "space": {"model.num_enc_layers": {"grid": [2, 3]}}}))
+        prepare(make_study({**values, "space": {"model.num_enc_layers": {"grid": [2, 3]}}}))
 
 
 def test_where_remote_runners_alone_can_build_the_environment_the_learner_compares(

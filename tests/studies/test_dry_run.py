@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from rich.console import Console
 
 from tdmpc_ray.cli import main
+from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.schema import study_schema
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.sizing import forecast
 from tdmpc_ray.studies.plan.speeds import Speeds
-from tdmpc_ray.studies.run.cluster import Capacity, check_resources
-from tdmpc_ray.studies.run.dry_run import trial_bundles, trial_labels, verdict
+from tdmpc_ray.studies.run import cluster, waiting
+from tdmpc_ray.studies.run.checks import prepare
+from tdmpc_ray.studies.run.cluster import capacity, check_resources
+from tdmpc_ray.studies.run.dry_run import dry_run, trial_labels, verdict
+from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, turns
+from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+DRAWN = {"space": {"update.lr": {"loguniform": [1e-4, 1e-3]}}, "num_samples": 2}
 SPEEDS = Speeds(env_s=1e-3, core_flops=5e10, gpu_flops=1e13, gpu_floor_s=5e-3)
 
 
@@ -28,11 +38,15 @@ def study(**changes: Any) -> Study:
     return make_study({"name": "s", "task": "walker-walk", "model_sizes": ["1"], "steps": 20_000, **changes})
 
 
+def bundles_of(study: Study) -> list[Bundles]:
+    return prepare(study).requests
+
+
 def said(study: Study, *nodes: dict[str, float]) -> str:
     nodes = tuple({"memory": 1e9, **node} for node in nodes)
     room = Capacity("the cluster", nodes)
-    found = forecast(study, {"walker-walk": (SPEEDS, ((24,), 6))}, room.total("CPU"), room.total("GPU"))
-    return verdict(found, trial_bundles(study), room, study.trials())
+    found = forecast(study, {"walker-walk": (SPEEDS, Shapes((24,), 6))}, room.total("CPU"), room.total("GPU"))
+    return verdict(found, bundles_of(study), room, study.trials())
 
 
 def test_every_trial_has_a_line() -> None:
@@ -59,6 +73,136 @@ def test_whether_it_fits_is_said_with_the_reason() -> None:
     assert "4 CPUs have to be on one node" in said(large, {"CPU": 3}, {"CPU": 3})
 
 
+def test_every_point_of_a_study_is_held_against_the_nodes() -> None:
+    grids = {"resources.num_env_runners": {"grid": [1, 8]}, "resources.gpus_per_learner": {"grid": [0, 2]}}
+    requests = bundles_of(study(space=grids))
+    assert len(requests) == 4
+    nodes = ({"CPU": 16.0, "memory": 1e9}, {"CPU": 1.0, "GPU": 1.0, "memory": 1e9}, {"GPU": 1.0})
+    assert misfit(requests, Capacity("it", nodes)) == (
+        "1 CPU and 2 GPUs have to be on one node, and none of it has them"
+    )
+    assert misfit(requests, Capacity("it", ({"CPU": 8.0, "GPU": 2.0, "memory": 1e9},))) == (
+        "it has 8 CPUs and 2 GPUs"
+    )
+    assert misfit(requests, Capacity("it", ({"CPU": 9.0, "GPU": 2.0, "memory": 1e9},))) == ""
+
+
+def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "_cores", lambda: 2)
+    asked = study(resources={"num_env_runners": 4})
+    assert misfit(bundles_of(asked), capacity({"CPU": 5})) == "", "as `tune` starts it"
+    assert cluster.sharing({"CPU": 5}) == (
+        "a trial uses 5 CPUs and this machine has 2: its processes will share them"
+    )
+    assert cluster.sharing({"CPU": 2}) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"start_from": "nowhere"}, r"no checkpoint at .*nowhere: there is no such folder"),
+        (
+            {"set": {"data.demonstrations": "nowhere"}},
+            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+        ),
+        (
+            {"space": {"data.demonstrations": {"grid": ["", "nowhere"]}}},
+            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+        ),
+        (
+            {"metric": "eval/success"},
+            r"unknown metric of walker-walk 'eval/success': did you mean 'eval/return'",
+        ),
+        ({"metric": "eval/retrun"}, r"unknown metric .*: did you mean 'eval/return'"),
+        (
+            {"search": {"method": "optuna", "options": {"sampler": "tpe"}}, **DRAWN},
+            r"search: optuna refuses this study: ",
+        ),
+        ({"search": {"method": "optuna", "options": {"seeed": 1}}, **DRAWN}, r"refuses this study: .*seeed"),
+        ({"tracking": {"uri": "http://127.0.0.1:9"}}, r"MLflow at http://127\.0\.0\.1:9 cannot be used"),
+        ({"tracking": {"uri": "postgresql+psycopg2://u:p@127.0.0.1:9/d"}}, r"MLflow at .* cannot be used"),
+        ({"tracking": {"uri": "sqlite:///nowhere/m.db"}}, r"the folder .*nowhere is missing"),
+    ],
+)
+def test_what_can_never_work_is_refused(
+    changes: dict[str, Any], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+    with pytest.raises(UserError, match=problem):
+        dry_run(study(**changes), Console(file=printed))
+    assert printed.getvalue() == "", "an error comes before the table"
+
+
+def test_metrics_that_some_result_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for task, metric in (
+        ("mw-reach", "eval/success"),
+        ("gym:Pendulum-v1", "eval/success"),  # which may tell it
+        (["walker-walk", "mw-reach"], "eval/success"),
+        (["walker-walk", "mw-reach"], "eval/mw-reach/success"),
+        (["walker-walk", "mw-reach"], "eval/walker-walk/return_min"),
+    ):
+        prepare(study(task=task, metric=metric))
+    with pytest.raises(UserError, match=r"unknown metric .*'eval/walker-walk/success'"):
+        prepare(study(task=["walker-walk", "mw-reach"], metric="eval/walker-walk/success"))
+
+
+def test_of_a_thousand_points_only_the_different_ones_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Any] = []
+    validate = TDMPC2Config.validate
+    monkeypatch.setattr(TDMPC2Config, "validate", lambda self: (checked.append(self), validate(self))[1])
+    rates = [1e-4 + 1e-6 * number for number in range(250)]
+    asked = study(space={"update.lr": {"grid": rates}, "planner.horizon": {"grid": [2, 3, 4, 5]}})
+    assert asked.trials() == len(asked.points()) == 1000
+    prepare(asked)
+    assert len(checked) < 40
+
+
+def test_fewer_places_than_members_are_said() -> None:
+    space = {"update.lr": {"loguniform": [1e-4, 1e-3]}}
+    population = {"space": space, "num_samples": 8, "scheduler": "pbt", "evaluation": {"every": 1000}}
+    asked = study(**population, resources={"gpus_per_learner": 1})
+    requests = bundles_of(asked)
+    few = Capacity("the cluster", ({"CPU": 16.0, "GPU": 3.0, "memory": 1e9},))
+    assert turns(asked, requests, few) == (
+        "scheduler: pbt compares 8 trials and there is room for 3 at once: the others wait, and each "
+        "is judged by those behind it or by none; 8 CPUs and 8 GPUs would do"
+    )
+    many = Capacity("the cluster", ({"CPU": 16.0, "GPU": 8.0, "memory": 1e9},))
+    assert turns(asked, requests, many) == ""
+    assert turns(study(space=space, num_samples=8), requests, few) == "", "these compare nothing on the way"
+
+
+def test_what_trials_wait_for_is_said_every_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lines = [0.0], []
+    nodes = {False: ({"CPU": 4.0},), True: ({"CPU": 1.0},)}
+    monkeypatch.setattr(waiting, "cluster_capacity", lambda free=False: Capacity("the cluster", nodes[free]))
+    callback = SayWhatIsMissing([[{"CPU": 1.0}, {"CPU": 2.0, "GPU": 4.0}]], lines.append, lambda: now[0])
+    trials: list[Any] = [SimpleNamespace(status=status) for status in ("TERMINATED", "PENDING")]
+
+    def pass_by(seconds: float) -> list[str]:
+        now[0] += seconds
+        lines.clear()
+        callback.on_step_end(0, trials)
+        return [*lines]
+
+    assert [pass_by(30) for _ in range(3)] == [[], [], [lines[0]]]
+    assert lines == [
+        "no trial runs: 2 CPUs and 4 GPUs have to be on one node, and none of the cluster has them; they "
+        "wait until it grows"
+    ]
+    assert [len(pass_by(30)) for _ in range(4)] == [0, 1, 0, 1]
+    trials[1].status = "RUNNING"
+    assert [pass_by(61) for _ in range(3)] == [[], [], []]
+    trials[1].status = "PAUSED"
+    nodes[False] = ({"CPU": 3.0, "GPU": 4.0},)
+    assert [pass_by(61), pass_by(61)] == [
+        [],
+        ["no trial runs: the next one starts with 3 CPUs and 4 GPUs, and 1 CPU are free"],
+    ]
+
+
 def test_a_replay_that_fits_nowhere_is_named() -> None:
     asked = study(obs="rgb", steps=500_000)
     assert said(asked, {"CPU": 8}) == (
@@ -66,12 +210,12 @@ def test_a_replay_that_fits_nowhere_is_named() -> None:
         "lower data.capacity, or train fewer steps"
     )
     assert "1 of 1 trial run at once" in said(asked, {"CPU": 8, "memory": 8e9})
-    (bundle,) = trial_bundles(study(steps=20_000))
+    ((bundle,),) = bundles_of(study(steps=20_000))
     assert 124 * 20_000 < bundle["memory"] < 150 * 20_000
 
 
 def test_memory_limits_how_many_run_at_once() -> None:
-    speeds = {"walker-walk": (SPEEDS, ((24,), 6))}
+    speeds = {"walker-walk": (SPEEDS, Shapes((24,), 6))}
     assert forecast(study(seeds=[0, 1, 2]), speeds, 64, 0, 2).at_once == 2
 
 
@@ -83,6 +227,48 @@ def test_what_does_not_fit_is_refused_at_the_start(monkeypatch: pytest.MonkeyPat
         UserError, match=r"^the replay takes 12 GB and this machine has 4.0 GB .*data\.capacity"
     ):
         check_resources({"CPU": 1, "memory": 1.23e10})
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /a/b"),
+            "set RAY_TMPDIR to a folder with a shorter path, such as /tmp",
+        ),
+        (PermissionError(13, "Permission denied", "/x"), "set RAY_TMPDIR to a folder that is there and"),
+        (FileNotFoundError(2, "No such file", "/x"), "set RAY_TMPDIR to a folder that is there and that you"),
+        (OSError(28, "No space left on device", "/x"), "make room on that disk, or set RAY_TMPDIR to"),
+        (RuntimeError("Timed out after 30 s"), "on a busy machine, try again with `resume`"),
+    ],
+)
+def test_a_ray_that_does_not_start(error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", fail)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError) as caught, cluster.ray_session({"CPU": 1}, lambda line: None):
+        pass
+    assert str(caught.value).startswith("Ray did not start (")
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://head:8265", "is a job server's address: hand the study in with `tdmpc-ray submit"),
+        ("ray://head:10001", "is the address for Ray clients, which cannot run studies: give HOST:6379"),
+    ],
+)
+def test_addresses_of_something_else(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    for check in (capacity, check_resources):
+        with pytest.raises(UserError) as caught:
+            check({"CPU": 1})
+        assert str(caught.value).startswith(f"RAY_ADDRESS={address} {said}")
 
 
 def test_the_command_starts_nothing(

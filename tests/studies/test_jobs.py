@@ -20,7 +20,7 @@ from ports import free_ports
 from processes import family
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.run.jobs import _stage
+from tdmpc_ray.studies.run.jobs import Jobs, _stage
 
 TOKEN = "a-token-of-more-than-thirty-two-characters"
 TOKENS = {"RAY_AUTH_MODE": "token"}
@@ -170,6 +170,40 @@ def test_what_is_wrong_is_one_line(head: SimpleNamespace, tmp_path: Path) -> Non
         assert len(said.err.splitlines()) == 1
 
 
+class NoRay:
+    """A job server's client that keeps what it is asked to start."""
+
+    def __init__(self, **metadata: str) -> None:
+        self.metadata, self.started = metadata, []
+
+    def get_job_info(self, job_id: str) -> SimpleNamespace:
+        if not self.metadata:
+            raise RuntimeError("404: job does not exist")
+        return SimpleNamespace(
+            status="STOPPED", metadata=self.metadata, message="", start_time=None, end_time=None
+        )
+
+    def submit_job(self, **job: Any) -> str:
+        self.started.append(job)
+        return str(job["submission_id"])
+
+
+def jobs_of(client: Any) -> Jobs:
+    jobs = Jobs.__new__(Jobs)
+    jobs.address, jobs._client = "http://head:8265", client
+    return jobs
+
+
+def test_what_names_a_job_is_no_part_of_a_shells_line() -> None:
+    evil = "x; touch /tmp/y $(id)"
+    client = NoRay(study="x", out=evil, with_code="", beside="[]")
+    jobs_of(client).resume("x-20260101-000000-abcdef")
+    [job] = client.started
+    assert job["entrypoint"].endswith(f" resume '{evil}'")
+    with pytest.raises(UserError, match="has no job"):
+        jobs_of(NoRay()).resume(f"{evil}-20260101-000000-abcdef")
+
+
 def test_what_cannot_go_along_with_a_job(tmp_path: Path) -> None:
     for name in ("a", "b", "staged"):
         (tmp_path / name).mkdir()
@@ -177,6 +211,8 @@ def test_what_cannot_go_along_with_a_job(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     with pytest.raises(UserError, match=r"b/s.yaml: something else of this name goes along"):
         _stage(tmp_path / "staged", [tmp_path / "a/s.yaml", tmp_path / "b/s.yaml"], False)
+    with pytest.raises(UserError, match="cannot send /dev/zero: it is a device, a pipe or a socket"):
+        _stage(tmp_path / "staged", [Path("/dev/zero")], False)
     (tmp_path / "a/dead").symlink_to("nowhere")
     with pytest.raises(UserError, match=r"cannot send .*a/dead: .*No such file"):
         _stage(tmp_path / "staged", [tmp_path / "a"], False)

@@ -22,9 +22,10 @@ from runner_stub import Stub
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import begin
 from tdmpc_ray.studies.file.load import make_study
-from tdmpc_ray.studies.run import runner
+from tdmpc_ray.studies.run import cluster, runner
 from tdmpc_ray.studies.run.baseline import random_baselines
 from tdmpc_ray.studies.run.cluster import ray_session
+from tdmpc_ray.studies.run.room import Capacity
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 from tdmpc_ray.studies.tracking.client import connect
 from tdmpc_ray.studies.words import mlflow_command, program
@@ -188,11 +189,20 @@ def test_a_trial_fails_where_the_study_has_a_ray_of_its_own(store: str, tmp_path
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_ray_that_is_too_small_is_said_to_be() -> None:
+def test_a_ray_that_is_too_small_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     with ray_session({"CPU": 1, "GPU": 99}, said.append):
         pass
     assert said == ["note: a trial needs 99 GPU and the cluster has 0 now: trials wait until it grows"]
+    monkeypatch.setattr(
+        cluster, "cluster_capacity", lambda: Capacity("the cluster", ({"CPU": 1.0}, {"CPU": 1.0}))
+    )
+    said.clear()
+    with ray_session({"CPU": 2}, said.append, [[{"CPU": 1.0}, {"CPU": 1.0}], [{"CPU": 2.0}]]):
+        pass
+    assert said == [
+        "note: 2 CPUs have to be on one node, and none of the cluster has them: trials wait until it grows"
+    ]
 
 
 def test_the_random_policy_is_logged_again_after_an_early_kill(tmp_path: Path) -> None:

@@ -190,6 +190,8 @@ def test_what_is_served_and_who_may_ask(server: Server, checkpoint: Path) -> Non
         assert (status, told) == (401, {"error": "send the header Authorization: Bearer TOKEN"})
     status, told = server.ask("POST", "/v1/act", {"session": "a", "obs": []}, authorization="")
     assert status == 401
+    assert server.ask("POST", "/v1/act", "{", authorization="")[0] == 401, "before what is wrong with it"
+    assert server.ask("POST", "/v1/act", "[" * 11_000_000)[0] == 413
     assert server.ask("GET", "/docs")[0] == 404
     status, told = server.ask("GET", "/v1/model")
     assert status == 200

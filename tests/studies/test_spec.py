@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ space:
 num_samples: 2
 tracking: {uri: sqlite:///runs.db}
 """
+
+LIMITED = "resources.max_concurrent_trials: scheduler: {} compares trials that are under way, and"
+GPUS = "must be a share of one GPU, up to 1, or a whole number of GPUs"
 
 
 def write(folder: Path, text: str = STUDY, **changes: Any) -> Path:
@@ -197,6 +201,36 @@ def test_values_reach_the_algorithm() -> None:
             "resources.num_env_runners: must be greater than or equal to 0, not -1",
         ),
         (
+            {
+                "scheduler": {"method": "pbt", "every": 1000},
+                "model_sizes": ["tiny"],
+                "space": {"update.lr": {"loguniform": [1e-4, 1e-3]}},
+                "evaluation": {"every": 1000},
+                "resources": {"max_concurrent_trials": 5},
+            },
+            f"{LIMITED.format('pbt')} of 6 only 5 would be: leave it out, or set it to 6",
+        ),
+        (
+            {
+                "scheduler": {"method": "hyperband", "grace_steps": 1000},
+                "evaluation": {"every": 1000},
+                "resources": {"max_concurrent_trials": 1},
+            },
+            f"{LIMITED.format('hyperband')} of 36 only 1 would be: leave it out, or set it to 36",
+        ),
+        (
+            {"resources": {"gpus_per_learner": 1.5}},
+            f"resources.gpus_per_learner: {GPUS}, not 1.5",
+        ),
+        (
+            {"resources": {"gpus_per_env_runner": "2.25"}},
+            f"resources.gpus_per_env_runner: {GPUS}, not 2.25",
+        ),
+        (
+            {"space": {"resources.gpus_per_learner": {"grid": [0.5, 2, 2.5]}}, "num_samples": 1},
+            f"resources.gpus_per_learner: {GPUS}, not 2.5",
+        ),
+        (
             {"task": "gym:Pendulum-v1", "obs": "rgb"},
             "task 'gym:Pendulum-v1' has no camera to observe: rgb is for DMControl's and Meta-World's tasks; "
             "environments that observe byte images need no such option",
@@ -213,6 +247,15 @@ def test_values_reach_the_algorithm() -> None:
         ({"steps": "many"}, "steps: must be a number, not 'many'"),
         ({"seeds": 5}, "seeds: must be a list, such as [5]"),
         ({"seeds": [1, 1]}, "seeds: 1 is there twice"),
+        ({"seeds": [1.5]}, "seeds.0: must be a whole number, not 1.5"),
+        ({"steps": None}, "steps: must be a whole number, but is empty"),
+        ({"steps_per_task": "maybe"}, "steps_per_task: must be true or false, not 'maybe'"),
+        ({"obs": 3}, "obs: must be a text, not 3"),
+        ({"stop": {"score": float("nan")}}, "stop.score: must be a finite number, not nan"),
+        ({"metric": "retrun"}, "metric: must begin with eval/, such as eval/return, not 'retrun'"),
+        ({"set": {1: 2}}, "set: a key must be a word, not 1"),
+        ({"task": [["walker-walk"]]}, "task: must be a text, not [['walker-walk']]"),
+        ({"seeds": [0, 2**32]}, "seeds.1: must be less than or equal to 4294967295, not 4294967296"),
         ({"evaluation": 5}, "evaluation: must hold 'key: value' pairs, not 5"),
         ({"set": {"update.tau": 2}}, "update.tau must lie in (0, 1]"),
         ({"set": {"planner.horizon": 3}}, "'planner.horizon' is both in set and in space: keep one"),
@@ -265,6 +308,59 @@ def test_several_problems_are_listed(tmp_path: Path) -> None:
         "  steps: must be greater than 0, not 0",
         "  unknown key 'tsk': did you mean 'task'?",
     ]
+
+
+def test_nothing_long_is_repeated(tmp_path: Path) -> None:
+    long = "x" * 100_000
+    cases: list[dict[Any, Any]] = [
+        {"name": f"{long}/"},
+        {"task": long},
+        {"obs": [long] * 1000},
+        {"set": {"update.lr": [[long] * 10] * 10}},
+        {"set": {long: 1}},
+        {long: 1},
+        {"seeds": [long] * 100},
+        {"seeds": [long], "model_sizes": [[long]]},
+        {"space": {"update.lr": [long] * 10}},
+        {"tasks": long},
+    ]
+    for changes in cases:
+        with pytest.raises(UserError) as caught:
+            make_study({**yaml.safe_load(STUDY), **changes})
+        assert len(str(caught.value)) < 5000
+    with pytest.raises(UserError, match="and 480 problems more"):
+        make_study({**yaml.safe_load(STUDY), "seeds": [*"ab"] * 250})
+
+
+def test_aliases_that_stand_for_too_much(tmp_path: Path) -> None:
+    lines = ["name: a", "a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    file = tmp_path / "study.yaml"
+    file.write_text("\n".join(lines))
+    assert refused(file) == f"{file}: its aliases (*name) stand for more than 100,000 values"
+    file.write_text("name: a\nset: &s {x: *s}\n")
+    assert len(refused(file)) < 1000
+
+
+def test_special_files_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # which nobody writes to
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        assert refused(path) == f"cannot read {path}: it is a device, a pipe or a socket, not a file"
+    assert refused(tmp_path) == f"cannot read {tmp_path}: Is a directory"
+
+
+def test_a_shells_own_pipe_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, STUDY.encode())
+    os.close(writer)
+    assert load_study(f"/dev/fd/{reader}").name == "quick"
+    os.close(reader)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_study(path)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.tracking import client
 from tdmpc_ray.studies.tracking.client import (
     absolute_uri,
     check_tracking,
@@ -29,13 +30,16 @@ from tdmpc_ray.studies.tracking.client import (
 )
 
 
-@pytest.fixture
-def forbidding_server() -> Iterator[str]:
+@pytest.fixture(params=[403])
+def forbidding_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    refusing = request.param
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/health" else 403)
+            self.send_response(200 if self.path == "/health" else refusing)
             self.end_headers()
-            self.wfile.write(b"Invalid Host header - possible DNS rebinding attack detected")
+            if refusing == 403:
+                self.wfile.write(b"Invalid Host header - possible DNS rebinding attack detected")
 
         do_POST = do_GET
 
@@ -75,6 +79,28 @@ def test_a_server_that_refuses_this_host_name(forbidding_server: str) -> None:
     assert "--allowed-hosts" in message
 
 
+@pytest.mark.parametrize("forbidding_server", [401], indirect=True)
+def test_a_server_that_wants_credentials(forbidding_server: str) -> None:
+    message = refusal(forbidding_server)
+    assert "401" in message
+    assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN" in message
+
+
+def test_databricks_is_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def client_of(uri: str) -> Any:
+        asked.append(uri)
+        raise ValueError("no credentials")
+
+    monkeypatch.setattr(client, "connect", client_of)
+    for uri in ("databricks", "databricks://profile"):
+        for create in (True, False):
+            with pytest.raises(UserError, match=f"MLflow at {uri} cannot be used .no cred.*: set DATABR"):
+                client.check_tracking(uri, create=create)
+    assert asked == ["databricks"] * 2 + ["databricks://profile"] * 2
+
+
 @pytest.mark.parametrize(
     "uri", ["", "mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite://", "sqlite:////"]
 )
@@ -91,9 +117,9 @@ def test_passwords_are_not_shown() -> None:
 
 
 def test_a_deleted_experiment_is_refused(store: str) -> None:
-    client = connect(store)
-    client.delete_experiment(client.create_experiment("gone"))
-    client.create_experiment("there")
+    mlflow = connect(store)
+    mlflow.delete_experiment(mlflow.create_experiment("gone"))
+    mlflow.create_experiment("there")
     assert "mlflow experiments restore" in refusal(store, "gone")
     check_tracking(store, "there")
     check_tracking(store, "not yet")

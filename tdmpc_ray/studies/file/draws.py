@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tdmpc_ray.errors import unknown
+from tdmpc_ray.errors import brief, unknown
 
 KINDS = {
     "grid": "[values], every one of them",
@@ -35,9 +35,11 @@ class Draw(BaseModel):
         if isinstance(value, Draw):
             return value
         if isinstance(value, list):
-            raise ValueError(f"say how to use the values: {{grid: {value}}} or {{choice: {value}}}")
+            raise ValueError(
+                f"say how to use the values: {{grid: {brief(value)}}} or {{choice: {brief(value)}}}"
+            )
         if not isinstance(value, dict):
-            raise ValueError(f"give a distribution, or put the fixed value {value!r} under 'set'")
+            raise ValueError(f"give a distribution, or put the fixed value {brief(value)} under 'set'")
         for kind in value:
             if kind not in KINDS:
                 raise ValueError(str(unknown("distribution", str(kind), KINDS)))
@@ -45,7 +47,7 @@ class Draw(BaseModel):
             raise ValueError(f"give exactly one of: {', '.join(KINDS)}")
         [(kind, given)] = value.items()
         if kind not in ("grid", "choice") and not (isinstance(given, list) and len(given) == 2):
-            raise ValueError(f"{kind} needs [low, high], not {given!r}")
+            raise ValueError(f"{kind} needs [low, high], not {brief(given)}")
         return value
 
     @model_validator(mode="after")

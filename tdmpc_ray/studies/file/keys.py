@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -20,6 +21,7 @@ from tdmpc_ray.studies.file.sections import (
     Scheduling,
     Search,
     Section,
+    Seed,
     Stop,
     Tracking,
 )
@@ -28,7 +30,7 @@ from tdmpc_ray.studies.file.sections import (
 class StudyKeys(Section):
     """What can be written in a study file."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
+    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
     task: str | None = Field(
         default=None, description="a task, a set of them (mt30, mt80), or a list for one model"
     )
@@ -36,7 +38,7 @@ class StudyKeys(Section):
     obs: str = Field(default="state", description="state, or rgb: camera frames (DMControl, Meta-World)")
     preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
     model_sizes: list[str] = Field(default=["5"], min_length=1)
-    seeds: list[CountOrNone] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     steps: Count = Field(description="agent steps per trial")
     steps_per_task: bool = Field(
         default=False, description="steps are those of each task: a set of four takes four times as many"
@@ -79,14 +81,15 @@ class StudyKeys(Section):
     @field_validator("model_sizes", mode="before")
     @classmethod
     def _sizes_are_names(cls, sizes: Any) -> Any:
-        return [str(size) for size in sizes] if isinstance(sizes, list) else sizes
+        return [_worded(size) for size in sizes] if isinstance(sizes, list) else sizes
 
     @field_validator("model_sizes", "seeds")
     @classmethod
     def _no_repeats(cls, values: list[Any]) -> list[Any]:
+        counts = Counter(values)
         for value in values:
-            if values.count(value) > 1:
-                raise ValueError(f"{value} is there twice")
+            if counts[value] > 1:
+                raise ValueError(f"{str(value)[:80]} is there twice")
         return values
 
     @field_validator("model_sizes")
@@ -106,7 +109,8 @@ class StudyKeys(Section):
     @field_validator("task", mode="before")
     @classmethod
     def _several_tasks_are_a_set(cls, task: Any) -> Any:
-        return "+".join(map(str, task)) if isinstance(task, list) and task else task
+        is_set = isinstance(task, list) and task and all(isinstance(name, str) for name in task)
+        return "+".join(task) if is_set else task
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -143,6 +147,10 @@ class StudyKeys(Section):
             else:
                 as_value_error(split_key, key)
         return space
+
+
+def _worded(size: Any) -> Any:
+    return str(size) if isinstance(size, int | float) and not isinstance(size, bool) else size
 
 
 def as_value_error(check: Any, *args: Any) -> Any:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.file.draws import Draw
+from tdmpc_ray.studies.file.reading import problems
 from tdmpc_ray.studies.file.sections import Resources
 
 RESOURCES = "resources."  # what keys of `space` begin with that are no settings of the agent
@@ -54,9 +55,9 @@ def with_resources(resources: Resources, values: Mapping[str, Any]) -> Resources
         ValueError: a value that it cannot have.
     """
     changes = {k.removeprefix(RESOURCES): v for k, v in values.items() if k.startswith(RESOURCES)}
+    if not changes:
+        return resources
     try:
         return Resources.model_validate({**resources.model_dump(), **changes})
     except ValidationError as error:
-        [first, *_] = error.errors()
-        where, said = ".".join(map(str, first["loc"])), first["msg"].replace("Input should", "must")
-        raise ValueError(f"{RESOURCES}{where}: {said}, not {first['input']!r}") from None
+        raise ValueError(RESOURCES + problems(error, Resources)[0]) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -9,7 +11,12 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tdmpc_ray.errors import UserError, reason, unknown
+from tdmpc_ray.errors import UserError, brief, reason, unknown
+
+_MOST_PROBLEMS = 20  # that are told one by one
+_MOST_WORDS = 800  # characters of a line
+_MOST_VALUES = 100_000  # in a file, with what its aliases stand for
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text"}
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -19,13 +26,18 @@ def read_mapping(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, is not YAML, holds a key twice, or is no mapping.
     """
     try:
+        _refuse_special(path)
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UserError(f"cannot read {path}: it is not a text file") from None
     try:
-        values = yaml.load(text, Loader=_StrictLoader)
+        loader = _StrictLoader(text)
+        root = loader.get_single_node()
+        if root is not None and _size(root, {}) > _MOST_VALUES:
+            raise UserError(f"{path}: its aliases (*name) stand for more than {_MOST_VALUES:,} values")
+        values = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}{_riddle(error)}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
@@ -33,6 +45,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, such as 'task: walker-walk'")
     return values
+
+
+def _refuse_special(path: Path) -> None:
+    """A device or a pipe that nobody writes to would never end; a shell's own pipes (/dev/fd/63) do."""
+    mode = path.stat().st_mode
+    is_shells = stat.S_ISFIFO(mode) and str(path).startswith("/dev/")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_shells):  # a folder says so itself
+        raise UserError(f"cannot read {path}: it is a device, a pipe or a socket, not a file")
 
 
 def _riddle(error: yaml.MarkedYAMLError) -> str:
@@ -57,8 +77,9 @@ def _riddle(error: yaml.MarkedYAMLError) -> str:
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Say each problem in one line that begins with the key's path."""
     lines = []
-    for item in error.errors(include_url=False):
-        path = [str(part) for part in item["loc"]]
+    found = error.errors(include_url=False)
+    for item in found[:_MOST_PROBLEMS]:
+        path = [text if len(text) <= 80 else f"{text[:77]}..." for text in map(str, item["loc"])]
         where = ".".join(path)
         value = item["input"]
         if item["type"] == "extra_forbidden":
@@ -70,17 +91,39 @@ def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
             text = str(item["ctx"]["error"])
             lines.append(f"{where}: {text}" if where else text)
         elif item["type"] in ("model_type", "dict_type"):
-            lines.append(f"{where}: must hold 'key: value' pairs, not {value!r}")
+            lines.append(f"{where}: must hold 'key: value' pairs, not {brief(value)}")
         elif item["type"] == "list_type":
-            lines.append(f"{where}: must be a list, such as [{value}]")
+            lines.append(f"{where}: must be a list, such as [{_plain(value)}]")
         elif item["type"] in ("too_short", "string_too_short"):
             lines.append(f"{where}: must not be empty")
+        elif item["type"] == "string_pattern_mismatch" and where == "metric":
+            lines.append(f"{where}: must begin with eval/, such as eval/return, not {brief(value)}")
         elif item["type"] == "string_pattern_mismatch":
-            lines.append(f"{where}: {value!r} has characters that file names should not have")
+            lines.append(f"{where}: {brief(value)} has characters that file names should not have")
+        elif path[-1:] == ["[key]"] or item["type"] == "invalid_key":
+            inside = ".".join(path[:-2])
+            lines.append(
+                f"{inside}{': ' if inside else ''}a key must be a word, not {path[0 if not inside else -2]}"
+            )
         else:
-            text = item["msg"].replace("Input should", "must").replace("String should", "must")
-            lines.append(f"{where}: {text}, not {value!r}")
-    return lines
+            lines.append(
+                f"{where}: {_wanted(item)}, {'but is empty' if value is None else f'not {brief(value)}'}"
+            )
+    if len(found) > _MOST_PROBLEMS:
+        lines.append(f"and {len(found) - _MOST_PROBLEMS:,} problems more")
+    return [line if len(line) <= _MOST_WORDS else f"{line[:200]} ... {line[-200:]}" for line in lines]
+
+
+def _wanted(item: Mapping[str, Any]) -> str:
+    """What a value must be; pydantic's words where they are plain."""
+    kind = str(item["type"]).partition("_")[0]
+    if kind in _KINDS:
+        return f"must be {_KINDS[kind]}"
+    return str(item["msg"]).replace("Input should", "must")
+
+
+def _plain(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) and len(str(value)) <= 80 else "..."
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -100,6 +143,16 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if get_origin(annotation) in (Union, UnionType):
         return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
     return None
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node, each alias with all that it stands for."""
+    if id(node) not in known:
+        known[id(node)] = 1  # where an alias holds itself, too
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
+    return known[id(node)]
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -26,6 +26,13 @@ def check_search(study: Study) -> None:
         _check_grace(study)
     if study.scheduler.is_population:
         _check_population(study)
+    limit, trials = study.resources.max_concurrent_trials, study.trials()
+    if study.scheduler.compares_live_trials and limit is not None and limit < trials:
+        raise ValueError(
+            f"resources.max_concurrent_trials: scheduler: {study.scheduler.method} compares trials that are "
+            f"under way, and of {trials} only {limit} would be: leave it out, or "
+            f"set it to {trials}"
+        )
 
 
 def _check_searcher(study: Study) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-from tdmpc_ray.errors import unknown
+from tdmpc_ray.errors import brief, unknown
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI, default_uri
 
 # Searchers of Tune that learn from the scores of earlier trials: the package that each needs, and where from.
@@ -38,15 +46,24 @@ def _number(value: Any) -> Any:
         try:
             value = float(value)
         except ValueError:
-            raise ValueError(f"must be a number, not '{value}'") from None
+            raise ValueError(f"must be a number, not {brief(value)}") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be a finite number, not {value}")
     return value
 
 
+def _whole_above_one(gpus: float) -> float:
+    """Ray cannot reserve one and a half GPUs."""
+    if gpus > 1 and gpus % 1:
+        raise ValueError(f"must be a share of one GPU, up to 1, or a whole number of GPUs, not {gpus:g}")
+    return gpus
+
+
 Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
 CountOrNone = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Seed = Annotated[CountOrNone, Field(le=2**32 - 1)]  # what NumPy and the simulators take
 Amount = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+GPUs = Annotated[Amount, AfterValidator(_whole_above_one)]
 
 
 class Section(BaseModel):
@@ -122,6 +139,11 @@ class Scheduling(Section):
         """Whether trials go on from each other's checkpoints."""
         return self.method in ("pbt", "pb2")
 
+    @property
+    def compares_live_trials(self) -> bool:
+        """Whether it judges trials by others that are under way."""
+        return self.is_population or self.method == "hyperband"
+
     @field_validator("method")
     @classmethod
     def _exists(cls, method: str) -> str:
@@ -170,21 +192,23 @@ class Resources(Section):
         description="sample and learn at once; false: in turns, reproducible; none: at once with env runners",
     )
     cpus_per_env_runner: Amount = 1
-    gpus_per_env_runner: Amount = Field(default=0, description="a fraction each lets several share a GPU")
+    gpus_per_env_runner: GPUs = Field(default=0, description="a fraction each lets several share a GPU")
     cpus_for_main_process: Amount = Field(
         default=1, description="it learns, unless there are learner processes"
     )
     num_learners: CountOrNone = Field(
         default=0, description="learner processes, which share each batch; 0: the main process learns"
     )
-    gpus_per_learner: Amount = 0
+    gpus_per_learner: GPUs = 0
     max_concurrent_trials: Count | None = Field(default=None, description="none: as many as fit")
 
 
 class Stop(Section):
     """When a trial ends before its last step."""
 
-    score: float | None = Field(default=None, description="once its newest evaluation is that good")
+    score: Annotated[float, BeforeValidator(_number)] | None = Field(
+        default=None, description="once its newest evaluation is that good"
+    )
     hours: Amount | None = Field(default=None, gt=0, description="after so many, restarts included")
 
 

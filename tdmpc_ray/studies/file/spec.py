@@ -72,7 +72,8 @@ class Study(StudyKeys):
 
     def trials(self) -> int:
         """Number of trials."""
-        return len(self.points()) * len(self.seeds) * self.num_samples
+        grids = math.prod(len(draw.probes()) for draw in self.space.values() if draw.grid is not None)
+        return grids * len(self.task_names) * len(self.model_sizes) * len(self.seeds) * self.num_samples
 
     def settings(self) -> dict[str, Any]:
         """The fixed settings as numbers: `1e-3` is a string in YAML."""
@@ -219,7 +220,7 @@ class Study(StudyKeys):
 
     def _resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings in their types; beside the space's first point, because alone they may not fit."""
-        values = {**self._probes()[0], **values}
+        values = {**{key: draw.probes()[0] for key, draw in self.space.items()}, **values}
         settings = {**self.overrides, **_of_agent(values)}
         sections = agent_config(self.model_sizes[0], self.preset, settings).to_dict()
         typed = {key: sections[split_key(key)[0]][split_key(key)[1]] for key in settings}

@@ -8,7 +8,7 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_ray.rllib.checkpoint import MODULE, find_checkpoint
+from tdmpc_ray.rllib.checkpoint import MODULE, checkpoints_below, find_checkpoint
 from tdmpc_ray.rllib.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.manifest import is_complete, verify
 from tdmpc_ray.studies.file.folder import STUDY_FILE, TUNE_FOLDER
@@ -91,7 +91,7 @@ def study_folder(path: Path) -> Path | None:
 
 def _scored(source: Path) -> list[ScoredCheckpoint]:
     scored = []
-    for path in (p.parents[4] for p in source.absolute().rglob(str(_METADATA))):
+    for path in checkpoints_below(source.absolute()):
         if not is_complete(path):
             continue  # it was being written when its process ended
         try:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.demonstrations import episode_files
+from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources
 from tdmpc_ray.studies.file.spec import Study
 
 if TYPE_CHECKING:
+    from ray.tune import Trainable
+
     from tdmpc_ray.rllib import TDMPC2Config
 
 # A trial's resources as attributes of the algorithm's config.
@@ -59,20 +64,35 @@ def algorithm_config(study: Study, point: Point | None = None) -> TDMPC2Config:
 
 
 def checked_configs(study: Study) -> list[TDMPC2Config]:
-    """The algorithm's config at each point.
+    """The algorithm's configs of the points that differ in more than numbers, see `distinct_points`.
 
     Raises:
-        UserError: one is refused, or the networks of `start_from` do not fit one.
+        UserError: one is refused, demonstrations are missing, or the networks of `start_from` do not fit.
         ValueError: RLlib's own refusal.
     """
-    configs = [algorithm_config(study, point) for point in study.points()]
+    configs = [algorithm_config(study, point) for point in distinct_points(study)]
     for config in configs:
         config.validate()
+    for folder in {config.agent().data.demonstrations for config in configs} - {""}:
+        episode_files(Path(folder))
     if study.start_from is not None:
         from tdmpc_ray.rllib.start_networks import check_networks, read_networks
 
         check_networks(read_networks(Path(study.start_from)), configs)
     return configs
+
+
+def distinct_points(study: Study) -> list[Point]:
+    """One point of all that are checked, and reserved for, alike.
+
+    They differ in settings of an update or a planner that were checked with the file, such as learning rates.
+    """
+    found: dict[object, Point] = {}
+    for point in study.points():
+        agent = agent_config(point.model_size, study.preset, point.settings)
+        parts = (agent.model, agent.data, agent.planner.horizon, agent.update.batch_size)
+        found.setdefault((point.task, point.steps, point.resources, parts), point)
+    return list(found.values())
 
 
 def attributes(resources: Resources) -> dict[str, Any]:
@@ -97,6 +117,45 @@ def at_point(point: Point, env_config: MakeEnvConfig) -> dict[str, Any]:
         "total_steps": point.steps,
         **attributes(point.resources),
     }
+
+
+def trainable_and_fixed(
+    study: Study, trainable: type[Trainable] | None = None
+) -> tuple[type[Trainable], dict[str, Any], MakeEnvConfig]:
+    """What runs the trials, what is the same in all of their configs, and what their environments need.
+
+    Raises:
+        UserError: a trial is refused.
+    """
+    if trainable is not None:
+        return trainable, {"preset": study.preset}, lambda task: {"task": task}
+    from tdmpc_ray.rllib import TDMPC2
+
+    try:
+        checked_configs(study)
+    except ValueError as error:
+        raise UserError(f"RLlib refuses this study: {reason(error)}") from None
+    return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)
+
+
+def trial_requests(
+    study: Study, trainable: type[Trainable], fixed: Mapping[str, Any], env_config: MakeEnvConfig
+) -> list[list[dict[str, float]]]:
+    """The bundles that Ray reserves for a study's trials: one list for all that ask for the same.
+
+    Args:
+        study: its points.
+        trainable: what runs the trials.
+        fixed: entries of the trials' configs that none of them changes.
+        env_config: a task to what its environments are built from.
+    """
+    found: list[list[dict[str, float]]] = []
+    for point in distinct_points(study):
+        request = trainable.default_resource_request({**fixed, **at_point(point, env_config)})
+        bundles = list(request.bundles) if request else [{"CPU": 1.0}]
+        if bundles not in found:
+            found.append(bundles)
+    return found
 
 
 def search_space(study: Study, env_config: MakeEnvConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import torch
 
-from tdmpc_ray.core.config import AgentConfig, agent_config
+from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig, agent_config
 from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.spaces import Shapes
@@ -112,13 +112,13 @@ class Trial:
 
 
 @lru_cache
-def _costs(agent: AgentConfig, shapes: Shapes) -> tuple[int, int, int]:
+def _costs(net: ModelConfig, planner: PlannerConfig, batch_size: int, shapes: Shapes) -> tuple[int, int, int]:
     """Parameters, operations of a plan, operations of an update."""
     with torch.device("meta"):  # no memory: the largest would take 2 GB
-        model = WorldModel(shapes.obs_shape, shapes.action_dim, agent.model, vector_dim=shapes.vector_dim)
+        model = WorldModel(shapes.obs_shape, shapes.action_dim, net, vector_dim=shapes.vector_dim)
     planning, learning = (
-        plan_flops(model, agent.planner),
-        update_flops(model, agent.update, agent.planner.horizon),
+        plan_flops(model, planner),
+        update_flops(model, UpdateConfig(batch_size=batch_size), planner.horizon),
     )
     return model.num_params(), planning, learning
 
@@ -130,7 +130,7 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
     info, resources, evaluation = task_info(point.task), point.resources, study.evaluation
     speeds, sizes = measured[point.task]
     agent = agent_config(point.model_size, study.preset, point.settings)
-    num_params, flops, learning = _costs(agent, sizes)
+    num_params, flops, learning = _costs(agent.model, agent.planner, agent.update.batch_size, sizes)
     num_envs = resources.num_envs_per_env_runner
     beside_gpus = resources.gpus_per_learner if resources.num_learners == 0 else 0  # of the main process
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
+import math
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit
 
 _KNOCK_S = 10.0  # for the answer of a cluster
 # Ray's least is 75 MB; episodes are small, but every weight update passes through this memory.
@@ -21,11 +23,14 @@ _OBJECT_STORE_LIMITS = (100_000_000, 4_000_000_000)
 
 
 @contextlib.contextmanager
-def ray_session(need: Mapping[str, float], say: Callable[[str], None]) -> Iterator[None]:
+def ray_session(
+    need: Mapping[str, float], say: Callable[[str], None], requests: Sequence[Bundles] = ()
+) -> Iterator[None]:
     """Be connected to Ray within; what was started here is stopped at the end.
 
     Args:
         need: resources of one trial, such as {"CPU": 3, "GPU": 1}.
+        requests: the bundles of trials, each of which has to fit on one node.
         say: called with a line for the user.
 
     Raises:
@@ -34,13 +39,13 @@ def ray_session(need: Mapping[str, float], say: Callable[[str], None]) -> Iterat
     import ray
 
     if ray.is_initialized():
-        _warn_if_small(need, say)
+        _warn_if_small(need, requests, say)
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
     if address:
         _connect(address)
-        _warn_if_small(need, say)
+        _warn_if_small(need, requests, say)
     else:
         _start_local(need, say)
     try:
@@ -67,17 +72,15 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
     from ray._common.utils import get_system_memory
 
     _ask_for_secret()
-    cores = _cores()
-    cpus = need.get("CPU", 0)
-    if cpus > cores:
-        say(f"note: a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them")
+    if note := sharing(need):
+        say(f"note: {note}")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     low, high = _OBJECT_STORE_LIMITS
     try:
         with _own_process_groups():
             ray.init(
                 address="local",  # without it Ray would join any cluster that runs on this machine
-                num_cpus=max(cores, int(-(-cpus // 1))),
+                num_cpus=_local_cpus(need),
                 _memory=get_system_memory(),  # of what is free now alone, a trial could wait for ever
                 object_store_memory=min(max(memory // 10, low), high),
                 include_dashboard=False,
@@ -85,9 +88,18 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
                 logging_level=logging.ERROR,
             )
     except Exception as error:  # Ray waits for its parts for a limited time, and raises nothing more special
-        raise UserError(
-            f"Ray did not start ({reason(error)[:160]}): on a busy machine, try again with `resume`"
-        ) from None
+        raise UserError(f"Ray did not start ({reason(error)[:300]}): {_start_advice(error)}") from None
+
+
+def _start_advice(error: Exception) -> str:
+    """What to do, by the cause."""
+    if "AF_UNIX path length" in str(error):
+        return "set RAY_TMPDIR to a folder with a shorter path, such as /tmp"
+    if isinstance(error, PermissionError | FileNotFoundError):
+        return "set RAY_TMPDIR to a folder that is there and that you may write to"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room on that disk, or set RAY_TMPDIR to a folder on another one"
+    return "on a busy machine, try again with `resume`"
 
 
 def _knock(address: str) -> None:
@@ -99,6 +111,19 @@ def _knock(address: str) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _local_cpus(need: Mapping[str, float]) -> int:
+    """That a Ray of our own counts: a trial shares cores sooner than not to start."""
+    return max(_cores(), math.ceil(need.get("CPU", 0)))
+
+
+def sharing(need: Mapping[str, float]) -> str:
+    """What to say where a trial uses more CPUs than this machine has; or nothing."""
+    cpus, cores = need.get("CPU", 0), _cores()
+    if cpus <= cores:
+        return ""
+    return f"a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them"
 
 
 @contextlib.contextmanager
@@ -118,38 +143,43 @@ def _own_process_groups() -> Iterator[None]:
         services.ConsolePopen = popen
 
 
+def _check_address(address: str) -> None:
+    """Refuse what looks like a cluster's address and is that of something else on its head.
+
+    Raises:
+        UserError: says what to give instead.
+    """
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"RAY_ADDRESS={address} is a job server's address: hand the study in with `tdmpc-ray submit "
+            f"--address {address}`, or give HOST:6379 on a machine of the cluster"
+        )
+    if address.startswith("ray://"):
+        raise UserError(
+            f"RAY_ADDRESS={address} is the address for Ray clients, which cannot run studies: give HOST:6379 "
+            "on a machine of the cluster, or use `tdmpc-ray submit --address http://HOST:8265` from elsewhere"
+        )
+
+
 def _connect(address: str) -> None:
     import ray
 
+    _check_address(address)
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise UserError(
-            f"no Ray cluster at RAY_ADDRESS={address} ({reason(error)[:160]}): "
+            f"no Ray cluster at RAY_ADDRESS={address} ({reason(error)[:300]}): "
             "correct it, or unset it to run here"
         ) from None
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """What there is to run trials on.
+def capacity(need: Mapping[str, float]) -> Capacity:
+    """Of the cluster at RAY_ADDRESS, or of the Ray that a study would start on this machine.
 
-    Attributes:
-        where: in words.
-        nodes: resources of each.
-    """
-
-    where: str
-    nodes: tuple[Mapping[str, float], ...]
-
-    def total(self, name: str) -> float:
-        """Of one resource, over all nodes."""
-        return sum(node.get(name, 0.0) for node in self.nodes)
-
-
-def capacity() -> Capacity:
-    """Of the cluster at RAY_ADDRESS, or of this machine.
+    Args:
+        need: resources of one trial.
 
     Raises:
         UserError: there is no such cluster.
@@ -160,24 +190,36 @@ def capacity() -> Capacity:
 
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        here = {"CPU": float(_cores()), "GPU": float(torch.cuda.device_count())}
+        here = {"CPU": float(_local_cpus(need)), "GPU": float(torch.cuda.device_count())}
         here["memory"] = float(get_system_memory())
         return Capacity("this machine", (here,))
     _connect(address)
     try:
-        nodes = tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
+        return cluster_capacity(f"the cluster at {address}")
     finally:
         ray.shutdown()
-    return Capacity(f"the cluster at {address}", nodes)
 
 
-def _warn_if_small(need: Mapping[str, float], say: Callable[[str], None]) -> None:
+def cluster_capacity(where: str = "the cluster", free: bool = False) -> Capacity:
+    """Of the cluster that this process is connected to; what is free is that of all nodes together."""
+    import ray
+
+    if free:
+        return Capacity(where, (ray.available_resources(),))
+    return Capacity(where, tuple(node["Resources"] for node in ray.nodes() if node["Alive"]))
+
+
+def _warn_if_small(
+    need: Mapping[str, float], requests: Sequence[Bundles], say: Callable[[str], None]
+) -> None:
     import ray
 
     from tdmpc_ray.core.replay_size import gigabytes
 
     has: dict[str, Any] = ray.cluster_resources()
+    is_enough = True
     for name, amount in need.items():
+        is_enough = is_enough and amount <= has.get(name, 0)
         if name == "memory" and amount > has.get(name, 0):
             free = gigabytes(has.get(name, 0))
             say(
@@ -189,13 +231,15 @@ def _warn_if_small(need: Mapping[str, float], say: Callable[[str], None]) -> Non
                 f"note: a trial needs {amount:g} {name} and the cluster has {has.get(name, 0):g} now: "
                 "trials wait until it grows"
             )
+    if is_enough and (reason := misfit(requests, cluster_capacity())):
+        say(f"note: {reason}: trials wait until it grows")
 
 
 def check_resources(need: Mapping[str, float]) -> None:
     """Refuse what a Ray of our own could never give.
 
     Raises:
-        UserError: a trial needs more GPUs, or more memory, than this machine has.
+        UserError: a trial needs more GPUs, or more memory, than this machine has; or RAY_ADDRESS is wrong.
     """
     import ray
     import torch
@@ -203,7 +247,10 @@ def check_resources(need: Mapping[str, float]) -> None:
 
     from tdmpc_ray.core.replay_size import no_memory
 
-    if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+    if ray.is_initialized():
+        return
+    if address := os.environ.get("RAY_ADDRESS"):
+        _check_address(address)
         return  # a cluster may grow
     amount, has = need.get("GPU", 0), torch.cuda.device_count()
     amounts = f"{amount:g} GPU{'' if amount == 1 else 's'}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Where the cluster keeps results: a variable of its own can name a folder that all its machines share.
 RESULTS = '"${TDMPC_RAY_RESULTS:-$HOME/tdmpc-ray-results}"'
 STOP_WAIT_S = 300  # for checkpoints, before Ray kills the job; the trials have 180 s of it
-_ID = re.compile(r"(?P<out>(?P<study>.+)-\d{8}-\d{6}-[0-9a-f]{6})(-again-[0-9a-f]{6})?")
+_ID = re.compile(r"(?P<out>(?P<study>\w[\w.-]*)-\d{8}-\d{6}-[0-9a-f]{6})(-again-[0-9a-f]{6})?")
 _STUDY, _OUT, _CODE, _BESIDE = "study", "out", "with_code", "beside"  # keys of a job's metadata
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0
@@ -113,7 +113,7 @@ class Jobs:
         sent = {_CODE: "yes" if with_code else "", _BESIDE: json.dumps([str(p.resolve()) for p in beside])}
         with tempfile.TemporaryDirectory() as folder:
             _stage(Path(folder), [file, *beside], with_code)
-            call = f'tune "$HERE"/{shlex.quote(file.name)} --out {name}'
+            call = f'tune "$HERE"/{shlex.quote(file.name)} --out {shlex.quote(name)}'
             return self._submit(name, call, folder, {_STUDY: study.name, _OUT: name, **sent}, mlflow_uri)
 
     def resume(
@@ -157,7 +157,7 @@ class Jobs:
         name = f"{metadata[_OUT]}-again-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
             _stage(Path(folder), [*map(Path, paths)], with_code)
-            return self._submit(name, f"resume {metadata[_OUT]}", folder, metadata, mlflow_uri)
+            return self._submit(name, f"resume {shlex.quote(metadata[_OUT])}", folder, metadata, mlflow_uri)
 
     def _submit(
         self, name: str, call: str, folder: str, metadata: dict[str, str], mlflow_uri: str | None
@@ -270,6 +270,8 @@ def _stage(folder: Path, paths: Sequence[Path], with_code: bool) -> None:
                 raise UserError(
                     f"cannot send {path}: something else of this name goes along, rename one of them"
                 )
+            if path.exists() and not (path.is_dir() or path.is_file()):
+                raise UserError(f"cannot send {path}: it is a device, a pipe or a socket, not a file")
             if path.is_dir():
                 shutil.copytree(path, target, ignore=skipped)
             else:

@@ -7,15 +7,13 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
 
-from tdmpc_ray.envs.listing import require_task
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
     STUDY_FILE,
@@ -28,26 +26,23 @@ from tdmpc_ray.studies.file.folder import (
     saved_trials,
 )
 from tdmpc_ray.studies.file.load import load_study
+from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.models.register import log_best_models
-from tdmpc_ray.studies.plan.configure import (
-    MakeEnvConfig,
-    algorithm_config,
-    at_point,
-    checked_configs,
-    env_configs,
-    search_space,
-)
+from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
 from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_figure, scaling_points
 from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
-from tdmpc_ray.studies.run.cluster import check_resources, quiet, ray_session
+from tdmpc_ray.studies.run.checks import prepare
+from tdmpc_ray.studies.run.cluster import check_resources, cluster_capacity, ray_session
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
-from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough, make_scheduler
-from tdmpc_ray.studies.run.searching import make_search, trials_left_out
+from tdmpc_ray.studies.run.room import most_of_each, turns
+from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough
+from tdmpc_ray.studies.run.searching import trials_left_out
+from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, check_tracking
 from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
 from tdmpc_ray.studies.words import count, mlflow_command, program, shown
@@ -81,6 +76,8 @@ def run_study(
         )
     run = _Run(study, out, trainable, console or Console())
     artifacts = begin(study, out, study_file)
+    if study_file is not None:
+        remember_folder(out, study_file)
     with only_process(out):
         return run(resume=False, artifacts=artifacts)
 
@@ -95,6 +92,7 @@ def resume_study(
     """
     out = existing(out)
     with only_process(out):
+        use_folder_again(out)
         study = load_study(out / STUDY_FILE).within(out)
         run = _Run(study, out, trainable, console or Console(), resume=True)
         return run(resume=has_trials(out / TUNE_FOLDER))
@@ -115,12 +113,10 @@ class _Run:
         self.out = out
         self.console = console
         # Everything that can be wrong shows here, before anything is written or started.
-        quiet()
-        self.trainable, self.fixed, self.env_config = _trainable_and_fixed(study, trainable)
-        self.search, self.scheduler = make_search(study, self.env_config), make_scheduler(study)
-        for task in study.task_names:
-            require_task(task)
-        self.need = self.resources_per_trial()
+        parts = prepare(study, trainable)
+        self.trainable, self.fixed, self.env_config = parts.trainable, parts.fixed, parts.env_config
+        self.search, self.scheduler = parts.search, parts.scheduler
+        self.requests, self.need = parts.requests, most_of_each(parts.requests)
         check_resources(self.need)
         try:
             check_tracking(study.tracking.uri, study.tracking.experiment)
@@ -163,6 +159,7 @@ class _Run:
             SaveTrials(study.checkpoint_steps, say=self.say),
             CollectReplays(),
             KeepRungs(self.scheduler),
+            SayWhatIsMissing(self.requests, self.say),
             ProgressTable(trial_params=label, console=self.console),
             outcome,
         ]
@@ -171,7 +168,10 @@ class _Run:
             "1"  # there is no score before the first evaluation
         )
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
-        with ray_session(self.need, self.say), graceful_stop() as request, no_vain_tries():
+        session = ray_session(self.need, self.say, self.requests)
+        with session, graceful_stop() as request, no_vain_tries():
+            if note := turns(study, self.requests, cluster_capacity()):
+                self.say(f"note: {note}")
             self.say("Ray is up; the trials start")
             self.tuner(callbacks, resume).fit()
             # Within: Tune asks Ray where its files are.
@@ -221,16 +221,6 @@ class _Run:
             _tuner_kwargs={"resume_config": again} if resume else None,
         )
 
-    def resources_per_trial(self) -> dict[str, float]:
-        """What Ray reserves for a trial: of each resource the most that any of them needs."""
-        need: dict[str, float] = {}
-        for point in self.study.points():
-            config = {**self.fixed, **at_point(point, self.env_config)}
-            request = self.trainable.default_resource_request(config)
-            for name, amount in (request.required_resources if request else {"CPU": 1.0}).items():
-                need[name] = max(amount, need.get(name, 0.0))
-        return need
-
     def report(self, result: StudyResult, tracker: MLflowTracker) -> None:
         """Print and log what came out, and say what to do next."""
         shows_charts = result.signum is None and self.results(tracker)
@@ -276,18 +266,3 @@ class _Run:
 
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
-
-
-def _trainable_and_fixed(
-    study: Study, trainable: type[tune.Trainable] | None
-) -> tuple[type[tune.Trainable], dict[str, Any], MakeEnvConfig]:
-    """What runs the trials, what is the same in all of their configs, and what their environments need."""
-    if trainable is not None:
-        return trainable, {"preset": study.preset}, lambda task: {"task": task}
-    from tdmpc_ray.rllib import TDMPC2
-
-    try:
-        checked_configs(study)
-    except ValueError as error:
-        raise UserError(f"RLlib refuses this study: {reason(error)}") from None
-    return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)

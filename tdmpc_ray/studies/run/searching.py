@@ -52,15 +52,18 @@ def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
     kind = SEARCH_ALG_IMPORT[method]()
     logging.getLogger("optuna").setLevel(logging.WARNING)  # it tells of every study that it makes
 
-    def make(number: int) -> Searcher:
+    def make(number: int, asks: bool = False) -> Searcher:
         seed = {_SEED_NAMES[method]: number} if method in _SEED_NAMES else {}
         try:
             searcher: Searcher = kind(metric=metric, mode="max", **{**seed, **study.search.options})
             searcher.set_search_properties(metric, "max", space)
-        except (TypeError, ValueError, AssertionError, ImportError) as error:
+            if asks:
+                searcher.suggest("probe")
+        except Exception as error:  # of a library and its options, anything may come
             raise UserError(f"search: {method} refuses this study: {reason(error)}") from None
         return searcher
 
+    make(0, asks=True)  # some options are looked at by the first suggestion alone
     groups = [at_point(point, env_config) for point in study.points()]
     search = SearchPerGroup(groups, study.seeds, study.num_samples, metric, make)
     limit = study.resources.max_concurrent_trials

@@ -32,6 +32,8 @@ WRITER_ENV = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEO
 _CHECK_S = 4.0  # for an answer of a server
 _CHECK_DATABASE_S = 90.0  # a new database creates its tables first, which takes seconds
 _HTTP = ("http", "https")
+_SDK = "mlflow.utils.databricks_utils"  # warns before MLflow raises
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SECRET_PARTS = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|sslpassword|odbc_connect)=)[^&#\s'\"]+")
 
 
@@ -56,16 +58,16 @@ def _import_mlflow() -> Any:
     # The first use of a database reports each of its migrations, and a database error prints its whole
     # traceback before it is raised.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    for name in ("alembic", "alembic.runtime.migration", "mlflow.tracking", "urllib3.connectionpool"):
+    for name in ("alembic", "alembic.runtime.migration", "mlflow.tracking", "urllib3.connectionpool", _SDK):
         logging.getLogger(name).setLevel(logging.ERROR)
     return mlflow
 
 
-def check_tracking(uri: str, experiment: str | None = None) -> None:
+def check_tracking(uri: str, experiment: str | None = None, *, create: bool = True) -> None:
     """Make sure that MLflow answers at `uri`, and that `experiment` can be written to.
 
     Does real requests, because a server that refuses this host's name still answers its health check. A new
-    sqlite database gets its tables here, and the experiment is created if absent.
+    database gets its tables here, and the experiment is created if absent, unless `create` is false.
 
     Raises:
         UserError: not an address of MLflow, no answer within 5 seconds, or the experiment was deleted.
@@ -77,16 +79,23 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
     _check_scheme(uri, parts.scheme)
     if parts.scheme == "sqlite":
         _check_folder(uri)
+        if not create:
+            return
     problem: list[BaseException] = []
     found: list[Any] = []
 
     def ask() -> None:
         try:
+            if not create and parts.scheme.partition("+")[0] in _DATABASES:
+                _open_database(uri)
+                return
             with _sole_user(uri):
                 client = connect(uri)
                 client.search_experiments(max_results=1)
+                if experiment and create:
+                    ensure_experiment(client, uri, experiment)
                 if experiment:
-                    found.append(client.get_experiment(ensure_experiment(client, uri, experiment)))
+                    found.append(client.get_experiment_by_name(experiment))
         except Exception as error:
             problem.append(error)
 
@@ -101,7 +110,7 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
         raise UserError(
             f"MLflow at {public_uri(uri)} cannot be used ({reason}): {_advice(uri, reason)}"
         ) from None
-    if found and found[0].lifecycle_stage != "active":
+    if found and found[0] is not None and found[0].lifecycle_stage != "active":
         raise UserError(
             f"MLflow experiment '{experiment}' was deleted: restore it with `mlflow experiments restore "
             f"-x {found[0].experiment_id}` or choose another name"
@@ -158,11 +167,13 @@ def one_line(error: BaseException, limit: int = 160) -> str:
 
 def _check_scheme(uri: str, scheme: str) -> None:
     accepted = "give http://HOST:PORT, sqlite:///FILE.db or postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
+    if uri == "databricks":
+        return
     if scheme in ("", "file"):
         raise UserError(
             f"'{public_uri(uri)}' is not an address of MLflow (no file store is any more): {accepted}"
         )
-    if scheme.partition("+")[0] not in (*_HTTP, "sqlite", "postgresql", "mysql", "mssql", "databricks"):
+    if scheme.partition("+")[0] not in (*_HTTP, *_DATABASES, "databricks"):
         raise UserError(f"'{public_uri(uri)}' is not an address of MLflow: {accepted}")
 
 
@@ -178,10 +189,21 @@ def _check_folder(uri: str) -> None:
         )
 
 
+def _open_database(uri: str) -> None:
+    """Through MLflow itself, a new one would get its tables."""
+    import sqlalchemy
+
+    sqlalchemy.create_engine(uri).connect().close()
+
+
 def _advice(uri: str, reason: str) -> str:
     if "403" in reason:
         host = urlsplit(uri).netloc
         return f"start the server with --allowed-hosts '{host}', or check your rights there"
+    if "401" in reason:
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to yours"
+    if uri.startswith("databricks"):
+        return "set DATABRICKS_HOST and DATABRICKS_TOKEN, or write ~/.databrickscfg"
     if uri.startswith(_HTTP):
         return "start the server, or correct its address"
     if "psycopg" in reason:

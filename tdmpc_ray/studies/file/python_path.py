@@ -1,0 +1,32 @@
+"""Modules beside a study file can be imported, such as `lab.py` of `task: gym:lab:Arm-v0`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_FILE = "python_path.txt"  # in the study's folder: where its file lay
+
+
+def use_folder(folder: Path) -> None:
+    """Put a folder on the Python path of this process and of all that it starts, Ray's workers among them."""
+    path = os.path.abspath(folder)
+    if path not in sys.path:
+        sys.path.insert(0, path)
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if path not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join([path, *filter(None, known)])
+
+
+def remember_folder(out: Path, study_file: Path) -> None:
+    """Note in a study's folder where its file lies, for `use_folder_again`."""
+    (out / _FILE).write_text(f"{os.path.abspath(study_file.parent)}\n", encoding="utf-8")
+
+
+def use_folder_again(out: Path) -> None:
+    """`use_folder` of a study that goes on, where that folder is still there."""
+    file = out / _FILE
+    folder = Path(file.read_text(encoding="utf-8").strip()) if file.is_file() else None
+    if folder is not None and folder.is_dir():
+        use_folder(folder)
