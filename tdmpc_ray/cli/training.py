@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -174,7 +173,7 @@ def resume(
     same runs of MLflow; trials that have failed are tried again. A new run with --start-from takes over the
     networks alone.
 
-    Example: tdmpc-ray resume results/walker-walk-size1-seed0-20261121-120000
+    Example: tdmpc-ray resume results/walker-walk-size1-seed0-20261121-120000-3f9a51
     """
     if address is not None:
         from tdmpc_ray.cli.cluster import resume_job
@@ -186,4 +185,6 @@ def resume(
 
 
 def _default_out(name: str) -> Path:
-    return Path("results") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    from tdmpc_ray.studies.file.names import new_name
+
+    return Path("results") / new_name(name)

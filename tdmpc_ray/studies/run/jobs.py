@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import tdmpc_ray
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.file.names import new_name
 
 if TYPE_CHECKING:
     from tdmpc_ray.studies.file.spec import Study  # with PyTorch, whose import takes seconds
@@ -109,7 +110,7 @@ class Jobs:
         Raises:
             UserError: the cluster refuses it, or a file is missing.
         """
-        name = f"{study.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        name = new_name(study.name)
         sent = {_CODE: "yes" if with_code else "", _BESIDE: json.dumps([str(p.resolve()) for p in beside])}
         with tempfile.TemporaryDirectory() as folder:
             _stage(Path(folder), [file, *beside], with_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,39 +15,34 @@ from rich.console import Console
 from rich.text import Text
 
 from tdmpc_ray.envs.listing import require_task
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
-    STUDY_FILE,
     TRACKING_FOLDER,
     TUNE_FOLDER,
     begin,
     existing,
+    going_on,
     has_trials,
     only_process,
+    require_empty,
     saved_trials,
 )
-from tdmpc_ray.studies.file.load import load_study
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.models.register import log_best_models
-from tdmpc_ray.studies.plan.configure import (
-    MakeEnvConfig,
-    algorithm_config,
-    at_point,
-    checked_configs,
-    env_configs,
-    search_space,
-)
+from tdmpc_ray.studies.plan.configure import at_point, search_space
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
 from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_figure, scaling_points
 from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.run.cluster import check_resources, quiet, ray_session
+from tdmpc_ray.studies.run.continuing import TakeFromStudy, trials_alone_restored
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough, make_scheduler
-from tdmpc_ray.studies.run.searching import make_search, trials_left_out
+from tdmpc_ray.studies.run.searching import make_search, trials_left_out, trials_of
+from tdmpc_ray.studies.run.trainable import trainable_and_fixed
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, check_tracking
 from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
 from tdmpc_ray.studies.words import count, mlflow_command, program, shown
@@ -75,29 +70,41 @@ def run_study(
         UserError: the folder is in use, MLflow does not answer, or the machine lacks what a trial needs.
     """
     out = Path(out).absolute()
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(
-            f"{out} is not empty: continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
-        )
+    require_empty(out)
     run = _Run(study, out, trainable, console or Console())
-    artifacts = begin(study, out, study_file)
-    with only_process(out):
-        return run(resume=False, artifacts=artifacts)
+    with only_process(out, is_new=True):
+        return run(resume=False, artifacts=begin(study, out, study_file))
 
 
 def resume_study(
-    out: Path, *, trainable: type[tune.Trainable] | None = None, console: Console | None = None
+    out: Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    trainable: type[tune.Trainable] | None = None,
+    console: Console | None = None,
 ) -> StudyResult:
     """Continue a study that was stopped, killed or had failing trials, from its newest checkpoints.
 
+    One that has ended goes on where its file, or `changes`, say more steps, seeds or samples than before.
+
+    Args:
+        out: the study's folder, wherever it lies now.
+        changes: keys of its file to values that replace those there.
+        trainable: as for `run_study`.
+        console: where to print; None: standard output.
+
     Raises:
-        UserError: the folder is no study's.
+        UserError: the folder is no study's, or its file says what trials that have begun cannot take.
     """
     out = existing(out)
     with only_process(out):
-        study = load_study(out / STUDY_FILE).within(out)
+        study, grown = going_on(out, changes or {})
+        study = study.within(out)
         run = _Run(study, out, trainable, console or Console(), resume=True)
-        return run(resume=has_trials(out / TUNE_FOLDER))
+        for more in grown:
+            run.say(f"it gets more {more}")
+        artifacts = begin(study, out, None) if grown or changes else ()
+        return run(resume=has_trials(out / TUNE_FOLDER), artifacts=artifacts)
 
 
 class _Run:
@@ -116,7 +123,7 @@ class _Run:
         self.console = console
         # Everything that can be wrong shows here, before anything is written or started.
         quiet()
-        self.trainable, self.fixed, self.env_config = _trainable_and_fixed(study, trainable)
+        self.trainable, self.fixed, self.env_config = trainable_and_fixed(study, trainable)
         self.search, self.scheduler = make_search(study, self.env_config), make_scheduler(study)
         for task in study.task_names:
             require_task(task)
@@ -153,7 +160,8 @@ class _Run:
             expected_trials=self.expected_trials,
             enough=public.enough,
         )
-        outcome = Outcome(label)
+        take = TakeFromStudy(study)
+        outcome = Outcome(label, take.reopened)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
 
         baselines = random_baselines(study.task_names, self.out, self.say, study.env_step_timeout_s)
@@ -173,11 +181,15 @@ class _Run:
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
         with ray_session(self.need, self.say), graceful_stop() as request, no_vain_tries():
             self.say("Ray is up; the trials start")
-            self.tuner(callbacks, resume).fit()
+            with trials_alone_restored(take):
+                self.tuner(callbacks, resume).fit()
             # Within: Tune asks Ray where its files are.
             result = outcome.result(self.out, request, self.expected_trials())
         if resume and not outcome.num_results and not result.failed and request.signum is None:
-            self.say("note: nothing was left to do; a new run with --start-from goes on from these networks")
+            self.say(
+                "note: nothing was left to do; a new run with --start-from goes on from these networks, and "
+                "`resume --steps` with more steps goes on with this one"
+            )
         self.report(result, tracker)
         return result
 
@@ -200,7 +212,7 @@ class _Run:
             tune_config=tune.TuneConfig(
                 # A model-based search multiplies by sizes and seeds itself.
                 num_samples=study.trials() if study.search.is_model_based else study.num_samples,
-                search_alg=self.search,
+                search_alg=trials_of(self.search),
                 scheduler=self.scheduler,
                 trial_name_creator=trial_name,
                 trial_dirname_creator=trial_name,
@@ -276,18 +288,3 @@ class _Run:
 
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
-
-
-def _trainable_and_fixed(
-    study: Study, trainable: type[tune.Trainable] | None
-) -> tuple[type[tune.Trainable], dict[str, Any], MakeEnvConfig]:
-    """What runs the trials, what is the same in all of their configs, and what their environments need."""
-    if trainable is not None:
-        return trainable, {"preset": study.preset}, lambda task: {"task": task}
-    from tdmpc_ray.rllib import TDMPC2
-
-    try:
-        checked_configs(study)
-    except ValueError as error:
-        raise UserError(f"RLlib refuses this study: {reason(error)}") from None
-    return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)
