@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.run import interrupt
 from tdmpc_ray.studies.run.scheduling import OVERRIDES, STEPS
 
 # Of the controller's saved attributes the ones that its arguments have set.
@@ -83,6 +84,7 @@ class _Controller(TuneController):
         # Names the folder in Ray's session where Tune keeps its state before it copies it: two studies that
         # began in one second, or a study and its copy, would find each other's there.
         self._staged_as = options["storage"]._timestamp = uuid.uuid4().hex
+        interrupt.tune_loop_begins()
         super().__init__(**options)
         if self._not_restored is not None:
             raise UserError(f"cannot resume: Tune's state is damaged ({reason(self._not_restored)})")
