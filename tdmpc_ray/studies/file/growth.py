@@ -74,6 +74,8 @@ def _is_more(old: Any, new: Any) -> bool:
 
 
 def _words(value: Any) -> str:
+    if value is None:
+        return "nothing"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

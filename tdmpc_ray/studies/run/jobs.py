@@ -124,6 +124,7 @@ class Jobs:
         with_code: bool = False,
         beside: Sequence[Path] = (),
         mlflow_uri: str | None = None,
+        more: Sequence[str] = (),
     ) -> str:
         """Continue the study of a job that has ended, as another job; returns that one's id.
 
@@ -135,6 +136,7 @@ class Jobs:
             with_code: see `submit`.
             beside: see `submit`.
             mlflow_uri: see `submit`.
+            more: options of `resume` on the head, such as `--steps=900`.
 
         Raises:
             UserError: there is no such job, it goes on still, or a file that went along is gone.
@@ -158,7 +160,8 @@ class Jobs:
         name = f"{metadata[_OUT]}-again-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
             _stage(Path(folder), [*map(Path, paths)], with_code)
-            return self._submit(name, f"resume {metadata[_OUT]}", folder, metadata, mlflow_uri)
+            call = shlex.join(["resume", metadata[_OUT], *more])
+            return self._submit(name, call, folder, metadata, mlflow_uri)
 
     def _submit(
         self, name: str, call: str, folder: str, metadata: dict[str, str], mlflow_uri: str | None
