@@ -342,7 +342,7 @@ class TDMPC2(DurableAlgorithm):
 
     def saved(self, checkpoint: Path) -> None:
         """Film an episode of each task, where asked for and the last step is done."""
-        if self.at_end:
+        if self.at_end and not self.evaluator.stopped:
             for task in self._filmed(self.config):
                 film_episode(checkpoint, task, checkpoint / VIDEO_FOLDER)
 

@@ -20,9 +20,11 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint, register_trainable
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.search import SearchAlgorithm
+from ray.tune.search.basic_variant import BasicVariantGenerator
 from rich.console import Console
 from runner_stub import Stub
 
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.run import continuing
@@ -33,7 +35,7 @@ from tdmpc_ray.studies.tracking.ops import Spool, artifact
 
 cloudpickle.register_pickle_by_value(runner_stub)  # Ray's workers cannot import test modules
 
-STEPS = 400
+STEPS = 200
 
 
 def quiet() -> Console:
@@ -99,6 +101,10 @@ def test_a_stopped_study_goes_on_in_its_copy_and_where_it_was_moved(
         assert steps_at(place) == dict.fromkeys(range(6), STEPS)
         assert all(path.is_relative_to(place) for path in result.checkpoints.values())
         assert (files() == before) if place == copy else not out.exists()
+    for file in copy.glob("tune/basic-variant-state*"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"cannot resume: .* \(the state of the search is missing\)"):
+        resume_study(copy, trainable=Stub, console=quiet())
     runs = mlflow_read.runs(store, "exp")
     assert len(runs) == 7
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
@@ -151,6 +157,22 @@ def test_trials_to_come_lie_where_the_study_lies_now(method: str, limit: int | N
         whole = search_of(study)
         whole.add_configurations([experiment(study, tmp_path / "whole")])
         assert [t.config for t in [*begun, *to_come]] == [t.config for t in suggested(whole)]
+
+
+def test_a_study_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
+    study = make_study(runner_stub.values("sqlite:///no.db", seeds=[0, 1, 2, 3]))
+    old = BasicVariantGenerator(constant_grid_search=True, random_state=0)
+    old.add_configurations([experiment(study, tmp_path)])
+    begun = [old.next_trial() for _ in range(2)]
+    old.save_to_dir(str(tmp_path), "1")
+    for _ in range(2):  # the second time from what the newer one has saved
+        search = search_of(study)
+        search.restore_from_dir(str(tmp_path))
+        search.add_configurations([experiment(study, tmp_path)])
+        begun.append(search.next_trial())
+        search.save_to_dir(str(tmp_path), "2")
+    assert [trial.config["seed"] for trial in begun] == [0, 1, 2, 3]
+    assert [trial.trial_id[-5:] for trial in begun] == ["00000", "00001", "00002", "00003"]
 
 
 def test_files_that_wait_for_mlflow_are_found_in_a_moved_study(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def only_process(out: Path, *, is_new: bool = False) -> Iterator[None]:
     except Timeout:
         raise UserError(f"{shown(out)} is in use: another process is running this study") from None
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+        way_out = "; choose another --out" if is_new else ""
+        raise UserError(f"cannot write to {out}: {error.strerror}{way_out}") from None
     with held:
         if is_new:
             require_empty(out)  # whoever had the lock before may have begun here

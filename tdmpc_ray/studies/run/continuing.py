@@ -95,6 +95,8 @@ class _Controller(TuneController):
     def resume(self, resume_config: Any) -> None:
         try:
             super().resume(resume_config)
+            if not self._search_alg.has_checkpoint(self._storage.experiment_driver_staging_path):
+                raise FileNotFoundError("the state of the search is missing")
         except Exception as error:  # Tune would begin anew, over the trials that are there
             self._not_restored = error
 

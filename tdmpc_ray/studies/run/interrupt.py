@@ -49,10 +49,12 @@ class StopRequest:
 
     def __call__(self, signum: int, frame: Any = None) -> None:
         """Signal handler: first save, at the second time end at once, at the third give up."""
-        self.signum = signum
-        self.count += 1
         if signum == signal.SIGHUP:
             _leave_terminal()
+        if signum in _WARNINGS and self.count:
+            return  # they come again: SIGXCPU each second, SIGHUP from the kernel and from the shell
+        self.signum = signum
+        self.count += 1
         if self.count == 2:
             end_tune_loop()
         elif self.count > 2:
@@ -204,6 +206,11 @@ class SaveTrials(tune.Callback):
             if self._say and self._waiting_for:
                 self._say(f"{_trials(len(self._waiting_for))} did not save within {self._grace_s:.0f} s")
             end_tune_loop()
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        from tdmpc_ray.rllib import stop_request
+
+        stop_request.withdraw()
 
     def get_state(self) -> dict[str, Any]:
         return {"env_steps": dict(self._env_steps)}

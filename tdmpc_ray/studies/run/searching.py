@@ -87,6 +87,7 @@ class EveryPoint(BasicVariantGenerator):
         self._varied = {"task", "model_size", "seed", *varied}
         self._begun: Counter[str] = Counter()
         self._begun_before: Counter[str] = Counter()
+        self._num_begun_before = 0  # by an older version, which did not say which: the first ones
 
     def next_trial(self) -> Trial | None:
         while True:
@@ -98,16 +99,23 @@ class EveryPoint(BasicVariantGenerator):
             params = trial_params(trial.config)
             own = {key: params[key] for key in params.keys() & self._varied}
             point = json.dumps(own, sort_keys=True, default=str)
-            if self._begun_before[point] == 0:
+            if self._num_begun_before > 0:
+                self._num_begun_before -= 1
+                self._begun[point] += 1
+            elif self._begun_before[point] > 0:
+                self._begun_before[point] -= 1
+            else:
                 self._begun[point] += 1
                 return trial
-            self._begun_before[point] -= 1
             self._live_trials.discard(trial.trial_id)
 
     def get_state(self) -> dict[str, Any]:
         return {"begun": self._begun, "live": self._live_trials, "prefix": self._uuid_prefix}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        if "begun" not in state:
+            self._num_begun_before = sum(iterator.counter for iterator in state["_iterators"])
+            state = {"begun": Counter(), "live": state["_live_trials"], "prefix": state["_uuid_prefix"]}
         self._begun, self._begun_before = state["begun"], state["begun"].copy()
         self._live_trials, self._uuid_prefix = state["live"], state["prefix"]
 
