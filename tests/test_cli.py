@@ -228,7 +228,7 @@ def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert cli.main(TRAIN) == 130
     name, stamp = started[1][1].name.rsplit("seed0-", 1)
     assert (started[1][1].parent, name) == (Path("results"), "walker-walk-size5-")
-    assert len(stamp) == len("20260101-120000")
+    assert len(stamp) == len("20260101-120000-3f9a51")
 
 
 def test_mlflow_elsewhere_does_not_take_a_studys_models(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,10 +57,12 @@ def submit(
     return _submitted(jobs, job_id, wait)
 
 
-def resume_job(job_id: str, address: str, wait: bool, with_code: bool, beside: list[Path]) -> int:
-    """`resume` of a submitted study."""
+def resume_job(
+    job_id: str, address: str, wait: bool, with_code: bool, beside: list[Path], more: list[str]
+) -> int:
+    """`resume` of a submitted study; `more`: options of the command there."""
     jobs = _jobs(address)
-    return _submitted(jobs, jobs.resume(job_id, with_code=with_code, beside=beside), wait)
+    return _submitted(jobs, jobs.resume(job_id, with_code=with_code, beside=beside, more=more), wait)
 
 
 def status(job_id: _JobArgument, address: AddressOption = None) -> None:

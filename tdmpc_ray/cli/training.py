@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -169,23 +168,36 @@ def resume(
     wait: Annotated[bool, typer.Option("--wait", help="With --address: show its output to the end.")] = False,
     with_code: CodeOption = False,
     beside: BesideOption = None,
+    steps: Annotated[int | None, typer.Option(help="Agent steps per trial, more than before.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="Seeds, with others than before among them.")
+    ] = None,
 ) -> int:
-    """Continue a run or study that was stopped or killed.
+    """Continue a run or study that was stopped or killed, or that shall get more steps or seeds.
 
     It goes on as it was begun, from its newest whole checkpoints with replay, optimizers and counters, in the
-    same runs of MLflow; trials that have failed are tried again. A new run with --start-from takes over the
-    networks alone.
+    same runs of MLflow; trials that have failed are tried again. Where study.yaml in the folder has more
+    steps, seeds, num_samples, model_sizes, tasks or values of a grid than before, these are done as well. A
+    new run with --start-from takes over the networks alone.
 
-    Example: tdmpc-ray resume results/walker-walk-size1-seed0-20261121-120000
+    Example: tdmpc-ray resume results/walker-walk-size1-seed0-20261121-120000-3f9a51
     """
     if address is not None:
         from tdmpc_ray.cli.cluster import resume_job
 
-        return resume_job(str(folder), address, wait, with_code, beside or [])
+        more = [
+            f"--{name}={value}" for name, value in (("steps", steps), ("seeds", seeds)) if value is not None
+        ]
+        return resume_job(str(folder), address, wait, with_code, beside or [], more)
     from tdmpc_ray.studies.run.runner import resume_study
 
-    return resume_study(folder, console=make_console()).exit_status
+    changes: dict[str, Any] = {} if steps is None else {"steps": steps}
+    if seeds is not None:
+        changes["seeds"] = [int(part) if part.strip().isdigit() else part for part in seeds.split(",")]
+    return resume_study(folder, changes=changes, console=make_console()).exit_status
 
 
 def _default_out(name: str) -> Path:
-    return Path("results") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    from tdmpc_ray.studies.file.names import new_name
+
+    return Path("results") / new_name(name)

@@ -149,7 +149,8 @@ class TDMPC2(DurableAlgorithm):
 
     def _next_boundary(self) -> int:
         """Agent steps at which this iteration ends: its length, the next evaluation, or the last step."""
-        if self.pace.updates_owed() > 0:
+        # A stop may have kept the last evaluation from taking place: it is all that is left to do.
+        if self.pace.updates_owed() > 0 or (self.at_end and self.evaluator.is_due()):
             return self.env_steps
         config, boundaries = self.config, [self.env_steps + self.config.steps_per_iteration]
         if config.eval_every:
@@ -292,7 +293,7 @@ class TDMPC2(DurableAlgorithm):
         notes = [*self.notes, *self._fault_window.lines(), *self._once.lines(report)]
         self.notes = []
         told = {
-            DONE: self.at_end,  # Tune ends the trial
+            DONE: self.at_end and not self.evaluator.stopped,  # Tune ends the trial
             "updates_owed": self.pace.updates_owed(),
             "evaluated_at": self.evaluator.evaluated_at,
             "latest": dict(self.latest),
@@ -341,7 +342,7 @@ class TDMPC2(DurableAlgorithm):
 
     def saved(self, checkpoint: Path) -> None:
         """Film an episode of each task, where asked for and the last step is done."""
-        if self.at_end:
+        if self.at_end and not self.evaluator.stopped:
             for task in self._filmed(self.config):
                 film_episode(checkpoint, task, checkpoint / VIDEO_FOLDER)
 

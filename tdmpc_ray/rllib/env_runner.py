@@ -23,6 +23,7 @@ from tdmpc_ray.envs.adapter import check_spaces
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
 from tdmpc_ray.errors import PassingError, UserError, reason
+from tdmpc_ray.rllib import stop_request
 from tdmpc_ray.rllib.fragments import is_cut
 from tdmpc_ray.rllib.last_words import last_words_file, take_last_words
 from tdmpc_ray.rllib.seeding import Stream, derive, seed_globals
@@ -163,6 +164,8 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         return obs, infos
 
     def _try_env_step(self, actions: Any) -> Any:
+        if self.config.in_evaluation:
+            stop_request.check()
         vector: Any = self.env
         with self.metrics.log_time(ENV_STEP_TIMER):
             results = vector.step(actions)  # Ray's counter of attempts costs more than it tells

@@ -10,6 +10,7 @@ import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
 from tdmpc_ray.envs.faults import MAX_CUT, too_many_cut
+from tdmpc_ray.rllib import stop_request
 from tdmpc_ray.rllib.env_runner import on_runners
 from tdmpc_ray.rllib.evaluate import Agent, play, success_of
 from tdmpc_ray.rllib.fragments import is_cut
@@ -20,7 +21,7 @@ _Outcome = tuple[float, int, float | None]  # return, length, success
 def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any, list[str]]:
     """Runs on a runner: the outcome of each episode, RLlib's metrics, and faults of environments.
 
-    Episodes that a fault has cut are played again.
+    Episodes that a fault has cut are played again. Fewer than asked for, where the study is to stop.
     """
     outcomes: list[_Outcome] = []
     faults: list[str] = []
@@ -28,7 +29,10 @@ def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any, list[str
     while (missing := num_episodes - len(outcomes)) > 0:
         if empty_rounds == MAX_CUT:
             raise too_many_cut(faults[-1])
-        played = [e for e in runner.sample(num_episodes=missing) if not is_cut(e)][:missing]
+        try:
+            played = [e for e in runner.sample(num_episodes=missing) if not is_cut(e)][:missing]
+        except stop_request.EvaluationStopped:
+            break
         empty_rounds = 0 if played else empty_rounds + 1
         faults += runner.take_faults()
         for episode in played:
@@ -40,13 +44,22 @@ def _play(runner: Any, num_episodes: int) -> tuple[list[_Outcome], Any, list[str
 def _play_tasks(
     runner: Any, num_episodes: int, runners: Sequence[int]
 ) -> tuple[dict[str, list[_Outcome]], list[str]]:
-    """Runs on each of `runners`: the outcomes of each task in its share of a set, and faults."""
+    """Runs on each of `runners`: the outcomes of each task in its share of a set, and faults.
+
+    Fewer tasks, where the study is to stop.
+    """
     agent, first = Agent(runner.module.unwrapped()), runners.index(runner.worker_index)
     outcomes: dict[str, list[_Outcome]] = {}
     faults: list[str] = []
     for index in range(first, len(agent.tasks), len(runners)):
-        timeout_s = runner.config.env_step_timeout_s
-        played = play(agent, agent.tasks[index], num_episodes, runner.env_seed(), timeout_s=timeout_s)
+        watch: dict[str, Any] = {
+            "timeout_s": runner.config.env_step_timeout_s,
+            "on_progress": stop_request.check,
+        }
+        try:
+            played = play(agent, agent.tasks[index], num_episodes, runner.env_seed(), **watch)
+        except stop_request.EvaluationStopped:
+            break
         columns = (played[key] for key in ("returns", "lengths", "successes"))
         outcomes[agent.tasks[index]] = list(zip(*columns, strict=True))
         faults += played["faults"]
@@ -85,7 +98,7 @@ def summarize(algorithm: Any, shares: Sequence[Any]) -> tuple[dict[str, Any], in
     """Put the runners' shares together.
 
     Leaves the metrics in `algorithm.evaluator.last`: RLlib's own average over past evaluations too. Nothing,
-    where a runner has died: RLlib restarts it, and the next iteration tries again.
+    where a runner has died, which RLlib restarts, or has stopped: the next iteration tries again.
 
     Returns:
         Metrics under RLlib's names, environment steps, agent steps.

@@ -14,6 +14,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.env_runner import caught
 from tdmpc_ray.rllib.evaluation import evaluation_call, summarize
+from tdmpc_ray.rllib.stop_request import is_asked
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.algorithm import TDMPC2
@@ -35,6 +36,7 @@ class Evaluator:
     Attributes:
         evaluated_at: agent steps of the networks that were evaluated last.
         last: what it gave, under RLlib's names, until a result has taken it along.
+        stopped: the newest was given up, because the study is to stop; it is owed.
     """
 
     def __init__(self, algorithm: TDMPC2) -> None:
@@ -43,6 +45,7 @@ class Evaluator:
         self._in_background = algorithm.config.evaluation_num_env_runners > 0
         self.evaluated_at = 0
         self.last: dict[str, float] = {}
+        self.stopped = False
         self._asked: set[int] = set()  # runners with a part of the evaluation that is under way
         self._answers: list[Any] = []
         self._asked_at = 0  # agent steps
@@ -58,7 +61,8 @@ class Evaluator:
         if self._asked:
             self._take()
         result: dict[str, Any] = {}
-        if self._is_due():
+        self.stopped = False
+        if self.is_due():
             if self._in_background and not self._algorithm.at_end:
                 if not self._asked:
                     self._begin()
@@ -73,7 +77,8 @@ class Evaluator:
         """Forget what is under way."""
         self._asked.clear()
 
-    def _is_due(self) -> bool:
+    def is_due(self) -> bool:
+        """Whether the networks of now are to be evaluated."""
         algorithm, every = self._algorithm, self._algorithm.config.eval_every
         if every is None or self.evaluated_at == algorithm.env_steps:
             return False
@@ -87,7 +92,8 @@ class Evaluator:
         deadline = time.monotonic() + _LAST_EVALUATION_S
         while True:
             result = self._algorithm._run_one_evaluation(parallel_train_future=None)
-            if self.last or not self._algorithm.at_end:
+            self.stopped = not self.last and is_asked()
+            if self.last or self.stopped or not self._algorithm.at_end:
                 return result
             if time.monotonic() > deadline:
                 logger.warning("no last evaluation: the evaluation runners have died and do not come back")

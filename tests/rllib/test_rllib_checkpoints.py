@@ -67,6 +67,25 @@ class TestDamage:
         finally:
             algo.stop()
 
+    def test_a_run_that_has_ended_goes_on_with_more_steps(
+        self, tmp_path: Path, tiny_overrides: dict[str, Any]
+    ) -> None:
+        rows = []
+        for steps in (60, 120):
+            algo = counting(tiny_overrides).training(total_steps=steps).build_algo()
+            try:
+                if steps == 120:
+                    algo.restore_from_path(tmp_path / "checkpoint")
+                    assert algo.env_steps == 60
+                    assert same(replay_rows(algo), rows)
+                while not (result := algo.train())["done"]:
+                    assert result["env_steps"] < steps
+                assert (result["env_steps"], result["grad_updates"]) == (steps, steps)
+                algo.save_to_path(tmp_path / "checkpoint")
+                rows = replay_rows(algo)
+            finally:
+                algo.stop()
+
     def test_saves_to_one_folder_leave_one_checkpoint(
         self, tmp_path: Path, tiny_overrides: dict[str, Any]
     ) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tdmpc_ray.rllib import TDMPC2, TDMPC2Config, evaluation
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config, evaluation, stop_request
 
 EVERY = 100
 
 
-def build(overrides: dict[str, Any], steps: int) -> TDMPC2:
+def build(overrides: dict[str, Any], steps: int, runners: int = 1) -> TDMPC2:
     config = TDMPC2Config().environment("gym:Pendulum-v1")
     config.training(
         model_size="tiny",
@@ -22,7 +22,7 @@ def build(overrides: dict[str, Any], steps: int) -> TDMPC2:
         eval_every=EVERY,
         total_steps=steps,
     )
-    config.evaluation(evaluation_num_env_runners=1, evaluation_duration=2)
+    config.evaluation(evaluation_num_env_runners=runners, evaluation_duration=2)
     return config.debugging(seed=0, log_level="ERROR").build_algo()
 
 
@@ -65,12 +65,65 @@ class TestBackground:
             algo.stop()
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_a_stop_is_seen_in_an_evaluation_and_that_is_made_up_for(
+    tiny_overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop_request, "LOOK_EVERY_S", 0.0)
+    algo = build(tiny_overrides, steps=EVERY, runners=0)
+    try:
+        runner = algo.eval_env_runner_group.local_env_runner
+        step, taken = runner._try_env_step, []
+
+        def steps_and_asks(actions: Any) -> Any:
+            taken.append(1)
+            if len(taken) == 250:  # in the second episode of two
+                stop_request.ask_to_stop()
+            return step(actions)
+
+        monkeypatch.setattr(runner, "_try_env_step", steps_and_asks)
+        while (result := algo.train())["env_steps"] < EVERY or result["updates_owed"]:
+            pass
+        assert len(taken) == 250
+        assert not result["done"], "its evaluation is owed"
+        assert "eval/return" not in result["report"]
+        stop_request.withdraw()
+        result = algo.train()
+        assert (result["env_steps"], result["done"], result["evaluated_at"]) == (EVERY, True, EVERY)
+        assert result["report"]["eval/episode_length"] == 200
+    finally:
+        stop_request.withdraw()
+        algo.stop()
+
+
+def test_a_stop_is_seen_in_the_evaluation_of_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[str] = []
+
+    def play(agent: Any, task: str, num_episodes: int, seed: int, **watch: Any) -> dict[str, Any]:
+        monkeypatch.setattr(stop_request, "is_asked", lambda: task == "b")
+        watch["on_progress"](0.5)
+        played.append(task)
+        return {"returns": [1.0], "lengths": [5], "successes": [None], "faults": []}
+
+    monkeypatch.setattr(stop_request, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(evaluation, "play", play)
+    monkeypatch.setattr(evaluation, "Agent", lambda module: SimpleNamespace(tasks=("a", "b", "c")))
+    runner = SimpleNamespace(
+        worker_index=0,
+        module=SimpleNamespace(unwrapped=lambda: None),
+        env_seed=lambda: 1,
+        config=SimpleNamespace(env_step_timeout_s=0.0),
+    )
+    outcomes, _ = evaluation._play_tasks(runner, 1, [0])
+    assert (played, list(outcomes)) == (["a"], ["a"])
+
+
 @pytest.mark.parametrize("runners", [[0], [2], [1, 3], [3, 5, 6]])
 def test_whoever_lives_plays_all_tasks(runners: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = tuple("abcdefg")
     played: list[str] = []
 
-    def play(agent: Any, task: str, num_episodes: int, seed: int, timeout_s: float) -> dict[str, Any]:
+    def play(agent: Any, task: str, num_episodes: int, seed: int, **watch: Any) -> dict[str, Any]:
         played.append(task)
         return {
             "returns": [1.0] * num_episodes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking import client
@@ -195,3 +197,20 @@ def test_a_file_with_secrets_is_written_whole_or_not_at_all(tmp_path: Path) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert path.read_text() == "before"
+
+
+def test_the_lock_of_a_database_lies_beside_it(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[Path] = []
+
+    class Lock(FileLock):
+        def __init__(self, path: Path, timeout: float) -> None:
+            locked.append(path)
+            super().__init__(path, timeout=timeout)
+
+    monkeypatch.setattr(client, "FileLock", Lock)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    client.check_tracking(f"sqlite:///{tmp_path}/mlflow.db")
+    assert locked == [tmp_path / ".mlflow.db.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -2,7 +2,7 @@
 
 study.yaml     the study with every default written out: all that a resume needs
 tune/          Tune's state; tune/<trial>/checkpoint_*, logs, error.txt
-mlflow/        what MLflow has not got yet
+mlflow/        what MLflow has not got yet, and study.yaml as the study has begun with it
 baseline.json  the random policy's return
 scaling.png    the figure
 """
@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.growth import growth
+from tdmpc_ray.studies.file.load import load_study, make_study
+from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.tracking.client import without_secrets, write_private
 from tdmpc_ray.studies.words import count, shown
@@ -58,7 +63,7 @@ def existing(out: Path) -> Path:
         UserError: it is none.
     """
     out = Path(out).absolute()
-    if not out.is_dir():
+    if not os.path.isdir(out):
         raise UserError(f"there is no folder {shown(out)}")
     if not (out / STUDY_FILE).is_file():
         raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
@@ -66,13 +71,61 @@ def existing(out: Path) -> Path:
 
 
 @contextlib.contextmanager
-def only_process(out: Path) -> Iterator[None]:
-    """Keep a second process away from a study's folder; the system lets go of it when this one dies."""
+def only_process(out: Path, *, is_new: bool = False) -> Iterator[None]:
+    """Keep a second process away from a study's folder; the system lets go of it when this one dies.
+
+    Args:
+        out: the folder.
+        is_new: it is that of a study which is about to begin: made if absent, and empty.
+
+    Raises:
+        UserError: another process has it, it cannot be made, or is not empty.
+    """
     try:
-        with FileLock(out / LOCK_FILE, timeout=0):
-            yield
+        if is_new:
+            out.mkdir(parents=True, exist_ok=True)
+        held = FileLock(out / LOCK_FILE, timeout=0).acquire()
     except Timeout:
         raise UserError(f"{shown(out)} is in use: another process is running this study") from None
+    except OSError as error:
+        way_out = "; choose another --out" if is_new else ""
+        raise UserError(f"cannot write to {out}: {error.strerror}{way_out}") from None
+    with held:
+        if is_new:
+            require_empty(out)  # whoever had the lock before may have begun here
+        yield
+
+
+def require_empty(out: Path) -> None:
+    """Refuse a folder for a new study that has something in it.
+
+    Raises:
+        UserError: says so.
+    """
+    if os.path.isdir(out) and any(path.name != LOCK_FILE for path in out.iterdir()):
+        raise UserError(
+            f"{out} is not empty: continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
+        )
+
+
+def going_on(out: Path, changes: Mapping[str, Any]) -> tuple[Study, list[str]]:
+    """A study that goes on, and what it tries more than when it began.
+
+    Args:
+        out: its folder.
+        changes: keys of its file to values that replace those there.
+
+    Raises:
+        UserError: its file is wrong, or says what its trials cannot take.
+    """
+    file, begun = out / STUDY_FILE, out / TRACKING_FOLDER / STUDY_FILE
+    now = make_study({**read_mapping(file), **changes}) if changes else load_study(file)
+    if not (begun.is_file() and has_trials(out / TUNE_FOLDER)):
+        return now, []
+    try:
+        return now, growth(load_study(begun), now)
+    except UserError as error:
+        raise UserError(f"{shown(file)}: {error}") from None
 
 
 def saved_trials(folder: Path) -> str:

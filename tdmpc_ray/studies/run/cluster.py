@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.run.interrupt import warnings_ignored
 from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit
 
 _KNOCK_S = 10.0  # for the answer of a cluster
@@ -77,7 +78,7 @@ def _start_local(need: Mapping[str, float], say: Callable[[str], None]) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     low, high = _OBJECT_STORE_LIMITS
     try:
-        with _own_process_groups():
+        with _own_process_groups(), warnings_ignored():
             ray.init(
                 address="local",  # without it Ray would join any cluster that runs on this machine
                 num_cpus=_local_cpus(need),

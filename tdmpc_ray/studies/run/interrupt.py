@@ -2,17 +2,21 @@
 
 Tune's own answer to Ctrl-C drops everything since each trial's last checkpoint. Here the first request
 makes every running trial save at its next result and then hold still; then Tune ends its loop with these
-trials still marked as running in its saved state, so that a resume continues them.
+trials still marked as running in its saved state, so that a resume continues them. A trial that evaluates
+gives that up, and makes up for it when it goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -21,18 +25,34 @@ from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 GRACE_S = 180.0  # the longest wait for the running trials; then their latest checkpoints have to do
-_TUNE_STOPS_AT = signal.SIGUSR1  # Tune ends its loop at this one as well as at SIGINT
+_WARNINGS = (
+    signal.SIGUSR1,
+    signal.SIGHUP,
+    signal.SIGXCPU,
+)  # of a batch system, a terminal that goes, a limit
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *_WARNINGS)
+_TUNE_STOPS_AT = signal.SIGUSR1  # Tune ends its loop at this one
 
 
 class StopRequest:
-    """How often this process has been asked to stop the study that it runs."""
+    """How often this process has been asked to stop the study that it runs.
+
+    Attributes:
+        signum: the signal that did, the last time.
+        end_loop: has Tune's loop end; None while it does not run.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self.count = 0
+        self.end_loop: Callable[[], Any] | None = None
 
     def __call__(self, signum: int, frame: Any = None) -> None:
         """Signal handler: first save, at the second time end at once, at the third give up."""
+        if signum == signal.SIGHUP:
+            _leave_terminal()
+        if signum in _WARNINGS and self.count:
+            return  # they come again: SIGXCPU each second, SIGHUP from the kernel and from the shell
         self.signum = signum
         self.count += 1
         if self.count == 2:
@@ -52,26 +72,34 @@ def stop_requested() -> bool:
 
 def end_tune_loop() -> None:
     """Make Tune save its state, stop all trials and return."""
-    if callable(signal.getsignal(_TUNE_STOPS_AT)):
-        signal.raise_signal(_TUNE_STOPS_AT)
-    else:
+    if _request.end_loop is None:
         raise KeyboardInterrupt  # Tune's loop has not begun
+    _request.end_loop()
+
+
+def tune_loop_begins() -> None:
+    """Take back the signal at which Tune ends its loop: batch systems warn by it, and trials save first."""
+    tune_ends, is_ours = signal.getsignal(_TUNE_STOPS_AT), signal.getsignal(signal.SIGTERM) == _request
+    if is_ours and callable(tune_ends) and tune_ends != _request:
+        _request.end_loop = partial(tune_ends, _TUNE_STOPS_AT, None)
+        signal.signal(_TUNE_STOPS_AT, _request)
 
 
 @contextlib.contextmanager
 def graceful_stop() -> Iterator[StopRequest]:
-    """Within, SIGINT and SIGTERM end the study that Tune runs as this module says."""
+    """Within, `SIGNALS` end the study that Tune runs as this module says."""
     global _request
     _request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield _request  # signals cannot be handled here, neither by Tune
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, _TUNE_STOPS_AT)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup
+        del before[signal.SIGHUP]
     tune_handles = os.environ.get("TUNE_DISABLE_SIGINT_HANDLER")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    signal.signal(signal.SIGINT, _request)
-    signal.signal(signal.SIGTERM, _request)
-    signal.signal(_TUNE_STOPS_AT, signal.SIG_DFL)  # an earlier experiment may have left its handler
+    for number in before:
+        signal.signal(number, _request)
     try:
         yield _request
     finally:
@@ -81,6 +109,30 @@ def graceful_stop() -> Iterator[StopRequest]:
             del os.environ["TUNE_DISABLE_SIGINT_HANDLER"]
         else:
             os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = tune_handles
+
+
+@contextlib.contextmanager
+def warnings_ignored() -> Iterator[None]:
+    """Processes that are started within do not end at a warning, which batch systems send to all of a job."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _WARNINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Where the terminal has gone, each further line would be an error, and end the study unsaved."""
+    for stream in (1, 2):
+        try:
+            termios.tcgetattr(stream)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 class HoldOnStop:
@@ -120,6 +172,11 @@ class SaveTrials(tune.Callback):
         self._waiting_for: set[str] | None = None
         self._deadline = 0.0
 
+    def setup(self, **info: Any) -> None:
+        from tdmpc_ray.rllib import stop_request  # late: RLlib takes seconds to import
+
+        stop_request.withdraw()
+
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
@@ -137,6 +194,9 @@ class SaveTrials(tune.Callback):
             return
         running = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
         if self._waiting_for is None:
+            from tdmpc_ray.rllib import stop_request
+
+            stop_request.ask_to_stop()
             self._waiting_for = running
             self._deadline = time.monotonic() + self._grace_s
             if self._say and running:
@@ -146,6 +206,11 @@ class SaveTrials(tune.Callback):
             if self._say and self._waiting_for:
                 self._say(f"{_trials(len(self._waiting_for))} did not save within {self._grace_s:.0f} s")
             end_tune_loop()
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        from tdmpc_ray.rllib import stop_request
+
+        stop_request.withdraw()
 
     def get_state(self) -> dict[str, Any]:
         return {"env_steps": dict(self._env_steps)}

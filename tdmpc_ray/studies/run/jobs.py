@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import tdmpc_ray
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.file.names import new_name
 
 if TYPE_CHECKING:
     from tdmpc_ray.studies.file.spec import Study  # with PyTorch, whose import takes seconds
@@ -109,7 +110,7 @@ class Jobs:
         Raises:
             UserError: the cluster refuses it, or a file is missing.
         """
-        name = f"{study.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        name = new_name(study.name)
         sent = {_CODE: "yes" if with_code else "", _BESIDE: json.dumps([str(p.resolve()) for p in beside])}
         with tempfile.TemporaryDirectory() as folder:
             _stage(Path(folder), [file, *beside], with_code)
@@ -123,6 +124,7 @@ class Jobs:
         with_code: bool = False,
         beside: Sequence[Path] = (),
         mlflow_uri: str | None = None,
+        more: Sequence[str] = (),
     ) -> str:
         """Continue the study of a job that has ended, as another job; returns that one's id.
 
@@ -134,6 +136,7 @@ class Jobs:
             with_code: see `submit`.
             beside: see `submit`.
             mlflow_uri: see `submit`.
+            more: options of `resume` on the head, such as `--steps=900`.
 
         Raises:
             UserError: there is no such job, it goes on still, or a file that went along is gone.
@@ -157,7 +160,8 @@ class Jobs:
         name = f"{metadata[_OUT]}-again-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
             _stage(Path(folder), [*map(Path, paths)], with_code)
-            return self._submit(name, f"resume {shlex.quote(metadata[_OUT])}", folder, metadata, mlflow_uri)
+            call = shlex.join(["resume", metadata[_OUT], *more])
+            return self._submit(name, call, folder, metadata, mlflow_uri)
 
     def _submit(
         self, name: str, call: str, folder: str, metadata: dict[str, str], mlflow_uri: str | None

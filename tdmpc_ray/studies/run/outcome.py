@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,18 @@ class StudyResult:
 
 
 class Outcome(tune.Callback):
-    """Keeps the trials as they are at the end, and counts the results on the way."""
+    """Keeps the trials as they are at the end, and counts the results on the way.
 
-    def __init__(self, params: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    Args:
+        params: a trial's config to what names it.
+        reopened: ids of trials that had ended and go on.
+    """
+
+    def __init__(
+        self, params: Callable[[dict[str, Any]], Mapping[str, Any]], reopened: Set[str] = frozenset()
+    ) -> None:
         self._params = params
+        self._reopened = reopened
         self._trials: list[Trial] = []
         self._ended: set[str] = set()
         self.num_results = 0
@@ -100,7 +108,7 @@ class Outcome(tune.Callback):
         return {"ended": sorted(self._ended)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self._ended = set(state["ended"])
+        self._ended = set(state["ended"]) - self._reopened
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_trials": []}

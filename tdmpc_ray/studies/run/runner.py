@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 from ray.tune.tune_config import ResumeConfig
@@ -16,16 +17,16 @@ from rich.text import Text
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
-    STUDY_FILE,
     TRACKING_FOLDER,
     TUNE_FOLDER,
     begin,
     existing,
+    going_on,
     has_trials,
     only_process,
+    require_empty,
     saved_trials,
 )
-from tdmpc_ray.studies.file.load import load_study
 from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.models.register import log_best_models
@@ -36,12 +37,13 @@ from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import check_resources, cluster_capacity, ray_session
+from tdmpc_ray.studies.run.continuing import TakeFromStudy, trials_alone_restored
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.room import most_of_each, turns
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough
-from tdmpc_ray.studies.run.searching import trials_left_out
+from tdmpc_ray.studies.run.searching import trials_left_out, trials_of
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, check_tracking
 from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
@@ -70,32 +72,45 @@ def run_study(
         UserError: the folder is in use, MLflow does not answer, or the machine lacks what a trial needs.
     """
     out = Path(out).absolute()
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(
-            f"{out} is not empty: continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
-        )
+    require_empty(out)
     run = _Run(study, out, trainable, console or Console())
-    artifacts = begin(study, out, study_file)
-    if study_file is not None:
-        remember_folder(out, study_file)
-    with only_process(out):
+    with only_process(out, is_new=True):
+        artifacts = begin(study, out, study_file)
+        if study_file is not None:
+            remember_folder(out, study_file)
         return run(resume=False, artifacts=artifacts)
 
 
 def resume_study(
-    out: Path, *, trainable: type[tune.Trainable] | None = None, console: Console | None = None
+    out: Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    trainable: type[tune.Trainable] | None = None,
+    console: Console | None = None,
 ) -> StudyResult:
     """Continue a study that was stopped, killed or had failing trials, from its newest checkpoints.
 
+    One that has ended goes on where its file, or `changes`, say more steps, seeds or samples than before.
+
+    Args:
+        out: the study's folder, wherever it lies now.
+        changes: keys of its file to values that replace those there.
+        trainable: as for `run_study`.
+        console: where to print; None: standard output.
+
     Raises:
-        UserError: the folder is no study's.
+        UserError: the folder is no study's, or its file says what trials that have begun cannot take.
     """
     out = existing(out)
     with only_process(out):
         use_folder_again(out)
-        study = load_study(out / STUDY_FILE).within(out)
+        study, grown = going_on(out, changes or {})
+        study = study.within(out)
         run = _Run(study, out, trainable, console or Console(), resume=True)
-        return run(resume=has_trials(out / TUNE_FOLDER))
+        for more in grown:
+            run.say(f"it gets more {more}")
+        artifacts = begin(study, out, None) if grown or changes else ()
+        return run(resume=has_trials(out / TUNE_FOLDER), artifacts=artifacts)
 
 
 class _Run:
@@ -149,7 +164,8 @@ class _Run:
             expected_trials=self.expected_trials,
             enough=public.enough,
         )
-        outcome = Outcome(label)
+        take = TakeFromStudy(study)
+        outcome = Outcome(label, take.reopened)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
 
         baselines = random_baselines(study.task_names, self.out, self.say, study.env_step_timeout_s)
@@ -173,11 +189,15 @@ class _Run:
             if note := turns(study, self.requests, cluster_capacity()):
                 self.say(f"note: {note}")
             self.say("Ray is up; the trials start")
-            self.tuner(callbacks, resume).fit()
+            with trials_alone_restored(take):
+                self.tuner(callbacks, resume).fit()
             # Within: Tune asks Ray where its files are.
             result = outcome.result(self.out, request, self.expected_trials())
         if resume and not outcome.num_results and not result.failed and request.signum is None:
-            self.say("note: nothing was left to do; a new run with --start-from goes on from these networks")
+            self.say(
+                "note: nothing was left to do; a new run with --start-from goes on from these networks, and "
+                "`resume --steps` with more steps goes on with this one"
+            )
         self.report(result, tracker)
         return result
 
@@ -200,7 +220,7 @@ class _Run:
             tune_config=tune.TuneConfig(
                 # A model-based search multiplies by sizes and seeds itself.
                 num_samples=study.trials() if study.search.is_model_based else study.num_samples,
-                search_alg=self.search,
+                search_alg=trials_of(self.search),
                 scheduler=self.scheduler,
                 trial_name_creator=trial_name,
                 trial_dirname_creator=trial_name,

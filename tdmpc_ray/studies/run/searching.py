@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import math
 import pickle
 import tempfile
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ray.tune.search import SEARCH_ALG_IMPORT, ConcurrencyLimiter, Searcher
+from ray.tune.experiment import Trial
+from ray.tune.search import SEARCH_ALG_IMPORT, ConcurrencyLimiter, Searcher, SearchGenerator
 from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.sections import SEARCHERS
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import MakeEnvConfig, at_point
+from tdmpc_ray.studies.plan.labels import trial_params
 
 # What a searcher calls the seed of its own draws.
 _SEED_NAMES = {"optuna": "seed", "hyperopt": "random_state_seed", "bayesopt": "random_state"}
@@ -38,12 +42,7 @@ def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
     """
     method = study.search.method
     if not study.search.is_model_based:
-        # The same draws for every size and seed, and in every run of the study.
-        return BasicVariantGenerator(
-            max_concurrent=study.resources.max_concurrent_trials or 0,
-            constant_grid_search=True,
-            random_state=0,
-        )
+        return EveryPoint(study.space, study.resources.max_concurrent_trials or 0)
     package, install = SEARCHERS[method]
     if importlib.util.find_spec(package) is None:
         raise UserError(f"search: {method} is not installed: pip install {install}")
@@ -67,7 +66,75 @@ def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
     groups = [at_point(point, env_config) for point in study.points()]
     search = SearchPerGroup(groups, study.seeds, study.num_samples, metric, make)
     limit = study.resources.max_concurrent_trials
-    return ConcurrencyLimiter(search, max_concurrent=limit) if limit else search
+    return _Limited(search, max_concurrent=limit) if limit else search
+
+
+def trials_of(search: Any) -> SearchAlgorithm:
+    """What Tune gets its trials from, by what `make_search` has made."""
+    return Suggested(search) if isinstance(search, Searcher) else search
+
+
+class EveryPoint(BasicVariantGenerator):
+    """Tries all points; in a study that goes on, those it has not begun of the study as it is now.
+
+    Tune's own would go on with the points, the steps and the folder that the study began with.
+
+    Args:
+        varied: what differs between trials beside task, size and seed.
+        max_concurrent: trials at once; 0: any number.
+    """
+
+    def __init__(self, varied: Iterable[str], max_concurrent: int) -> None:
+        # The same draws for every size and seed, and in every run of the study.
+        super().__init__(max_concurrent=max_concurrent, constant_grid_search=True, random_state=0)
+        self._varied = {"task", "model_size", "seed", *varied}
+        self._begun: Counter[str] = Counter()
+        self._begun_before: Counter[str] = Counter()
+        self._num_begun_before = 0  # by an older version, which did not say which: the first ones
+
+    def next_trial(self) -> Trial | None:
+        while True:
+            for iterator in self._iterators:
+                iterator.counter = self._begun.total()  # of the trial's id, and so of its folder's name
+            trial = super().next_trial()
+            if trial is None:
+                return None
+            params = trial_params(trial.config)
+            own = {key: params[key] for key in params.keys() & self._varied}
+            point = json.dumps(own, sort_keys=True, default=str)
+            if self._num_begun_before > 0:
+                self._num_begun_before -= 1
+                self._begun[point] += 1
+            elif self._begun_before[point] > 0:
+                self._begun_before[point] -= 1
+            else:
+                self._begun[point] += 1
+                return trial
+            self._live_trials.discard(trial.trial_id)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"begun": self._begun, "live": self._live_trials, "prefix": self._uuid_prefix}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        if "begun" not in state:
+            self._num_begun_before = sum(iterator.counter for iterator in state["_iterators"])
+            state = {"begun": Counter(), "live": state["_live_trials"], "prefix": state["_uuid_prefix"]}
+        self._begun, self._begun_before = state["begun"], state["begun"].copy()
+        self._live_trials, self._uuid_prefix = state["live"], state["prefix"]
+
+
+class Suggested(SearchGenerator):
+    """Makes trials of what a searcher suggests; in a study that goes on, of the study as it is now."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({**state, "experiment": None, "finished": False})
+
+
+class _Limited(ConcurrencyLimiter):
+    """At most so many trials at once as the study says now."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state({**state, "max_concurrent": self.max_concurrent})
 
 
 @dataclass
@@ -132,7 +199,7 @@ class SearchPerGroup(Searcher):
             name = f"{number}-{group.asked}"
             settings = group.searcher.suggest(name)
             if settings == Searcher.FINISHED:  # there is nothing else to try
-                group.left_out = self._num_samples - group.asked
+                group.left_out += self._num_samples - group.asked
                 group.asked = self._num_samples
                 return self.suggest(trial_id)
             if settings is None:

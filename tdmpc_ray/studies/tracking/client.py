@@ -7,11 +7,9 @@ import takes seconds that `tdmpc-ray --help` should not.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,10 +248,13 @@ def _sole_user(uri: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    lock = Path(tempfile.gettempdir()) / f"tdmpc-ray-{os.getuid()}-{name}.lock"
+    lock = path.resolve().with_name(f".{path.name}.lock")
+    if not os.access(lock.parent, os.W_OK):  # nobody makes tables there
+        yield
+        return
     with FileLock(lock, timeout=_CHECK_DATABASE_S):
         yield
+        lock.unlink(missing_ok=True)  # whoever waits for it sees that, and makes it anew
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ class Spool:
         Raises:
             OSError: the disk does not take them.
         """
-        data = "".join(json.dumps(op) + "\n" for op in ops).encode()
+        data = "".join(json.dumps(self._with_home(op)) + "\n" for op in ops).encode()
         if not data:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class Spool:
             while len(ops) < limit and (line := file.readline()).endswith(b"\n"):
                 offset += len(line)
                 with contextlib.suppress(ValueError):  # torn: a process was killed, or the power went
-                    ops.append(json.loads(line))
+                    ops.append(self._at_home(json.loads(line)))
             return ops, offset
 
     def __iter__(self) -> Iterator[Op]:
@@ -155,6 +155,17 @@ class Spool:
     def clear(self) -> None:
         """Take the file away."""
         self.path.unlink(missing_ok=True)
+
+    def _with_home(self, op: Op) -> Op:
+        """Files of the study itself are found from its folder, which may be moved meanwhile."""
+        home = self.path.absolute().parent.parent
+        return {**op, "home": str(home)} if op["op"] == "artifact" else op
+
+    def _at_home(self, op: Op) -> Op:
+        if (home := op.pop("home", None)) is not None and Path(op["path"]).is_relative_to(home):
+            here = self.path.absolute().parent.parent / Path(op["path"]).relative_to(home)
+            op["path"] = str(here) if here.exists() else op["path"]
+        return op
 
     def _ends_torn(self) -> bool:
         if not self.path.exists() or self.path.stat().st_size == 0:
