@@ -173,7 +173,7 @@ def resume(
         str | None, typer.Option(metavar="0,1,2", help="Seeds, with others than before among them.")
     ] = None,
 ) -> int:
-    """Continue a run or study that was stopped, killed or extended.
+    """Continue what was stopped or killed, or do more of it.
 
     It goes on as it was begun, from its newest whole checkpoints with replay, optimizers and counters, in the
     same runs of MLflow; trials that have failed are tried again. Where study.yaml in the folder has more
