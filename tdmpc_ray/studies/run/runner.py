@@ -13,7 +13,7 @@ from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, refuse_address
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
     STUDY_FILE,
@@ -69,6 +69,7 @@ def run_study(
     Raises:
         UserError: the folder is in use, MLflow does not answer, or the machine lacks what a trial needs.
     """
+    refuse_address(Path(out))
     out = Path(out).absolute()
     if out.is_dir() and any(out.iterdir()):
         raise UserError(
