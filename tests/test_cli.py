@@ -173,6 +173,36 @@ def test_wrong_option_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert "--seed" in line
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        [*TRAIN, "--out", "s3://key:secret@bucket/x"],
+        [*TRAIN, "--start-from", "s3://key:secret@bucket/x"],
+        [*TRAIN, "--set", "data.demonstrations=s3://key:secret@bucket/x"],
+        ["tune", "s3://key:secret@bucket/x.yaml"],
+        ["resume", "gs://key:secret@bucket/x"],
+        ["evaluate", "s3://key:secret@bucket/x"],
+        ["evaluate", "here", "--record", "s3://key:secret@bucket/x"],
+        ["register", "s3://key:secret@bucket/x", "--name", "m"],
+        ["log-models", "s3://key:secret@bucket/x"],
+        ["sync", "s3://key:secret@bucket/x"],
+        ["report", "exp", "--out", "s3://key:secret@bucket/x"],
+        ["submit", "x.yaml", "--with", "s3://key:secret@bucket/x"],
+    ],
+    ids=lambda args: " ".join(args[:1] + args[-2:-1]),
+)
+def test_an_object_stores_address_is_no_path(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(args) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    scheme = "gs" if args[0] == "resume" else "s3"
+    assert line.startswith(f"error: {scheme}://... is an address, and this takes a folder or file: ")
+    assert "secret" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_strangers_checkpoint_is_not_picked_up(tmp_path: Path) -> None:
     networks = tmp_path / "run/checkpoint" / MODULE
     networks.mkdir(parents=True)

@@ -9,6 +9,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ from tdmpc_ray.cli.models import log_models, register, serve
 from tdmpc_ray.cli.planning import plan_cluster, schema
 from tdmpc_ray.cli.results import compare, evaluate, report, sync
 from tdmpc_ray.cli.training import resume, train, tune
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, refuse_address
 
 app = typer.Typer(
     name="tdmpc-ray",
@@ -39,9 +40,15 @@ class _Interrupted(Exception):
     """Ctrl-C, which Typer would turn into a silent exit status."""
 
 
-def _interruptible(command: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command that refuses addresses for paths, and says that it was interrupted."""
+
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> Any:
+        for value in options.values():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    refuse_address(path)
         try:
             return command(*args, **options)
         except KeyboardInterrupt:
@@ -72,8 +79,8 @@ for command in (
     logs,
     stop,
 ):
-    app.command()(_interruptible(command))
-app.command("list")(_interruptible(list_jobs))
+    app.command()(_guarded(command))
+app.command("list")(_guarded(list_jobs))
 
 
 @app.callback(invoke_without_command=True)

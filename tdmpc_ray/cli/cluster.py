@@ -137,7 +137,7 @@ def _jobs(address: str | None) -> Jobs:
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not address:
         raise UserError("say which cluster: --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")
-    return Jobs(address)
+    return Jobs(address, lambda line: print(line, file=sys.stderr))
 
 
 def _submitted(jobs: Jobs, job_id: str, wait: bool) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, refuse_address
 from tdmpc_ray.observations import IMAGE, VECTOR, ObsArray, map_parts, parts_of, stack
 
 _NEEDED = ("obs", "action", "reward")
@@ -55,6 +55,7 @@ def episode_files(folder: Path) -> list[Path]:
     Raises:
         UserError: it has none.
     """
+    refuse_address(folder)
     files = sorted(folder.glob("*.npz"))
     if not files:
         raise UserError(f"no episodes (*.npz) in data.demonstrations={folder}: give the folder that has them")

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError, reason, refuse_address
 from tdmpc_ray.rllib.manifest import is_complete, verify
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         UserError: there is none.
     """
+    refuse_address(path)
     if not path.is_dir():
         what = "that is a file, not a folder" if path.exists() else "there is no such folder"
         raise UserError(f"no checkpoint at {path}: {what}")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,10 @@ from ports import free_ports
 from processes import family
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.run.jobs import Jobs, _stage
+from tdmpc_ray.studies.run import jobs as jobs_module
+from tdmpc_ray.studies.run import sending
+from tdmpc_ray.studies.run.jobs import Jobs, NoAnswer
+from tdmpc_ray.studies.run.sending import stage, sum_up
 
 TOKEN = "a-token-of-more-than-thirty-two-characters"
 TOKENS = {"RAY_AUTH_MODE": "token"}
@@ -190,7 +193,7 @@ class NoRay:
 
 def jobs_of(client: Any) -> Jobs:
     jobs = Jobs.__new__(Jobs)
-    jobs.address, jobs._client = "http://head:8265", client
+    jobs.address, jobs._client, jobs._say = "http://head:8265", client, print
     return jobs
 
 
@@ -210,9 +213,95 @@ def test_what_cannot_go_along_with_a_job(tmp_path: Path) -> None:
     for name in ("a/s.yaml", "b/s.yaml"):
         (tmp_path / name).write_text(name)
     with pytest.raises(UserError, match=r"b/s.yaml: something else of this name goes along"):
-        _stage(tmp_path / "staged", [tmp_path / "a/s.yaml", tmp_path / "b/s.yaml"], False)
+        stage(tmp_path / "staged", [tmp_path / "a/s.yaml", tmp_path / "b/s.yaml"], False)
     with pytest.raises(UserError, match="cannot send /dev/zero: it is a device, a pipe or a socket"):
-        _stage(tmp_path / "staged", [Path("/dev/zero")], False)
+        stage(tmp_path / "staged", [Path("/dev/zero")], False)
     (tmp_path / "a/dead").symlink_to("nowhere")
     with pytest.raises(UserError, match=r"cannot send .*a/dead: .*No such file"):
-        _stage(tmp_path / "staged", [tmp_path / "a"], False)
+        stage(tmp_path / "staged", [tmp_path / "a"], False)
+
+
+class CutLog(NoRay):
+    """A job whose log comes in pieces over connections that are cut."""
+
+    def __init__(self, *tries: list[Any]) -> None:
+        super().__init__(study="x")
+        self.tries, self.num_tries = tries, 0
+
+    def get_job_info(self, job_id: str) -> SimpleNamespace:
+        info = super().get_job_info(job_id)
+        info.status = "FAILED" if self.num_tries >= len(self.tries) - 1 else "RUNNING"
+        return info
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        self.num_tries += 1
+        for piece in self.tries[min(self.num_tries, len(self.tries)) - 1]:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+
+def test_a_log_goes_on_where_the_connection_was_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs_module, "_POLL_S", 0.0)
+    cut = RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+    client = CutLog(
+        ["a\nb\n", cut],
+        [ConnectionResetError()],
+        ["a\n", "b\nc", RuntimeError("Request failed with status code 502: Bad Gateway")],
+        ["a\nb\ncc\n"],  # closed in peace by a proxy
+        ["a\nb\nc", "c\nd\n"],
+    )
+    written: list[str] = []
+    job = jobs_of(client).follow("x-1", written.append)
+    assert "".join(written) == "a\nb\ncc\nd\n"
+    assert (job.status, job.exit_status, client.num_tries) == ("FAILED", 1, 5)
+    lost = "lost the connection to http://head:8265: trying again, x-1 goes on\n"
+    assert capsys.readouterr().out == lost * 2, "once each time it is lost"
+
+    monkeypatch.setattr(jobs_module, "_GIVE_UP_S", 0.0)
+    with pytest.raises(NoAnswer, match="the connection to http://head:8265 was cut"):
+        jobs_of(CutLog([cut], [cut], [cut])).follow("x-1", written.append)
+
+
+def test_a_closed_pipe_is_no_lost_connection() -> None:
+    def write(text: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        jobs_of(CutLog(["a"], ["a"])).follow("x-1", write)
+
+
+def test_what_goes_along_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = tmp_path / "lab"
+    for name in (
+        ".git/pack",
+        "env/pyvenv.cfg",
+        "results/run/big",
+        "code/results/__init__.py",
+        "a.py",
+        "b.pyc",
+    ):
+        (lab / name).parent.mkdir(parents=True, exist_ok=True)
+        (lab / name).write_bytes(b"x" * 1000)
+    (lab / "data.bin").write_bytes(b"x" * 300_000)
+    (tmp_path / "staged").mkdir()
+    said = stage(tmp_path / "staged", [lab], False)
+    assert said.startswith(f"sending 3 files of 0.3 MB (the largest: {lab}/data.bin 0.3 MB, {lab}/")
+    staged = {path.relative_to(tmp_path / "staged/lab") for path in (tmp_path / "staged").rglob("*")}
+    assert {str(path) for path in staged if path.suffix} == {"a.py", "data.bin", "code/results/__init__.py"}
+    monkeypatch.setattr("ray._private.runtime_env.packaging.GCS_STORAGE_MAX_SIZE", 200_000)
+    (tmp_path / "again").mkdir()
+    with pytest.raises(
+        UserError, match=r"cannot send 3 files of .*data\.bin 0\.3 MB.*: Ray takes 0 MB at most"
+    ):
+        stage(tmp_path / "again", [lab], False)
+    assert list((tmp_path / "again").iterdir()) == []
+
+
+def test_this_package_goes_along_whole() -> None:
+    package = Path(sending.__file__).parents[2]
+    sent = {path.relative_to(package) for path in sum_up([package])}
+    assert Path("studies/results/compare.py") in sent
+    assert all(path.relative_to(package) in sent for path in package.rglob("*.py"))

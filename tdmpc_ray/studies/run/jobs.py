@@ -11,7 +11,6 @@ import contextlib
 import json
 import re
 import shlex
-import shutil
 import tempfile
 import time
 import uuid
@@ -23,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import tdmpc_ray
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.names import new_name
+from tdmpc_ray.studies.run.following import Log, Unwritable, is_cut
+from tdmpc_ray.studies.run.sending import stage
 
 if TYPE_CHECKING:
     from tdmpc_ray.studies.file.spec import Study  # with PyTorch, whose import takes seconds
@@ -34,11 +35,16 @@ _ID = re.compile(r"(?P<out>(?P<study>\w[\w.-]*)-\d{8}-\d{6}-[0-9a-f]{6})(-again-
 _STUDY, _OUT, _CODE, _BESIDE = "study", "out", "with_code", "beside"  # keys of a job's metadata
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0
+_GIVE_UP_S = 600.0  # without an answer
 _START_S = 60.0  # for the parts of a head that has just been started
 
 
 class UnknownJob(UserError):
     """The cluster has no record of a job: it never was, or the head was started anew since."""
+
+
+class NoAnswer(UserError):
+    """Nobody answers, or the way there is cut."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,14 @@ class Jobs:
 
     Args:
         address: of its job server, such as http://head:8265.
+        say: called with a line for the user.
 
     Raises:
         UserError: nobody answers there, or not to us.
     """
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, address: str, say: Callable[[str], None] = lambda line: None) -> None:
+        self.address, self._say = address, say
         if not address.startswith(("http://", "https://")):
             raise UserError(f"'{address}' is not the address of a job server: http://HEAD:8265, for example")
         with self._asking():
@@ -113,7 +120,7 @@ class Jobs:
         name = new_name(study.name)
         sent = {_CODE: "yes" if with_code else "", _BESIDE: json.dumps([str(p.resolve()) for p in beside])}
         with tempfile.TemporaryDirectory() as folder:
-            _stage(Path(folder), [file, *beside], with_code)
+            self._send(Path(folder), [file, *beside], with_code)
             call = f'tune "$HERE"/{shlex.quote(file.name)} --out {shlex.quote(name)}'
             return self._submit(name, call, folder, {_STUDY: study.name, _OUT: name, **sent}, mlflow_uri)
 
@@ -159,9 +166,13 @@ class Jobs:
         metadata |= {_BESIDE: json.dumps([*paths]), _CODE: "yes" if with_code else ""}
         name = f"{metadata[_OUT]}-again-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
-            _stage(Path(folder), [*map(Path, paths)], with_code)
+            self._send(Path(folder), [*map(Path, paths)], with_code)
             call = shlex.join(["resume", metadata[_OUT], *more])
             return self._submit(name, call, folder, metadata, mlflow_uri)
+
+    def _send(self, folder: Path, paths: Sequence[Path], with_code: bool) -> None:
+        if line := stage(folder, paths, with_code):
+            self._say(line)
 
     def _submit(
         self, name: str, call: str, folder: str, metadata: dict[str, str], mlflow_uri: str | None
@@ -224,30 +235,48 @@ class Jobs:
             return self._client.get_job_logs(job_id)
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> Job:
-        """Hand on what a job prints until it ends; returns it as it ended."""
+        """Hand on what a job prints until it ends; returns it as it ended.
 
-        async def tail() -> None:
-            async for text in self._client.tail_job_logs(job_id):
-                write(text)
+        A connection that is cut is made again, and nothing is handed on twice.
 
+        Raises:
+            UserError: there is no such job, or nobody has answered for `_GIVE_UP_S`.
+        """
         self.get(job_id)
-        with self._asking(job_id):
-            asyncio.run(tail())
-        while not (job := self.get(job_id)).has_ended:  # the log may end a moment before
+        log = Log(write)
+        lost_at: float | None = None
+        while True:
+            log.num_read = 0
+            try:
+                job = self.get(job_id)
+                with self._asking(job_id):
+                    asyncio.run(log.read(self._client.tail_job_logs(job_id)))
+                if job.has_ended:  # before all of its log was read
+                    return job
+                lost_at = None
+            except Unwritable as error:
+                raise error.__cause__ or error from None
+            except NoAnswer:
+                if lost_at is None or log.num_read:  # it had been made again
+                    lost_at = time.monotonic()
+                    self._say(f"lost the connection to {self.address}: trying again, {job_id} goes on")
+                if time.monotonic() - lost_at >= _GIVE_UP_S:
+                    raise
             time.sleep(_POLL_S)
-        return job
 
     @contextlib.contextmanager
     def _asking(self, job_id: str = "") -> Iterator[None]:
         """Within, what the job server or the way to it does wrong is said in one line."""
         try:
             yield
-        except UserError:
+        except (UserError, Unwritable):
             raise
         except (ConnectionError, OSError):
-            raise UserError(f"no Ray job server answers at {self.address}: is the cluster up?") from None
+            raise NoAnswer(f"no Ray job server answers at {self.address}: is the cluster up?") from None
         except Exception as error:
             text = str(error)
+            if is_cut(error):
+                raise NoAnswer(f"the connection to {self.address} was cut: {reason(error)[:300]}") from None
             if "404" in text or "does not exist" in text:
                 raise UnknownJob(f"{self.address} has no job '{job_id}': see `tdmpc-ray list`") from None
             if any(word in text for word in ("401", "403", "nauthenticated", "nauthorized")):
@@ -262,26 +291,3 @@ def _job(job_id: str, info: Any) -> Job:
     study = (info.metadata or {}).get(_STUDY, "")
     message = (info.message or "").partition(", last available logs")[0]
     return Job(job_id, study, str(getattr(info.status, "value", info.status)), message, *seconds)
-
-
-def _stage(folder: Path, paths: Sequence[Path], with_code: bool) -> None:
-    """Gather what goes along with a job."""
-    skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
-    try:
-        for path in (*paths, *((Path(tdmpc_ray.__file__).parent,) if with_code else ())):
-            target = folder / path.resolve().name
-            if target.exists():
-                raise UserError(
-                    f"cannot send {path}: something else of this name goes along, rename one of them"
-                )
-            if path.exists() and not (path.is_dir() or path.is_file()):
-                raise UserError(f"cannot send {path}: it is a device, a pipe or a socket, not a file")
-            if path.is_dir():
-                shutil.copytree(path, target, ignore=skipped)
-            else:
-                shutil.copyfile(path, target)
-    except shutil.Error as error:  # of a folder: what could not be copied, and why
-        source, _, why = error.args[0][0]
-        raise UserError(f"cannot send {source}: {why}") from None
-    except OSError as error:
-        raise UserError(f"cannot send {error.filename}: {error.strerror}") from None

@@ -14,7 +14,7 @@ from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
 
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, refuse_address
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
     TRACKING_FOLDER,
@@ -71,6 +71,7 @@ def run_study(
     Raises:
         UserError: the folder is in use, MLflow does not answer, or the machine lacks what a trial needs.
     """
+    refuse_address(Path(out))
     out = Path(out).absolute()
     require_empty(out)
     run = _Run(study, out, trainable, console or Console())
