@@ -205,9 +205,9 @@ def test_the_lock_of_a_database_lies_beside_it(
     locked: list[Path] = []
 
     class Lock(FileLock):
-        def __init__(self, path: Path, timeout: float) -> None:
+        def __init__(self, path: Path, **options: Any) -> None:
             locked.append(path)
-            super().__init__(path, timeout=timeout)
+            super().__init__(path, **options)
 
     monkeypatch.setattr(client, "FileLock", Lock)
     shutil.copy(empty_store, tmp_path / "mlflow.db")

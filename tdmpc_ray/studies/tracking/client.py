@@ -252,7 +252,7 @@ def _sole_user(uri: str) -> Iterator[None]:
     if not os.access(lock.parent, os.W_OK):  # nobody makes tables there
         yield
         return
-    with FileLock(lock, timeout=_CHECK_DATABASE_S):
+    with FileLock(lock, timeout=_CHECK_DATABASE_S, mode=0o666):  # others may use the database, too
         yield
         lock.unlink(missing_ok=True)  # whoever waits for it sees that, and makes it anew
 
