@@ -16,7 +16,7 @@ from tdmpc_ray.studies.results.aligned_curves import COSTS, curve_metric, log_al
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.setting_names import varying
 from tdmpc_ray.studies.results.study_runs import StudyRuns
-from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line
+from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line, web_address
 from tdmpc_ray.studies.tracking.find import all_runs
 from tdmpc_ray.studies.words import mlflow_command
 
@@ -45,10 +45,8 @@ def offer_view(runs: StudyRuns, uri: str) -> str:
         path = write_view(with_costs(runs, uri), uri)
     except (MlflowException, OSError, UserError) as error:  # maybe MLflow is there to be read alone
         return f"no charts in MLflow: {one_line(error)}"
-    if uri.startswith("http"):
-        scheme, _, rest = uri.rstrip("/").partition("://")
-        host = rest.rpartition("@")[2]  # the browser asks who one is
-        return f"charts: {scheme}://{host}{path}"
+    if server := web_address(uri):
+        return f"charts: {server}{path}"
     return f"charts: {mlflow_command(uri)}, then open {UI_ADDRESS}{path}"
 
 
