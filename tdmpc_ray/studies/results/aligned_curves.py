@@ -16,7 +16,7 @@ import pandas as pd
 from tdmpc_ray.studies.results.study_runs import StudyRuns
 from tdmpc_ray.studies.tracking.study_run import now_ms
 
-COSTS = {"wall_s": "curve/wall_s", "train_flops": "curve/train_flops"}  # column of `curves` to metric
+COSTS = {"wall_s": "curve/wall_s", "flops": "curve/flops"}  # column of `curves` to metric
 SPACING = "evaluation_spacing"  # tag of a study's run, see `spacing_of`
 _BATCH = 1000  # metrics that MLflow takes at once
 

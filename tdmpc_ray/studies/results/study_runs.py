@@ -12,17 +12,14 @@ import pandas as pd
 from tdmpc_ray.core.config import MODEL_SIZES
 from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.setting_names import natural, settings
 from tdmpc_ray.studies.results.task_sets import shares
+from tdmpc_ray.studies.results.trial_rows import curve_of, frames_per_step, points_of, row_of
 from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.tracking.find import all_runs, find_experiment, find_study
 from tdmpc_ray.studies.tracking.naming import metric_name
-from tdmpc_ray.studies.tracking.study_run import RANDOM_RETURN, STOPPED_EARLY
-
-PARAM_COUNT = "summary/params_total"
-WALL_S = "time/wall_s"
-TRAIN_FLOPS = "time/train_flops"
-ENV_FRAMES = "time/env_frames"
+from tdmpc_ray.studies.tracking.study_run import RANDOM_RETURN
 
 Group = tuple[str, str]  # model size and setting
 
@@ -35,7 +32,8 @@ class StudyRuns:
         study: its name, or theirs.
         trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, parts,
             env_steps, stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops
-            (of all updates; NaN if not logged), final, best (both of `metric`), and every parameter as
+            (of all updates), act_flops (of all planning) and their sum flops, sim_hours (of the environments'
+            steps), energy_kwh (NaN if not logged), final, best (both of `metric`), and every parameter as
             `param.<name>`. A trial of a set of tasks has a row for each of its tasks that other trials learn
             alone, each with its share of steps, hours and operations, which `parts` tasks have had. The
             setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.
@@ -162,52 +160,19 @@ def _read(
         (run, share) for run in found for share in shares(run.data.params.get("task", "task"), tasks, metric)
     ]
     has_shares = any(share.parts > 1 for _, share in shown)
+    histories = {
+        metric: read_histories(
+            client, [run.info.run_id for run, share in shown if share.metric == metric], metric
+        )
+        for metric in dict.fromkeys(share.metric for _, share in shown)
+    }
     for run, share in shown:
-        params, metrics = run.data.params, run.data.metrics
-        who = {
-            "run_id": run.info.run_id,
-            "parent": run.data.tags["mlflow.parentRunId"],
-            "task": share.task,
-            "model_size": params.get("model_size", "default"),
-            "seed": params.get("seed", "0"),
-        }
-        # A step that was run again after a crash is there twice: the later one counts.
-        history = sorted(
-            client.get_metric_history(run.info.run_id, share.metric), key=lambda m: (m.step, m.timestamp)
-        )
-        curve = {point.step: point.value for point in history}
-        env_steps = int(metrics.get("time/env_steps", max(curve, default=0)))
-        seconds = metrics.get(WALL_S) or _duration_s(run)
-        ratio = round(metrics.get(ENV_FRAMES, 0) / env_steps) or 1 if env_steps else 1
-        points += [
-            {
-                **who,
-                "env_steps": step // share.parts,
-                "env_frames": step * ratio // share.parts,
-                "value": value,
-                "step": step,
-            }
-            for step, value in curve.items()
-        ]
-        ratios.append(ratio)
-        rows.append(
-            {
-                **who,
-                "name": run.info.run_name,
-                "status": run.info.status,
-                "stopped_early": run.data.tags.get(STOPPED_EARLY, ""),
-                "params": metrics.get(PARAM_COUNT, float("nan")),
-                "env_steps": env_steps // share.parts,
-                "hours": seconds / 3600 / share.parts,
-                "steps_per_s": env_steps / seconds if seconds else float("nan"),
-                "train_flops": metrics.get(TRAIN_FLOPS, float("nan")) / share.parts,
-                "final": curve[max(curve)] if curve else float("nan"),
-                "best": max(curve.values(), default=float("nan")),
-                **{f"param.{key}": value for key, value in params.items()},
-                **({"param.tasks": str(share.parts)} if has_shares else {}),
-                "parts": share.parts,
-            }
-        )
+        curve = curve_of(histories[share.metric].get(run.info.run_id, ()))
+        points += points_of(run, share, curve)
+        ratios.append(frames_per_step(run, curve))
+        rows.append(row_of(run, share, curve))
+        if has_shares:
+            rows[-1]["param.tasks"] = str(share.parts)
     if not points:
         raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
     trials = pd.DataFrame(rows)
@@ -234,11 +199,6 @@ def _metric(tasks: set[str]) -> str:
     except UserError:  # a task of somebody else's
         judged_by = set()
     return "eval/success" if judged_by == {"success"} else "eval/return"
-
-
-def _duration_s(run: Any) -> float:
-    """Seconds from start to end; a run that goes on has no end yet."""
-    return (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
 
 
 def _random_returns(parents: Sequence[Any], trials: pd.DataFrame) -> dict[str, float]:

@@ -90,7 +90,7 @@ def view_state(runs: StudyRuns, wanted: str, logged: Iterable[str]) -> dict[str,
     charts = [
         _line("steps", metric),
         _line("wall", metric, COSTS["wall_s"]),
-        _line("flops", metric, COSTS["train_flops"]),
+        _line("flops", metric, COSTS["flops"]),
         {
             **_chart("params", "SCATTER"),
             "xaxis": {"key": LOG_PARAMS, "type": "METRIC"},

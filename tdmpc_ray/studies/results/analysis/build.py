@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
-from tdmpc_ray.studies.results.analysis.learning import frontier, learning_curves
+from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
+from tdmpc_ray.studies.results.analysis.learning import learning_curves
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
@@ -33,7 +34,7 @@ def build_report(runs: StudyRuns) -> Report:
     """All sections and the summary; `runs` with costs, see `with_costs`."""
     evidence = Evidence(runs)
     results = size_results(evidence)
-    laws = {axis: scaling_law(evidence, results, axis) for axis in ("params", "train_flops")}
+    laws = {"params": scaling_law(evidence, results), "flops": frontier_law(evidence)}
     sections = (
         learning_curves(evidence),
         sizes_section(evidence, laws),

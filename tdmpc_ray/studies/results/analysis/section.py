@@ -131,6 +131,17 @@ class Evidence:
             words.append(f"Left out, because they lack a result on some task: {', '.join(missing)}.")
         return tuple(words)
 
+    def flops_words(self) -> str:
+        """What FLOPs count, in a sentence or two."""
+        trials = self.runs.trials
+        lacking = int((trials["flops"].notna() & trials["act_flops"].isna()).sum())
+        words = "FLOPs count the gradient updates (forward, backward, targets) and the planning of training."
+        if lacking:
+            words += (
+                f" {lacking} of {len(trials)} runs have not logged planning's: theirs are the updates' alone."
+            )
+        return words
+
     def scale_words(self) -> str:
         """How results became scores, in a sentence."""
         rules: dict[str, list[str]] = {}
