@@ -17,12 +17,14 @@ from synthetic import EXPERIMENT, EXPONENT, PARAMS, STEPS, final_gap, log_study,
 
 from tdmpc_ray import cli
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.results.analysis.build import Report, build_report
+from tdmpc_ray.studies.results.analysis.build import Report, _best, build_report
+from tdmpc_ray.studies.results.analysis.comparison import aggregates
 from tdmpc_ray.studies.results.analysis.cost import throughput
 from tdmpc_ray.studies.results.analysis.frontier import _last_steps, frontier, frontier_law
 from tdmpc_ray.studies.results.analysis.search import search_points
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence
 from tdmpc_ray.studies.results.analysis.sizes import scaling_law, size_results
+from tdmpc_ray.studies.results.compare import scaling_curves
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.page import write_report
 from tdmpc_ray.studies.results.scaling import PowerLaw
@@ -167,6 +169,44 @@ def test_the_frontier_goes_from_small_to_large(lab: SimpleNamespace) -> None:
     assert walker["reaches"].is_monotonic_increasing
     assert (walker["from_flops"].to_numpy()[1:] > walker["to_flops"].to_numpy()[:-1]).all()
     assert walker["to_flops"].iloc[-1] == pytest.approx(6 * PARAMS["317"] * 256 * STEPS[-1])
+
+
+def test_tasks_are_not_mixed_in_a_scaling_curve(lab: SimpleNamespace) -> None:
+    runs = load_study_runs(EXPERIMENT, lab.uri, "sizes")
+    trials = runs.trials.copy()
+    trials.loc[trials["task"] == "cheetah-run", "final"] /= 2
+    curves = scaling_curves(replace(runs, trials=trials))
+    assert set(curves) == {
+        "scaling/walker-walk/final_return",
+        "scaling/cheetah-run/final_return",
+        "scaling/normalised_score",
+    }
+    walker, cheetah, score = (np.array(curve) for curve in curves.values() if len(curve) == len(PARAMS))
+    assert walker[:, 0].tolist() == score[:, 0].tolist() == list(PARAMS.values())
+    assert score[:, 1] == pytest.approx((walker[:, 1] + cheetah[:, 1]) / 2000)
+
+
+def test_a_mean_is_not_called_iqm_and_tasks_weigh_alike(lab: SimpleNamespace) -> None:
+    two_seeds = Evidence(load_study_runs(EXPERIMENT, lab.uri, "workers"))
+    said = "what stands as IQM is the mean (num_env_runners=1, num_env_runners=4)."
+    assert any(said in text for text in aggregates(two_seeds).text)
+    assert ": mean of scores 0." in _best(two_seeds)
+    runs = load_study_runs(EXPERIMENT, lab.uri, "sizes")
+    assert ": IQM of scores 0." in _best(Evidence(runs))
+    is_gone = (runs.trials["task"] == "walker-walk") & (runs.trials["seed"] != "0")
+    trials = runs.trials.copy()
+    trials.loc[trials["task"] == "walker-walk", "final"] = 900.0
+    evidence = Evidence(replace(runs, trials=trials[~is_gone]))
+    section = aggregates(evidence)
+    assert any("a task with more of them weighs more (size 1, size 5" in text for text in section.text)
+    assert section.table is not None
+    cheetah = evidence.trials[evidence.trials["task"] == "cheetah-run"].groupby("model_size")["score"].mean()
+    for row in section.table.itertuples():
+        assert row.mean == pytest.approx((0.9 + cheetah[row.model_size]) / 2)
+        assert row.mean_low <= row.mean <= row.mean_high
+    assert search_points(evidence)["score"].tolist() == pytest.approx(
+        sorted(section.table["mean"], reverse=True)
+    )
 
 
 def test_planning_is_a_part_of_what_the_frontier_costs(lab: SimpleNamespace) -> None:

@@ -15,19 +15,22 @@ from rich.console import Console
 from rich.table import Table
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.analysis.section import Evidence
+from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
 from tdmpc_ray.studies.results.scaling import mean_interval
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counted, load_study_runs
 from tdmpc_ray.studies.results.views import offer_view
+from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
 
 __all__ = [
     "StudyRuns",
     "compare",
     "load_study_runs",
     "render_table",
+    "scaling_curves",
     "scaling_figure",
-    "scaling_points",
     "summary_table",
 ]
 
@@ -75,15 +78,23 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scaling_points(runs: StudyRuns) -> list[tuple[int, float]]:
-    """Pairs (parameters, mean final return) per model size, for the scaling curve on the study's run.
+def scaling_curves(runs: StudyRuns) -> dict[str, list[tuple[int, float]]]:
+    """Scaling curves for the study's run: pairs of parameters and result per model size, by metric.
 
-    Over settings and tasks, where the study has several.
+    One of each task, and where there are several one of normalised scores (see `statistics.Scale`), which
+    weighs tasks alike. Each size counts with its best setting.
     """
     table = summary_table(runs)
     known = table[table["params"].notna()]
-    means = known.groupby("params")["final"].mean()
-    return [(int(params), float(final)) for params, final in means.items()]
+    curves = {}
+    for task, rows in known.groupby("task"):
+        best = rows.groupby("params")["final"].max()
+        name = SCALING_RETURN if len(runs.tasks) == 1 else f"scaling/{task}/final_return"
+        curves[name] = [(int(params), float(final)) for params, final in best.items()]
+    if len(runs.tasks) > 1:
+        results = [result for result in size_results(Evidence(runs)) if result.params > 0]
+        curves[SCALING_SCORE] = [(int(result.params), float(result.values.mean())) for result in results]
+    return curves
 
 
 def render_table(runs: StudyRuns) -> Table:

@@ -39,7 +39,7 @@ from tdmpc_ray.studies.plan.configure import (
     search_space,
 )
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
-from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_figure, scaling_points
+from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_curves, scaling_figure
 from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.run.cluster import check_resources, quiet, ray_session
@@ -266,7 +266,8 @@ class _Run:
         self.console.print(render_table(runs))
         scaling_figure(runs).savefig(figure, dpi=160)
         tracker.study_run.log_artifact(figure)
-        tracker.study_run.log_scaling(scaling_points(runs))
+        for metric, curve in scaling_curves(runs).items():
+            tracker.study_run.log_scaling(curve, metric)
         tracker.study_run.flush()
         if tracking.models:
             log_best_models(self.out, say=self.say)

@@ -11,7 +11,7 @@ from tdmpc_ray.studies.results.analysis.learning import learning_curves
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
-from tdmpc_ray.studies.results.scaling import PowerLaw, bootstrap_interval, iqm
+from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, PowerLaw, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.study_runs import StudyRuns
 
 
@@ -80,7 +80,8 @@ def _best(evidence: Evidence) -> str:
     who = f"{evidence.runs.label(best)}: "
     if low != low:
         return who + f"mean score {evidence.mean_scores[best]:.3g}; one seed, so no interval"
-    return who + f"IQM of scores {iqm(scores):.3g} (95% interval {low:.3g} to {high:.3g})"
+    what = "IQM" if len(scores) >= MIN_TRIMMED else "mean"
+    return who + f"{what} of scores {iqm(scores):.3g} (95% interval {low:.3g} to {high:.3g})"
 
 
 def _runs_section(runs: StudyRuns) -> Section:

@@ -35,7 +35,7 @@ def search_points(evidence: Evidence) -> pd.DataFrame:
         rows.append(
             {
                 **dict(zip(columns.values(), keys, strict=True)),
-                "score": group["score"].mean(),
+                "score": group.groupby("task")["score"].mean().mean(),
                 "runs": len(group),
                 "stopped_early": int((group["stopped_early"] != "").sum()),
                 RUN_IDS: tuple(group["run_id"]),

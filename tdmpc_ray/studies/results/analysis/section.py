@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +22,7 @@ from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
 
 RUN_IDS = "run_ids"  # the column of every table with the runs behind a row
 MAX_LINES = 8  # groups in one figure that can be told apart
+_MAX_NAMES = 8  # in a sentence
 _PANEL = (5.2, 3.7)  # inches: on a phone's width its letters can still be read
 
 
@@ -128,7 +129,7 @@ class Evidence:
             words.append(f"Shown are the {len(self.shown)} best of {len(self.complete)} by mean score.")
         missing = [self.runs.label(group) for group in self.runs.groups if group not in self.complete]
         if missing:
-            words.append(f"Left out, because they lack a result on some task: {', '.join(missing)}.")
+            words.append(f"Left out, because they lack a result on some task: {listed(missing)}.")
         return tuple(words)
 
     def flops_words(self) -> str:
@@ -158,3 +159,9 @@ def panel(width: float = _PANEL[0], height: float = _PANEL[1]) -> Iterator[tuple
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
         yield figure, figure.subplots()
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a sentence, the first of them where they are many."""
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

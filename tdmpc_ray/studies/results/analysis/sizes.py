@@ -24,7 +24,8 @@ class SizeResult:
     """One model size, with its best setting.
 
     Attributes:
-        values: a score per seed, averaged over tasks; where tasks have other seeds, per run.
+        values: a score per seed, averaged over tasks; where tasks share no seed, per run.
+        is_pooled: they are per run, of several tasks.
     """
 
     group: Group
@@ -32,6 +33,7 @@ class SizeResult:
     flops: float
     values: Floats
     run_ids: tuple[str, ...]
+    is_pooled: bool = False
 
 
 def size_results(evidence: Evidence) -> list[SizeResult]:
@@ -51,6 +53,7 @@ def size_results(evidence: Evidence) -> list[SizeResult]:
                     float(own["flops"].mean()),
                     values if len(values) else own["score"].to_numpy(dtype=float),
                     evidence.run_ids(group),
+                    is_pooled=not len(values),
                 )
             )
     return found
@@ -121,11 +124,19 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
             f"{what} after training, over parameters and over FLOPs: means over seeds with the 95% "
             f"interval of the mean, seeds as small dots. {evidence.scale_words()} {evidence.flops_words()}",
             *(["Each size stands with its best setting, which flatters it a little."] if several else []),
+            *_pooled_sentence(results),
             *_law_sentences({axis: laws[axis] for axis in known}),
         ),
         tuple(pictures),
         pd.DataFrame([_row(result) for result in results]),
     )
+
+
+def _pooled_sentence(results: list[SizeResult]) -> list[str]:
+    pooled = [f"size {result.group[0]}" for result in results if result.is_pooled]
+    if not pooled:
+        return []
+    return [f"Where tasks share no seed ({', '.join(pooled)}), a task with more runs weighs more."]
 
 
 def _law_sentences(laws: dict[str, PowerLaw | str]) -> list[str]:
