@@ -43,7 +43,8 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
     A row counts the trials that have finished; where none has, those that have been evaluated.
 
     Returns:
-        Columns task, model_size, setting (see `StudyRuns`), params, seeds, unfinished (trials), final (mean
+        Columns task, model_size, setting (see `StudyRuns`), params, seeds, unfinished (trials), stopped_early
+        (whether a scheduler has ended what is counted, so that it had fewer steps than others), final (mean
         over seeds of the last evaluation), low, high (its 95% interval, NaN for one seed), best (of any
         evaluation), env_steps (mean per trial), hours (sum over trials), steps_per_s (mean).
     """
@@ -62,6 +63,7 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
                     "model_size": size,
                     "setting": setting,
                     "unfinished": int((everyone["status"] != "FINISHED").sum()),
+                    "stopped_early": bool((group["stopped_early"] != "").any()),
                     "params": group["params"].max(),
                     "seeds": len(group),
                     "final": finals.mean(),
@@ -117,7 +119,7 @@ def render_table(runs: StudyRuns) -> Table:
         "model size": lambda row: row["model_size"],
         **({"setting": lambda row: row["setting"]} if settings else {}),
         "params": lambda row: f"{row['params'] / 1e6:.2f} M" if np.isfinite(row["params"]) else "?",
-        "seeds": lambda row: f"{row['seeds']}{'*' if row['unfinished'] else ''}",
+        "seeds": lambda row: f"{row['seeds']}{'*' * bool(row['unfinished'])}{'+' * row['stopped_early']}",
         name: lambda row: f"{row['final']:.{digits}f}",
         "95% CI": lambda row: (
             f"{row['low']:.{digits}f} to {row['high']:.{digits}f}" if np.isfinite(row["low"]) else "n=1"
@@ -138,9 +140,13 @@ def render_table(runs: StudyRuns) -> Table:
             table.add_row(*(row["task"] if h == "task" else cell for h, cell in cells.items()), style="dim")
             continue
         table.add_row(*(cell(row) for cell in columns.values()))
+    notes = []
     if (summary["unfinished"] > 0).any():
-        table.caption = "* some have not finished; where none has, their newest evaluations count"
-        table.caption_justify = "left"
+        notes.append("* some have not finished; where none has, their newest evaluations count")
+    if summary["stopped_early"].isin([True]).any():
+        notes.append("+ stopped early by the scheduler, at fewer steps: not to be compared with the others")
+    if notes:
+        table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
 
 

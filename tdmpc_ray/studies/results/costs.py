@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from tdmpc_ray.studies.results.histories import at_steps, read_histories
-from tdmpc_ray.studies.results.study_runs import StudyRuns
+from tdmpc_ray.studies.results.study_runs import CHANGES, MOVED, StudyRuns
 from tdmpc_ray.studies.results.trial_rows import ACT_FLOPS, TRAIN_FLOPS, WALL_S
 from tdmpc_ray.studies.tracking.client import absolute_uri, connect
 
@@ -25,6 +26,7 @@ def with_costs(runs: StudyRuns, uri: str) -> StudyRuns:
         `curves` with wall_s, train_flops, act_flops and their sum flops, interpolated between reports where
         an evaluation was made beside the training; NaN where not logged, but flops are those of the updates
         where planning's were not. A run that is shown once for each of its tasks has its share each time.
+        `changes` are those of a population.
     """
     client = connect(absolute_uri(uri))
     curves = runs.curves.copy()
@@ -39,4 +41,15 @@ def with_costs(runs: StudyRuns, uri: str) -> StudyRuns:
         ]
         curves[column] = pd.concat(spent)
     curves["flops"] = curves["train_flops"] + curves["act_flops"].fillna(0.0)
-    return replace(runs, curves=curves)
+    return replace(runs, curves=curves, changes=_changes(client, runs))
+
+
+def _changes(client: Any, runs: StudyRuns) -> pd.DataFrame:
+    """What a population has changed, see `StudyRuns.changes`."""
+    rows = [
+        (run_id, metric.removeprefix(MOVED), point.step, point.value)
+        for metric in runs.moved
+        for run_id, history in read_histories(client, list(runs.trials["run_id"]), metric).items()
+        for point in history
+    ]
+    return pd.DataFrame(rows, columns=CHANGES)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from itertools import product
+from operator import or_
 from typing import Any
 
 import pandas as pd
@@ -18,9 +20,12 @@ from tdmpc_ray.studies.results.task_sets import shares
 from tdmpc_ray.studies.results.trial_rows import curve_of, frames_per_step, points_of, row_of
 from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.tracking.find import all_runs, find_experiment, find_study
+from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
 from tdmpc_ray.studies.tracking.naming import metric_name
 from tdmpc_ray.studies.tracking.study_run import RANDOM_RETURN
 
+MOVED = "hp/"  # metrics of settings that a scheduler has changed
+CHANGES = ["run_id", "setting", "step", "value"]
 Group = tuple[str, str]  # model size and setting
 
 
@@ -31,7 +36,8 @@ class StudyRuns:
     Attributes:
         study: its name, or theirs.
         trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, parts,
-            env_steps, stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops
+            env_steps, stopped_early (when a scheduler did so; else empty), hours, steps_taken (by the trial
+            itself, whatever checkpoint it went on from, as all that it spent), steps_per_s, train_flops
             (of all updates), act_flops (of all planning) and their sum flops, sim_hours (of the environments'
             steps), energy_kwh (NaN if not logged), final, best (both of `metric`), and every parameter as
             `param.<name>`. A trial of a set of tasks has a row for each of its tasks that other trials learn
@@ -43,6 +49,9 @@ class StudyRuns:
         frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
         metric: the metric that `value`, `final` and `best` are of.
         experiment_id: MLflow's; empty for tables from elsewhere.
+        kind: what is special about the trials of any of the studies.
+        moved: metrics of the settings that a population has changed.
+        changes: with costs (see `with_costs`), a row per change of these: run_id, setting, step, value.
     """
 
     experiment: str
@@ -54,6 +63,14 @@ class StudyRuns:
     frames_per_step: int
     metric: str
     experiment_id: str = ""
+    kind: StudyKind = StudyKind.PLAIN
+    moved: tuple[str, ...] = ()
+    changes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHANGES))
+
+    @property
+    def is_population(self) -> bool:
+        """Whether trials go on from each other's networks."""
+        return StudyKind.POPULATION in self.kind
 
     @property
     def sizes(self) -> list[str]:
@@ -131,8 +148,13 @@ def load_study_runs(
 def counted(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that a result counts: the finished ones, or all that have an evaluation if none is."""
     evaluated = trials[trials["final"].notna()]
-    finished = evaluated[(evaluated["status"] == "FINISHED") & (evaluated["stopped_early"] == "")]
+    finished = evaluated[is_whole(evaluated)]
     return finished if len(finished) else evaluated
+
+
+def is_whole(trials: pd.DataFrame) -> pd.Series:
+    """Whether each trial went to its end, or as far as the study's `stop` wanted it."""
+    return (trials["status"] == "FINISHED") & (trials["stopped_early"] == "")
 
 
 def sort_sizes(trials: pd.DataFrame) -> list[str]:
@@ -176,7 +198,8 @@ def _read(
     if not points:
         raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
     trials = pd.DataFrame(rows)
-    trials["setting"] = settings(trials)
+    kinds = {parent.info.run_id: StudyKind.parse(parent.data.tags.get(KIND_TAG, "")) for parent in parents}
+    trials["setting"] = _settings(trials, kinds)
     curves = pd.DataFrame(points).merge(trials[["run_id", "task", "setting"]], on=["run_id", "task"])
     curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
     return StudyRuns(
@@ -189,7 +212,18 @@ def _read(
         frames_per_step=max(ratios),
         metric=metric,
         experiment_id=experiment_id,
+        kind=reduce(or_, kinds.values()),
+        moved=tuple(sorted({name for run in found for name in run.data.metrics if name.startswith(MOVED)})),
     )
+
+
+def _settings(trials: pd.DataFrame, kinds: dict[str, StudyKind]) -> pd.Series:
+    """What tells trials apart; members of a population move on from what they began with."""
+    is_member = trials["parent"].map(lambda parent: StudyKind.POPULATION in kinds[parent])
+    if is_member.all():
+        return pd.Series("", index=trials.index)
+    words = settings(trials[~is_member]).reindex(trials.index)
+    return words.where(~is_member, "population")
 
 
 def _metric(tasks: set[str]) -> str:

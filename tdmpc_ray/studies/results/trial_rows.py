@@ -17,6 +17,7 @@ SIM_S = "time/sim_s"
 ENERGY_WH = "system/gpu_energy_wh"
 ENV_STEPS = "time/env_steps"
 ENV_FRAMES = "time/env_frames"
+SPENT = "spent/"  # see `MLflowTracker`
 
 _NAN = float("nan")
 
@@ -34,8 +35,18 @@ def identity(run: Any, share: Share) -> dict[str, Any]:
 
 
 def curve_of(history: Sequence[Point]) -> dict[int, float]:
-    """Steps to values. A step that was run again after a crash is there twice: the later one counts."""
-    return {point.step: point.value for point in sorted(history, key=lambda p: (p.step, p.timestamp))}
+    """Steps to values, in their order.
+
+    Steps that were run again after a crash are there twice, and a member of a population that goes on from a
+    donor with fewer steps leaves its own behind: what was logged later counts.
+    """
+    curve: dict[int, float] = {}
+    reached = float("inf")
+    for point in sorted(history, key=lambda point: (point.timestamp, point.step), reverse=True):
+        if point.step < reached:
+            reached = point.step
+            curve[point.step] = point.value
+    return dict(reversed(curve.items()))
 
 
 def frames_per_step(run: Any, curve: dict[int, float]) -> int:
@@ -63,7 +74,9 @@ def row_of(run: Any, share: Share, curve: dict[int, float]) -> dict[str, Any]:
     """The run's row: see `StudyRuns.trials`."""
     params, metrics = run.data.params, run.data.metrics
     env_steps = _env_steps(run, curve)
-    seconds = metrics.get(WALL_S) or _duration_s(run)
+    seconds = _spent(run, WALL_S) if WALL_S in metrics else _duration_s(run)
+    steps_taken = metrics.get(f"{SPENT}env_steps", env_steps)
+    train_flops, act_flops = _spent(run, TRAIN_FLOPS), _spent(run, ACT_FLOPS)
     return {
         **identity(run, share),
         "name": run.info.run_name,
@@ -72,17 +85,25 @@ def row_of(run: Any, share: Share, curve: dict[int, float]) -> dict[str, Any]:
         "params": metrics.get(PARAM_COUNT, _NAN),
         "env_steps": env_steps // share.parts,
         "hours": seconds / 3600 / share.parts,
-        "steps_per_s": env_steps / seconds if seconds else _NAN,
-        "train_flops": metrics.get(TRAIN_FLOPS, _NAN) / share.parts,
-        "act_flops": metrics.get(ACT_FLOPS, _NAN) / share.parts,
-        "flops": (metrics.get(TRAIN_FLOPS, _NAN) + metrics.get(ACT_FLOPS, 0.0)) / share.parts,
-        "sim_hours": metrics.get(SIM_S, _NAN) / 3600 / share.parts,
+        "steps_taken": steps_taken / share.parts,
+        "steps_per_s": steps_taken / seconds if seconds else _NAN,
+        "train_flops": train_flops / share.parts,
+        "act_flops": act_flops / share.parts,
+        "flops": (train_flops + (0.0 if act_flops != act_flops else act_flops)) / share.parts,
+        "sim_hours": _spent(run, SIM_S) / 3600 / share.parts,
         "energy_kwh": metrics.get(ENERGY_WH, _NAN) / 1e3 / share.parts,
         "final": curve[max(curve)] if curve else _NAN,
         "best": max(curve.values(), default=_NAN),
         **{f"param.{key}": value for key, value in params.items()},
         "parts": share.parts,
     }
+
+
+def _spent(run: Any, metric: str) -> float:
+    """What the trial itself has spent: a total may have come with another one's checkpoint."""
+    metrics = run.data.metrics
+    own = metrics.get(SPENT + metric.removeprefix("time/"), metrics.get(metric, _NAN))
+    return float(own)
 
 
 def _env_steps(run: Any, curve: dict[int, float]) -> int:

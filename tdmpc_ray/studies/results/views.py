@@ -121,7 +121,7 @@ def _group_by(runs: StudyRuns) -> list[str]:
     """Parameters that make the lines: size, task, and what else the study varies while that is little."""
     trials = runs.trials
     tasks = ["task"] if len(runs.tasks) > 1 else []
-    settings = [name.removeprefix("param.") for name in varying(trials)]
+    settings = [] if runs.is_population else [name.removeprefix("param.") for name in varying(trials)]
     few = len(runs.groups) * len(runs.tasks) <= _MAX_GROUPS
     return ["model_size", *tasks, *(settings if few else [])]
 

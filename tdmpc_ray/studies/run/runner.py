@@ -152,6 +152,7 @@ class _Run:
             artifacts=artifacts,
             expected_trials=self.expected_trials,
             enough=public.enough,
+            kind=study.kind,
         )
         outcome = Outcome(label)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import

@@ -17,6 +17,7 @@ from ray import tune
 
 from tdmpc_ray.studies.tracking import ops as run_ops
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri, check_tracking, public_uri
+from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
 from tdmpc_ray.studies.tracking.naming import clean_metrics, clean_params, clean_tags, trial_label
 from tdmpc_ray.studies.tracking.provenance import provenance_tags
 from tdmpc_ray.studies.tracking.spooled import replay_spool
@@ -41,6 +42,13 @@ class TrialRecord:
     final_return: float | None = None
     enough: str = ""  # why it ended before its last step, by the study's own wish
     changed: dict[str, float] = field(default_factory=dict)  # parameters that a scheduler has changed
+    spent: dict[str, float] = field(default_factory=dict)  # by its process, so far
+    spent_before: dict[str, float] = field(default_factory=dict)  # by its earlier processes
+
+    def all_spent(self) -> dict[str, float]:
+        """What the trial has really spent, whatever checkpoints it went on from."""
+        names = {**self.spent_before, **self.spent}
+        return {name: self.spent_before.get(name, 0.0) + self.spent.get(name, 0.0) for name in names}
 
 
 class MLflowTracker(tune.Callback):
@@ -58,6 +66,7 @@ class MLflowTracker(tune.Callback):
         expected_trials: how many the study has; Tune may not have created all of them when it is stopped.
         enough: a result to why its trial ends with it before its last step, empty where it does not; None: no
             trial does.
+        kind: what is special about its trials.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
     """
 
@@ -74,6 +83,7 @@ class MLflowTracker(tune.Callback):
         artifacts: Iterable[Path] = (),
         expected_trials: Callable[[], int] = int,
         enough: Callable[[Mapping[str, Any]], str] | None = None,
+        kind: StudyKind = StudyKind.PLAIN,
         shutdown_s: float = 30.0,
     ) -> None:
         self._uri = absolute_uri(uri)
@@ -86,6 +96,7 @@ class MLflowTracker(tune.Callback):
         self._artifacts = [Path(path) for path in artifacts]
         self._expected_trials = expected_trials
         self._enough = enough
+        self._kind = kind
         self._shutdown_s = shutdown_s
         self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
         self._trials: dict[str, TrialRecord] = {}
@@ -124,6 +135,7 @@ class MLflowTracker(tune.Callback):
         self._open = True
         atexit.register(self.close)  # a second Ctrl-C leaves Tune without its last callback
         tags = {**self._tags, "study": self._study, "study_uid": self._uid, "kind": "study"}
+        tags[KIND_TAG] = str(self._kind)
         self._put(
             run_ops.create(self._uid, name=self._study, time=now_ms(), tags=tags, params={}, parent=None)
         )
@@ -139,6 +151,7 @@ class MLflowTracker(tune.Callback):
         if record is None:
             record = self._trials[trial.trial_id] = TrialRecord(params=params, started=now_ms())
         record.end = None
+        record.spent_before, record.spent = record.all_spent(), {}
         key = self._key(trial)
         own = {"study": self._study, "study_uid": self._uid, "kind": "trial", "trial_id": trial.trial_id}
         # Also where the trial is known: the process that started it may have died before MLflow heard of it.
@@ -164,7 +177,9 @@ class MLflowTracker(tune.Callback):
             return
         record.env_steps = int(result.get("env_steps", record.env_steps))
         record.enough = self._enough(result) if self._enough else ""
-        kept, dropped = clean_metrics(result.get("report") or {})
+        record.spent = dict(result.get("spent") or {})
+        spent = {f"spent/{name}": value for name, value in record.all_spent().items()}
+        kept, dropped = clean_metrics({**(result.get("report") or {}), **spent})
         if dropped:
             record.dropped += dropped
             kept[DROPPED] = float(record.dropped)
@@ -173,9 +188,11 @@ class MLflowTracker(tune.Callback):
         evaluated_at = int(result.get("evaluated_at", record.env_steps))
         evaluation = {name: value for name, value in kept.items() if name.startswith("eval/")}
         rest = {name: value for name, value in kept.items() if name not in evaluation}
+        # A member of a population may go on from a donor that has taken fewer steps.
+        rising = StudyKind.POPULATION not in self._kind
         for step, values in ((evaluated_at, evaluation), (record.env_steps, rest)):
             if values:
-                self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=True))
+                self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=rising))
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any

@@ -8,6 +8,7 @@ from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvemen
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
 from tdmpc_ray.studies.results.analysis.learning import learning_curves
+from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
@@ -43,6 +44,7 @@ def build_report(runs: StudyRuns) -> Report:
         improvement(evidence),
         parallel_coordinates(evidence),
         importance_section(evidence),
+        *([movement(evidence)] if runs.is_population else []),
         frontier(evidence),
         throughput(evidence),
         costs(evidence),
@@ -60,12 +62,14 @@ def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ..
     trials = f"{len(runs.trials)}" + (f" ({', '.join(notes)})" if notes else "")
     facts = [
         ("study", runs.study),
+        ("kind", str(runs.kind)),
         ("task" if len(runs.tasks) == 1 else "tasks", ", ".join(runs.tasks)),
         ("model sizes", ", ".join(runs.sizes)),
         ("trials", trials),
         ("seeds per line", f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"),
         ("metric", runs.metric),
     ]
+    facts += [("compared", sentence) for sentence in evidence.basis()]
     if len(evidence.complete) > 1:
         facts.append(("best", _best(evidence)))
     facts.append(("power law", law_sentence(law)))

@@ -104,7 +104,7 @@ def _sums(trials: pd.DataFrame) -> dict[str, Any]:
         "trials": len(once),
         "finished": int((once["status"] == "FINISHED").sum()),
         "stopped_early": int((once["stopped_early"] != "").sum()),
-        "env_steps": int(trials["env_steps"].sum()),
+        "env_steps": int(trials["steps_taken"].sum()),
         "hours": trials["hours"].sum(),
         "sim_hours": trials["sim_hours"].sum(min_count=1),
         "train_flops": trials["train_flops"].sum(min_count=1),

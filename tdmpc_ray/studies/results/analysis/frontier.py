@@ -15,6 +15,7 @@ from tdmpc_ray.studies.results.study_runs import Group
 
 _POINTS = 200
 _RESAMPLES = 100
+_DONORS = "what the networks of a population's member took, other members have paid for."
 
 
 def frontier_law(evidence: Evidence) -> PowerLaw | str:
@@ -23,6 +24,8 @@ def frontier_law(evidence: Evidence) -> PowerLaw | str:
     Ends of runs say little about what FLOPs can buy: a size that ends below another one that took as many
     does not lie on the frontier, and does not count.
     """
+    if evidence.runs.is_population:
+        return _DONORS.rstrip(".")
     if not all(scale.has_ceiling for scale in evidence.scales.values()):
         return "the best possible result is not known on every task, so neither is the gap to it"
     lines = _score_lines(evidence)
@@ -45,6 +48,8 @@ def frontier(evidence: Evidence) -> Section:
     key, title = "frontier", "Compute-optimal frontier"
     runs = evidence.runs
     curves = runs.curves[runs.curves["flops"] > 0]
+    if runs.is_population:
+        return Section(key, title, absent=_DONORS)
     if len(evidence.complete) < 2:
         return Section(key, title, absent="it takes at least two sizes or settings to choose from.")
     if curves.empty:
@@ -87,6 +92,7 @@ def frontier(evidence: Evidence) -> Section:
             "reaches there. Where lines end at different FLOPs, the frontier compares what was run, not what "
             "longer runs would reach.",
             evidence.flops_words(),
+            *evidence.basis(),
         ),
         tuple(pictures),
         pd.DataFrame(rows),

@@ -33,6 +33,8 @@ def learning_curves(evidence: Evidence) -> Section:
     curves = runs.curves.assign(hours=runs.curves["wall_s"] / 3600, flops=flops.where(flops > 0))
     pictures, rows = [], []
     known = [x for x in AXES if curves[x].notna().any()]
+    if runs.is_population:  # hours and FLOPs came with the networks of others
+        known = ["env_steps"]
     for task in runs.tasks:
         for x in known:
             with panel() as (figure, axes):
@@ -47,6 +49,7 @@ def learning_curves(evidence: Evidence) -> Section:
             of_group = curves_of(evidence, curves, task, group, "env_steps")
             if len(of_group):
                 rows.append(_end_of_curve(evidence, task, group, of_group))
+    why = "Those of a member are its donors', too" if runs.is_population else "Not logged"
     missing = [name for x, name in AXES.items() if x not in known]
     return Section(
         "learning-curves",
@@ -58,7 +61,7 @@ def learning_curves(evidence: Evidence) -> Section:
             f"{evidence.flops_words()} One agent step is "
             f"{runs.frames_per_step} environment frame{'s' * (runs.frames_per_step > 1)}.",
             *evidence.left_out(),
-            *([f"Not logged, so not drawn: {', '.join(missing)}."] if missing else []),
+            *([f"{why}, so not drawn: {', '.join(missing)}."] if missing else []),
         ),
         tuple(pictures),
         pd.DataFrame(rows),

@@ -124,6 +124,7 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
             f"{what} after training, over parameters and over FLOPs: means over seeds with the 95% "
             f"interval of the mean, seeds as small dots. {evidence.scale_words()} {evidence.flops_words()}",
             *(["Each size stands with its best setting, which flatters it a little."] if several else []),
+            *evidence.basis(),
             *_pooled_sentence(results),
             *_law_sentences({axis: laws[axis] for axis in known}),
         ),
