@@ -22,7 +22,7 @@ from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, conn
 from tdmpc_ray.studies.tracking.find import all_runs, find_experiment, find_study
 from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
 from tdmpc_ray.studies.tracking.naming import metric_name
-from tdmpc_ray.studies.tracking.study_run import RANDOM_RETURN
+from tdmpc_ray.studies.tracking.study_run import FAILURE, RANDOM_RETURN
 
 MOVED = "hp/"  # metrics of settings that a scheduler has changed
 CHANGES = ["run_id", "setting", "step", "value"]
@@ -196,7 +196,7 @@ def _read(
         if has_shares:
             rows[-1]["param.tasks"] = str(share.parts)
     if not points:
-        raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
+        raise UserError(f"study '{name}' has no '{metric}' {_why_none(parents, found)}")
     trials = pd.DataFrame(rows)
     kinds = {parent.info.run_id: StudyKind.parse(parent.data.tags.get(KIND_TAG, "")) for parent in parents}
     trials["setting"] = _settings(trials, kinds)
@@ -215,6 +215,19 @@ def _read(
         kind=reduce(or_, kinds.values()),
         moved=tuple(sorted({name for run in found for name in run.data.metrics if name.startswith(MOVED)})),
     )
+
+
+def _why_none(parents: Sequence[Any], found: Sequence[Any]) -> str:
+    """What keeps trials from having a result: nobody waits for one that cannot come."""
+    trials = f"{len(found)} trial{'s' * (len(found) != 1)}"
+    if any(run.info.status == "RUNNING" for run in [*parents, *found]):
+        return f"in {trials} yet: wait for one"
+    failed = [run for run in found if run.info.status == "FAILED"]
+    if not failed:
+        return f"as its {trials} ended before the first evaluation: resume it"
+    reasons = dict.fromkeys(reason for run in failed if (reason := run.data.tags.get(FAILURE)))
+    why = f": {next(iter(reasons))}" if reasons else ""
+    return f"as {len(failed)} of {trials} failed before the first evaluation{why}"
 
 
 def _settings(trials: pd.DataFrame, kinds: dict[str, StudyKind]) -> pd.Series:

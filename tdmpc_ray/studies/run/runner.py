@@ -44,7 +44,7 @@ from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.run.cluster import check_resources, quiet, ray_session
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
-from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, no_vain_tries, trial_name
+from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, failure_reason, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough, make_scheduler
 from tdmpc_ray.studies.run.searching import make_search, trials_left_out
@@ -152,6 +152,7 @@ class _Run:
             artifacts=artifacts,
             expected_trials=self.expected_trials,
             enough=public.enough,
+            failure=failure_reason,
             kind=study.kind,
         )
         outcome = Outcome(label)

@@ -25,6 +25,7 @@ SCALING_RETURN = "scaling/final_return"  # of a study with one task
 SCALING_SCORE = "scaling/normalised_score"  # of several
 STOPPED_EARLY = "stopped_early"  # tag of a trial that a scheduler has ended
 ENOUGH = "enough"  # tag of one that ended early because the study's `stop` said so: its result counts
+FAILURE = "failure"  # tag of a trial that has failed: why
 RANDOM_RETURN = "baseline/random_return"
 
 
