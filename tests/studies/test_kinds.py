@@ -19,6 +19,7 @@ from tdmpc_ray.studies.results.analysis.search import importance_section, parall
 from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.compare import render_table
 from tdmpc_ray.studies.results.costs import with_costs
+from tdmpc_ray.studies.results.figures import scaling_figure, shown_groups
 from tdmpc_ray.studies.results.histories import Point
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 from tdmpc_ray.studies.results.trial_rows import curve_of
@@ -105,6 +106,15 @@ def test_trials_that_were_stopped_early_are_compared_at_a_common_step() -> None:
     facts = _facts(evidence, "")
     assert ("compared", words) in facts
     assert ("kind", "search, early-stopped") in facts
+
+
+def test_a_figure_of_a_hundred_settings_shows_the_best() -> None:
+    runs = table(*((f"{n / 1000}", rising(100 + n), "FINISHED", "") for n in range(100)))
+    assert shown_groups(runs) == [("1", f"lr={n / 1000}") for n in range(92, 100)]
+    figure = scaling_figure(runs)
+    labels = [line.get_label() for line in figure.get_axes()[0].get_lines()]
+    assert len([label for label in labels if not str(label).startswith("_")]) == 8
+    assert "the 8 best of 100 lines" in figure.get_supxlabel()
 
 
 def test_where_none_went_to_its_end_all_are_compared_at_a_common_step() -> None:

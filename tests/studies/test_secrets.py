@@ -42,7 +42,7 @@ def test_page_tables_tags_and_results_have_no_password(
     tracker = log_study(drive, lab, tmp_path / "study", "one", sizes=("1",), seeds=2, tasks=("walker-walk",))
     printed = io.StringIO()
     console = Console(file=printed, width=300)
-    compare(EXPERIMENT, lab, out=tmp_path / "out", console=console)
+    compare(EXPERIMENT, lab, out=tmp_path / "out", charts=True, console=console)
     page = write_report(EXPERIMENT, lab, out=tmp_path / "out")
     assert "http://mlflow:5000/#/experiments/" in printed.getvalue()
     assert 'href="http://mlflow:5000/#/experiments/' in page.read_text(encoding="utf-8")

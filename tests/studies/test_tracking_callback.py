@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from mlflow.tracking import MlflowClient
+from tracked import make_run, point
 
 from tdmpc_ray.cli import main
 from tdmpc_ray.errors import UserError
@@ -22,6 +24,7 @@ from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, StudyRun
 from tdmpc_ray.studies.tracking.client import connect
+from tdmpc_ray.studies.tracking.writer import RunWriter
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -74,6 +77,48 @@ def test_a_trial_that_fails_before_it_starts_has_a_run_and_a_reason(
         UserError, match=r"as 2 of 2 trials failed before the first evaluation: no [ab] at http"
     ):
         load_study_runs("exp", store)
+
+
+def test_a_new_run_costs_no_search(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a large store, a search by our key scans the tags of all runs."""
+
+    def scan(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("searched")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_runs", scan)
+        tracker = make(store, tmp_path / "spool")
+        tracker.setup()
+        calls = drive(tracker)
+        for name in "ab":
+            calls.start(drive.trial(name, seed=name))
+            calls.result(calls.trials[-1], 10, eval__return=1.0)
+            calls.complete(calls.trials[-1])
+        assert tracker.close("FINISHED") is None
+    assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {"FINISHED"}
+
+
+def test_a_new_run_whose_answer_is_lost_is_not_made_twice(
+    store: str, tmp_path: Path, mlflow_read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_run, lost = MlflowClient.create_run, []
+
+    def lose_one(client: MlflowClient, *args: Any, **kwargs: Any) -> Any:
+        run = create_run(client, *args, **kwargs)
+        if not lost:
+            lost.append(run)
+            raise OSError("the line went dead")
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", lose_one)
+    writer = RunWriter(store, "exp", tmp_path, flush_s=0.01, retry_s=0.01)
+    writer.put(make_run(fresh=True))
+    assert writer.close(30) is not None
+    writer.put(point("s", 1))
+    assert writer.close(30) is None
+    assert [run.info.run_id for run in mlflow_read.runs(store, "exp").values()] == [lost[0].info.run_id]
 
 
 def test_a_trial_that_is_started_again_has_failed_no_more(

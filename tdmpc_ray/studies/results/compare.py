@@ -21,7 +21,7 @@ from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
 from tdmpc_ray.studies.results.scaling import mean_interval
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counted, load_study_runs
-from tdmpc_ray.studies.results.views import offer_view
+from tdmpc_ray.studies.results.views import find_view, offer_view
 from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
 
 __all__ = [
@@ -158,9 +158,10 @@ def compare(
     *,
     metric: str | None = None,
     over: Sequence[str] = (),
+    charts: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Print a study's table, write its figure, and say where MLflow has its charts.
+    """Print a study's table, write its figure, and say where MLflow has its charts; reads from MLflow alone.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -170,6 +171,7 @@ def compare(
         metric: the metric to compare, such as `eval/return`; None: the one that the tasks are judged by.
         over: published algorithms (see `published.ALGORITHMS`) to draw the study's curves over; none: the
             scaling figure.
+        charts: write the charts into MLflow as well, as a study does at its end.
         console: where to print; None: standard output.
 
     Returns:
@@ -194,7 +196,8 @@ def compare(
         figure.savefig(path, dpi=160)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
-    console.print(offer_view(runs, uri), markup=False, highlight=False, soft_wrap=True)
+    offer = offer_view if charts else find_view
+    console.print(offer(runs, uri), markup=False, highlight=False, soft_wrap=True)
     return path
 
 

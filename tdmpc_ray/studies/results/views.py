@@ -45,9 +45,22 @@ def offer_view(runs: StudyRuns, uri: str) -> str:
         path = write_view(with_costs(runs, uri), uri)
     except (MlflowException, OSError, UserError) as error:  # maybe MLflow is there to be read alone
         return f"no charts in MLflow: {one_line(error)}"
-    if server := web_address(uri):
-        return f"charts: {server}{path}"
-    return f"charts: {mlflow_command(uri)}, then open {UI_ADDRESS}{path}"
+    return _how_to_open(uri, path)
+
+
+def find_view(runs: StudyRuns, uri: str) -> str:
+    """Say how to open the view of studies, or how to have one; writes nothing."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(absolute_uri(uri))
+    try:
+        key = _key(runs, [client.get_run(run_id) for run_id in runs.parent_run_ids])
+        tags = client.get_experiment(runs.experiment_id).tags
+    except (MlflowException, OSError) as error:
+        return f"no charts in MLflow: {one_line(error)}"
+    if TAG + key not in tags:
+        return "charts: MLflow has none of these studies yet, --charts writes them"
+    return _how_to_open(uri, _path(runs, key))
 
 
 def write_view(runs: StudyRuns, uri: str) -> str:
@@ -72,9 +85,25 @@ def write_view(runs: StudyRuns, uri: str) -> str:
     state = json.dumps(view_state(runs, wanted, logged), separators=(",", ":"))
     if len(state) > _MAX_TAG:
         raise UserError(f"{len(runs.trials)} trials are too many for one view of charts: show fewer studies")
-    key = "tdmpc-ray-" + hashlib.sha256(" ".join([*uids, runs.metric]).encode()).hexdigest()[:12]
+    key = _key(runs, parents)
     client.set_experiment_tag(runs.experiment_id, TAG + key, state)
+    return _path(runs, key)
+
+
+def _key(runs: StudyRuns, parents: list[Any]) -> str:
+    """Of the view, from the studies and the metric that it shows."""
+    uids = sorted(parent.data.tags["study_uid"] for parent in parents)
+    return "tdmpc-ray-" + hashlib.sha256(" ".join([*uids, runs.metric]).encode()).hexdigest()[:12]
+
+
+def _path(runs: StudyRuns, key: str) -> str:
     return f"/#/experiments/{runs.experiment_id}/runs?viewStateShareKey={key}&compareRunsMode=CHART"
+
+
+def _how_to_open(uri: str, path: str) -> str:
+    if server := web_address(uri):
+        return f"charts: {server}{path}"
+    return f"charts: {mlflow_command(uri)}, then open {UI_ADDRESS}{path}"
 
 
 def view_state(runs: StudyRuns, wanted: str, logged: Iterable[str]) -> dict[str, Any]:

@@ -125,9 +125,8 @@ class MLflowTracker(tune.Callback):
         atexit.register(self.close)  # a second Ctrl-C leaves Tune without its last callback
         tags = {**self._tags, "study": self._study, "study_uid": self._uid, "kind": "study"}
         tags[KIND_TAG] = str(self._kind)
-        self._put(
-            run_ops.create(self._uid, name=self._study, time=now_ms(), tags=tags, params={}, parent=None)
-        )
+        about: dict[str, Any] = {"tags": tags, "params": {}, "parent": None, "fresh": not self._resumed}
+        self._put(run_ops.create(self._uid, name=self._study, time=now_ms(), **about))
         if self._resumed:
             self._put(run_ops.status(self._uid, "RUNNING", time=now_ms()))
         for path in self._artifacts:
@@ -148,6 +147,7 @@ class MLflowTracker(tune.Callback):
     def _begin(self, trial: Any) -> TrialRecord:
         """The trial's record, and its run in MLflow."""
         params = dict(self._trial_params(trial.config))
+        is_new = trial.trial_id not in self._trials
         record = self._trials.setdefault(trial.trial_id, TrialRecord(params=params, started=now_ms()))
         own = {"study": self._study, "study_uid": self._uid, "kind": "trial", "trial_id": trial.trial_id}
         # Also where the trial is known: the process that started it may have died before MLflow heard of it.
@@ -159,6 +159,7 @@ class MLflowTracker(tune.Callback):
                 tags={**self._tags, **own},
                 params=clean_params(record.params),
                 parent=self._uid,
+                fresh=is_new and not self._resumed,
             )
         )
         return record

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from tdmpc_ray.studies.results.drawing import STYLE, rank_colours
+from tdmpc_ray.studies.results.figures import MAX_LINES
 from tdmpc_ray.studies.results.scaling import Floats
 from tdmpc_ray.studies.results.statistics import Scale, score_scale
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, is_whole
 
 RUN_IDS = "run_ids"  # the column of every table with the runs behind a row
-MAX_LINES = 8  # groups in one figure that can be told apart
 _MAX_NAMES = 8  # in a sentence
 _PANEL = (5.2, 3.7)  # inches: on a phone's width its letters can still be read
 
