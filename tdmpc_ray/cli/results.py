@@ -75,18 +75,23 @@ def compare(
             help="Draw over published curves: of tdmpc2, tdmpc2-pixels, tdmpc, dreamerv3, sac; repeatable.",
         ),
     ] = None,
+    charts: Annotated[
+        bool, typer.Option("--charts", help="Write charts into MLflow as well, as `tune` does at its end.")
+    ] = False,
 ) -> None:
     """Show the table and figure of studies from MLflow.
 
     The figure has learning curves, and return over parameters; with --over, learning curves over
-    published ones.
+    published ones. It reads from MLflow, and writes there only with --charts.
 
     Example: tdmpc-ray compare tdmpc-ray --study quickstart --over tdmpc2 --out figures
     """
     from tdmpc_ray.studies.results.compare import compare as compare_study
 
     console = make_console()
-    figure = compare_study(experiment, mlflow_uri, study or None, out, over=over or (), console=console)
+    figure = compare_study(
+        experiment, mlflow_uri, study or None, out, over=over or (), charts=charts, console=console
+    )
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
 
 

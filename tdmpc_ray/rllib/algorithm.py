@@ -104,7 +104,9 @@ class TDMPC2(DurableAlgorithm):
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
         system = SystemMetrics() if config.system_metrics else None
-        self.reporter = Reporter(*self.link.call(TDMPC2Learner.model_cost), system)
+        params, learning, planning = self.link.call(TDMPC2Learner.model_cost)
+        costs = {"flops_per_plan": planning, "seed_steps": self.pace.seed_steps}
+        self.reporter = Reporter(params, learning, system, **costs)
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
         self.evaluator = Evaluator(self)
         if networks:
@@ -298,6 +300,7 @@ class TDMPC2(DurableAlgorithm):
             "evaluated_at": self.evaluator.evaluated_at,
             "latest": dict(self.latest),
             "report": report,
+            "spent": self.reporter.spent(),
             "notes": notes,
         }
         return {**result, **counters, **told}

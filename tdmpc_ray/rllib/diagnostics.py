@@ -20,6 +20,7 @@ from tdmpc_ray.core.readback import Readback
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.fragments import Fragment
 
+ENV_STEP_MS = "perf/env_step_ms"  # of an agent step, which travels beside the plans' sums
 EVERY = 10  # plans; looking at each would cost a tenth of a small one
 Means = dict[str, tuple[float, int]]  # a metric to a sum and the number of its terms
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -56,6 +57,7 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._faults: list[str] = []
+        self._sim_s = 0.0
         self._seeds_drawn = self._restarts = 0
         in_actor = ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
         is_remote = in_actor and bool(kwargs.get("worker_index"))
@@ -145,6 +147,11 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         faults, self._faults = tuple(self._faults), []
         return faults
 
+    def take_simulated(self) -> float:
+        """Seconds that the environments' steps have taken since the last call."""
+        seconds, self._sim_s = self._sim_s, 0.0
+        return seconds
+
     def get_metrics(self) -> Any:
         """RLlib's; episodes that a fault has cut are no result."""
         cut = [episode for episode in self._done_episodes_for_metrics if is_cut(episode)]
@@ -167,8 +174,10 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         if self.config.in_evaluation:
             stop_request.check()
         vector: Any = self.env
+        started = time.perf_counter()
         with self.metrics.log_time(ENV_STEP_TIMER):
             results = vector.step(actions)  # Ray's counter of attempts costs more than it tells
+        self._sim_s += time.perf_counter() - started
         self._note_faults(results[-1])
         return results
 

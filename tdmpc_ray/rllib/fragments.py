@@ -11,6 +11,7 @@ import ray
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import ObsArray, map_parts
+from tdmpc_ray.rllib.diagnostics import ENV_STEP_MS
 from tdmpc_ray.rllib.module import TASK
 
 
@@ -83,13 +84,15 @@ def sample_fragments(
     episodes = runner.sample(num_timesteps=num_timesteps)
     fragments = [fragment for fragment in map(to_fragment, episodes) if len(fragment.action)]
     module.diagnostics.follow(fragments, [episode.id_ for episode in episodes if is_cut(episode)])
+    steps = sum(len(fragment.action) for fragment in fragments)
+    simulated = {ENV_STEP_MS: (1e3 * runner.take_simulated(), steps)} if steps else {}
     return Sampled(
         fragments,
         runner.get_metrics() if with_metrics else None,
-        sum(len(fragment.action) for fragment in fragments),
+        steps,
         runner.worker_index,
         runner.take_faults(),
-        module.diagnostics.take(),
+        {**module.diagnostics.take(), **simulated},
         updates,
     )
 

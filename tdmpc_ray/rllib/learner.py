@@ -13,7 +13,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from tdmpc_ray.core.cost import update_flops
+from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.demonstrations import load_demonstrations
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.precision import prepare_device
@@ -203,10 +203,11 @@ class TDMPC2Learner(TorchLearner):
         self._rl_module.set_state(completed(state, self._rl_module.state_dict()))
         return self._rl_module.num_updates
 
-    def model_cost(self) -> tuple[int, int]:
-        """Trainable parameters, and floating-point operations per update."""
-        model = self._rl_module.world_model
-        return model.num_params(), update_flops(model, self._agent.update, self._agent.planner.horizon)
+    def model_cost(self) -> tuple[int, int, int]:
+        """Trainable parameters, and floating-point operations per update and per plan."""
+        model, agent = self._rl_module.world_model, self._agent
+        learning = update_flops(model, agent.update, agent.planner.horizon)
+        return model.num_params(), learning, plan_flops(model, agent.planner)
 
     def compute_loss_for_module(self, **kwargs: Any) -> Any:
         raise NotImplementedError(

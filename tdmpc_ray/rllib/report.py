@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
-from tdmpc_ray.rllib.diagnostics import Means, merge
+from tdmpc_ray.rllib.diagnostics import ENV_STEP_MS, Means, merge
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 
 EVALUATION = {
@@ -30,24 +30,42 @@ class Reporter:
         num_params: trainable parameters of the model.
         flops_per_update: floating-point operations of one gradient update.
         system: reads what the node does; None: nobody asked.
+        flops_per_plan: of one decision of one environment; 0: not known, and then not reported.
+        seed_steps: agent steps at the beginning that nothing is planned for.
     """
 
-    def __init__(self, num_params: int, flops_per_update: int, system: SystemMetrics | None = None) -> None:
+    def __init__(
+        self,
+        num_params: int,
+        flops_per_update: int,
+        system: SystemMetrics | None = None,
+        *,
+        flops_per_plan: int = 0,
+        seed_steps: int = 0,
+    ) -> None:
         self._system = system
         self._num_params, self._flops_per_update = num_params, flops_per_update
+        self._flops_per_plan, self._seed_steps = flops_per_plan, seed_steps
         self._seconds: dict[str, float] = defaultdict(float)
         self._losses: dict[str, float] = defaultdict(float)
         self._num_losses = 0
         self._means: Means = {}
         self.wall_s = 0.0  # of all iterations, restarts included
+        self._sim_s = 0.0  # of the environments' steps, of all runners together
+        self._restored = (0.0, 0.0)  # both as a checkpoint brought them
+        self._spent: dict[str, float] = defaultdict(float)
 
     def state(self) -> dict[str, float]:
         """What goes on after a restart."""
-        return {"wall_s": self.wall_s, "energy_wh": self._system.energy_wh if self._system else 0.0}
+        return {
+            "wall_s": self.wall_s,
+            "sim_s": self._sim_s,
+            "energy_wh": self._system.energy_wh if self._system else 0.0,
+        }
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Set what `state` gave."""
-        self.wall_s = state.get("wall_s", 0.0)
+        self.wall_s, self._sim_s = self._restored = (state.get("wall_s", 0.0), state.get("sim_s", 0.0))
         if self._system:
             self._system.energy_wh = state.get("energy_wh", 0.0)
 
@@ -63,7 +81,13 @@ class Reporter:
 
     def add_means(self, means: Mapping[str, tuple[float, int]]) -> None:
         """Count metrics that are given as a sum and the number of its terms."""
+        self._sim_s += means.get(ENV_STEP_MS, (0.0, 0))[0] / 1e3
         self._means = merge([self._means, dict(means)])
+
+    def spent(self) -> dict[str, float]:
+        """What this process has spent: no checkpoint, maybe of another trial, adds to it or takes from it."""
+        wall_s, sim_s = self._restored
+        return {**self._spent, "wall_s": self.wall_s - wall_s, "sim_s": self._sim_s - sim_s}
 
     def report(
         self,
@@ -99,6 +123,14 @@ class Reporter:
         report["summary/params_total"] = self._num_params
         report["summary/log10_params"] = math.log10(self._num_params)
         report["time/train_flops"] = float(self._flops_per_update * counters["grad_updates"])
+        self._spent["env_steps"] += new_steps
+        self._spent["train_flops"] += self._flops_per_update * new_updates
+        if self._flops_per_plan:
+            env_steps = counters["env_steps"]
+            report["time/act_flops"] = self._act_flops(env_steps)
+            self._spent["act_flops"] += self._act_flops(env_steps) - self._act_flops(env_steps - new_steps)
+        if self._sim_s > 0:
+            report["time/sim_s"] = self._sim_s
         sample_s, learn_s = self._seconds["sample"], self._seconds["learn"]
         loop_s = self._seconds["loop"]
         busy = loop_s or sample_s + learn_s
@@ -122,3 +154,6 @@ class Reporter:
         self._means = {}
         self._num_losses = 0
         return {name: float(value) for name, value in report.items()}
+
+    def _act_flops(self, env_steps: int) -> float:
+        return float(self._flops_per_plan * max(env_steps - self._seed_steps, 0))

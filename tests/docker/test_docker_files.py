@@ -59,6 +59,20 @@ def test_every_secret_has_to_be_set_and_every_variable_is_explained() -> None:
     assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text)) == offered
 
 
+def test_no_secret_is_an_argument_that_whoever_lists_processes_reads() -> None:
+    containers = [*COMPOSE["services"].values()]
+    for manifest in MANIFESTS:
+        pods = pod_templates(manifest.get("spec", {})) or [manifest.get("spec", {}).get("template", {})]
+        containers += [one for pod in pods for one in pod.get("spec", {}).get("containers", [])]
+    assert len(containers) == len(COMPOSE["services"]) + 5  # the database and MLflow, head, rollout, learner
+    for container in containers:
+        texts = [container.get(key) or [] for key in ("command", "args", "entrypoint")]
+        texts += [(container.get("healthcheck") or {}).get("test") or []]
+        words = " ".join(text if isinstance(text, str) else " ".join(text) for text in texts)
+        assert not re.search(r"PASSWORD|TOKEN|SECRET|://\S*@", words), words
+    assert not re.search(r"PASSWORD|TOKEN|SECRET|://\S*@", JOB["spec"]["entrypoint"])
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda m: f"{m['kind']}-{m['metadata']['name']}")
 def test_kubernetes_would_take_it(manifest: dict[str, Any]) -> None:
     validate(manifest)

@@ -61,6 +61,13 @@ class Refused(Stub):
         raise (PassingError if self.config["seed"] else UserError)("mend the environment")
 
 
+class Unready(Stub):
+    """Cannot be set up."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        raise UserError("no room for it")
+
+
 def values(uri: str, **changes: Any) -> dict[str, Any]:
     """A study of the stub."""
     return {

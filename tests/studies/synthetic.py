@@ -27,6 +27,10 @@ def wall_s(size: str, step: int) -> float:
     return step * PARAMS[size] ** 0.3 / 20
 
 
+def train_flops(size: str, step: int) -> float:
+    return 6.0 * PARAMS[size] * 256 * step
+
+
 def log_study(
     drive: Any,
     uri: str,
@@ -39,6 +43,7 @@ def log_study(
     settings: Sequence[Mapping[str, Any]] = ({},),
     bonus: Callable[[Mapping[str, Any]], float] = lambda setting: 0.0,
     noise: float = 0.03,
+    acting: Callable[[Mapping[str, Any]], float] | None = None,
 ) -> MLflowTracker:
     """Write a study as Tune would: returns of 1000 (1 - gap) + bonus, rising over ten evaluations.
 
@@ -53,6 +58,7 @@ def log_study(
         settings: parameters of the trials, a trial for each.
         bonus: what a setting adds to the final return.
         noise: standard deviation of the gap's logarithm.
+        acting: FLOPs of a setting's planning, as a multiple of the updates'; None: not logged.
 
     Returns:
         The tracker, closed.
@@ -76,12 +82,15 @@ def log_study(
                             "time__env_steps": step,
                             "time__env_frames": 2 * step,
                             "time__wall_s": wall_s(size, step) * (1 + 0.1 * (seed - (seeds - 1) / 2)),
-                            "time__train_flops": 6.0 * PARAMS[size] * 256 * step,
+                            "time__train_flops": train_flops(size, step),
                             "summary__params_total": PARAMS[size],
                             "summary__log10_params": math.log10(PARAMS[size]),
                             "eval__return": final * progress / (1 - math.exp(-4)),
                             "perf__plan_ms": 5.0,
                         }
+                        if acting is not None:
+                            report["time__act_flops"] = acting(setting) * train_flops(size, step)
+                            report["time__sim_s"] = step / 100
                         calls.result(trial, step, **report)
                     calls.complete(trial)
     names = {f"baseline/random_return/{task}": 39.0 for task in tasks}

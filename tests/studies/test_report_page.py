@@ -13,20 +13,23 @@ import pandas as pd
 import pytest
 from browsers import chromium
 from conftest import Callbacks, fake_trial
-from synthetic import EXPERIMENT, EXPONENT, PARAMS, STEPS, final_gap, log_study, wall_s
+from synthetic import EXPERIMENT, EXPONENT, PARAMS, STEPS, final_gap, log_study, train_flops, wall_s
 
 from tdmpc_ray import cli
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.results.analysis.build import Report, build_report
+from tdmpc_ray.studies.results.analysis.build import Report, _best, build_report
+from tdmpc_ray.studies.results.analysis.comparison import aggregates
 from tdmpc_ray.studies.results.analysis.cost import throughput
-from tdmpc_ray.studies.results.analysis.learning import frontier
+from tdmpc_ray.studies.results.analysis.frontier import _last_steps, frontier, frontier_law
 from tdmpc_ray.studies.results.analysis.search import search_points
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence
 from tdmpc_ray.studies.results.analysis.sizes import scaling_law, size_results
-from tdmpc_ray.studies.results.costs import ENERGY_WH, with_costs
+from tdmpc_ray.studies.results.compare import scaling_curves
+from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.page import write_report
 from tdmpc_ray.studies.results.scaling import PowerLaw
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.results.trial_rows import ENERGY_WH
 from tdmpc_ray.studies.tracking.client import connect
 
 LRS = [10**exponent for exponent in np.linspace(-4, -2, 12)]
@@ -48,6 +51,18 @@ def lab(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     )
     workers = [{"resources.num_env_runners": number} for number in (1, 4)]
     log_study(drive, uri, folder, "workers", **{**one, "seeds": 2}, settings=workers)
+    planners = [{"planner.horizon": horizon} for horizon in (1, 3)]
+    log_study(
+        drive,
+        uri,
+        folder,
+        "planners",
+        **one,
+        settings=planners,
+        noise=0,
+        bonus=lambda s: 25.0 * s["planner.horizon"],
+        acting=lambda s: 5.0 * s["planner.horizon"],
+    )
     log_study(drive, uri, folder, "sizes")
     return SimpleNamespace(uri=uri, folder=folder)
 
@@ -91,7 +106,7 @@ def test_the_page_in_a_browser(lab: SimpleNamespace, tmp_path: Path) -> None:
     for shown, row in zip(cells, table.itertuples(), strict=True):
         assert shown[0] == str(row.model_size)
         numbers = [float(text.replace(",", "")) for text in shown[1:-1]]
-        known = [row.params, row.train_flops_per_run, row.seeds, row.mean_score, row.low, row.high]
+        known = [row.params, row.flops_per_run, row.seeds, row.mean_score, row.low, row.high]
         assert numbers == pytest.approx(known, rel=1e-3)
         assert shown[-1].split() == [run_id[:8] for run_id in row.run_ids.split()]
         assert row.mean_score == pytest.approx(1 - final_gap(str(row.model_size)), rel=0.05)
@@ -137,13 +152,12 @@ def test_the_law_is_found_again_over_parameters_and_flops(lab: SimpleNamespace) 
     evidence = Evidence(runs_of(lab, "sizes"))
     results = size_results(evidence)
     assert [len(result.values) for result in results] == [3] * len(PARAMS)
-    for axis in ("params", "train_flops"):
-        law = scaling_law(evidence, results, axis)
+    for law in (scaling_law(evidence, results), frontier_law(evidence)):
         assert isinstance(law, PowerLaw)
         low, high = law.intervals["b"]
         assert low <= EXPONENT <= high
         assert law.identifiable
-    few = scaling_law(evidence, results[:3], "params")
+    few = scaling_law(evidence, results[:3])
     assert few == "3 model sizes cannot identify its three parameters, at least 4 are needed"
 
 
@@ -155,6 +169,69 @@ def test_the_frontier_goes_from_small_to_large(lab: SimpleNamespace) -> None:
     assert walker["reaches"].is_monotonic_increasing
     assert (walker["from_flops"].to_numpy()[1:] > walker["to_flops"].to_numpy()[:-1]).all()
     assert walker["to_flops"].iloc[-1] == pytest.approx(6 * PARAMS["317"] * 256 * STEPS[-1])
+
+
+def test_tasks_are_not_mixed_in_a_scaling_curve(lab: SimpleNamespace) -> None:
+    runs = load_study_runs(EXPERIMENT, lab.uri, "sizes")
+    trials = runs.trials.copy()
+    trials.loc[trials["task"] == "cheetah-run", "final"] /= 2
+    curves = scaling_curves(replace(runs, trials=trials))
+    assert set(curves) == {
+        "scaling/walker-walk/final_return",
+        "scaling/cheetah-run/final_return",
+        "scaling/normalised_score",
+    }
+    walker, cheetah, score = (np.array(curve) for curve in curves.values() if len(curve) == len(PARAMS))
+    assert walker[:, 0].tolist() == score[:, 0].tolist() == list(PARAMS.values())
+    assert score[:, 1] == pytest.approx((walker[:, 1] + cheetah[:, 1]) / 2000)
+
+
+def test_a_mean_is_not_called_iqm_and_tasks_weigh_alike(lab: SimpleNamespace) -> None:
+    two_seeds = Evidence(load_study_runs(EXPERIMENT, lab.uri, "workers"))
+    said = "what stands as IQM is the mean (num_env_runners=1, num_env_runners=4)."
+    assert any(said in text for text in aggregates(two_seeds).text)
+    assert ": mean of scores 0." in _best(two_seeds)
+    runs = load_study_runs(EXPERIMENT, lab.uri, "sizes")
+    assert ": IQM of scores 0." in _best(Evidence(runs))
+    is_gone = (runs.trials["task"] == "walker-walk") & (runs.trials["seed"] != "0")
+    trials = runs.trials.copy()
+    trials.loc[trials["task"] == "walker-walk", "final"] = 900.0
+    evidence = Evidence(replace(runs, trials=trials[~is_gone]))
+    section = aggregates(evidence)
+    assert any("a task with more of them weighs more (size 1, size 5" in text for text in section.text)
+    assert section.table is not None
+    cheetah = evidence.trials[evidence.trials["task"] == "cheetah-run"].groupby("model_size")["score"].mean()
+    for row in section.table.itertuples():
+        assert row.mean == pytest.approx((0.9 + cheetah[row.model_size]) / 2)
+        assert row.mean_low <= row.mean <= row.mean_high
+    assert search_points(evidence)["score"].tolist() == pytest.approx(
+        sorted(section.table["mean"], reverse=True)
+    )
+
+
+def test_planning_is_a_part_of_what_the_frontier_costs(lab: SimpleNamespace) -> None:
+    runs = runs_of(lab, "planners")
+    table = frontier(Evidence(runs)).table
+    assert table is not None
+    # The dearer one has to earn its place.
+    assert table["setting"].tolist() == ["horizon=1", "horizon=3"]
+    assert table["from_flops"].tolist()[1] > 6 * train_flops("1", STEPS[-1])
+    assert table["to_flops"].tolist()[1] == pytest.approx(16 * train_flops("1", STEPS[-1]))
+    total = {s.key: s for s in build_report(runs).sections}["costs"].table.iloc[-1]  # type: ignore[union-attr]
+    assert total["act_flops"] == pytest.approx(20 * train_flops("1", STEPS[-1]))
+    assert total["sim_hours"] == pytest.approx(2 * STEPS[-1] / 100 / 3600)
+    assert "have not logged" not in Evidence(runs).flops_words()
+    assert "30 of 30 runs have not logged planning's" in Evidence(runs_of(lab, "sizes")).flops_words()
+
+
+def test_a_size_that_ends_below_the_frontier_has_no_say_in_its_law() -> None:
+    small, medium, large = ("1", ""), ("5", ""), ("19", "")
+    lines = {
+        small: (np.array([1.0, 2.0, 4.0]), np.array([0.1, 0.3, 0.5])),
+        medium: (np.array([3.0, 6.0, 9.0]), np.array([0.2, 0.4, 0.45])),
+        large: (np.array([5.0, 10.0, 20.0]), np.array([0.0, 0.7, 0.8])),
+    }
+    assert _last_steps(lines) == [(4.0, small), (20.0, large)]
 
 
 def test_a_search_is_shown_and_its_setting_matters(lab: SimpleNamespace) -> None:

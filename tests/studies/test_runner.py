@@ -96,6 +96,23 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     assert (2000, 2000.0) in mlflow_read.points(store, after[bad.info.run_name], "train/return")
 
 
+@pytest.mark.usefixtures("local_ray")
+def test_a_trial_that_cannot_be_set_up_has_failed_for_mlflow_too(
+    store: str, tmp_path: Path, mlflow_read: SimpleNamespace
+) -> None:
+    printed = io.StringIO()
+    study = make_study(runner_stub.values(store, seeds=[0]))
+    result = run_study(
+        study, tmp_path / "out", trainable=runner_stub.Unready, console=Console(file=printed, width=200)
+    )
+    assert (len(result.failed), result.exit_status) == (1, 1)
+    runs = mlflow_read.runs(store, "exp")
+    assert {name: run.info.status for name, run in runs.items()} == {"toy": "FAILED", run_name(0): "FAILED"}
+    assert runs[run_name(0)].data.tags["failure"] == "no room for it"
+    assert "1 of 1 trial failed before the first evaluation: no room for it" in printed.getvalue()
+    assert "wait for one" not in printed.getvalue()
+
+
 def checkpointed(out: Path) -> dict[int, int]:
     """Seed to the agent steps of its newest checkpoint."""
     found: dict[int, int] = {}

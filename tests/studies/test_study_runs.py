@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from rich.console import Console
+from synthetic import EXPERIMENT as SYNTHETIC
+from synthetic import log_study
 from written_study import STEPS, run_study
 
 from tdmpc_ray.errors import UserError
@@ -18,7 +22,7 @@ from tdmpc_ray.studies.results.compare import (
     compare,
     load_study_runs,
     render_table,
-    scaling_points,
+    scaling_curves,
     summary_table,
 )
 from tdmpc_ray.studies.results.costs import with_costs
@@ -48,7 +52,8 @@ def test_summary_of_a_study(drive: Any, store: str, tmp_path: Path) -> None:
     assert one["hours"] == pytest.approx(3 * 300 / 3600)
     assert one["steps_per_s"] == pytest.approx(10.0)
     assert rows["random"]["final"] == 39.0
-    assert scaling_points(runs) == [(80_000, 310.0), (960_000, 610.0), (19_300_000, 910.0)]
+    points = [(80_000, 310.0), (960_000, 610.0), (19_300_000, 910.0)]
+    assert scaling_curves(runs) == {"scaling/final_return": points}
     assert load_study_runs("walkers", store, "older").sizes == ["1"]
     assert load_study_runs("walkers", store, parent).study == "newer"
 
@@ -206,3 +211,38 @@ def test_a_model_of_two_tasks_beside_their_specialists(store: str, tmp_path: Pat
     assert costly.curves["train_flops"].tolist() == [10_000.0] * 4
     table = summary_table(runs)
     assert len(table[table["model_size"] == "1"]) == 4
+
+
+def test_compare_reads_only_and_in_requests_that_do_not_grow_with_trials(
+    store: str, tmp_path: Path, drive: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counting(name: str) -> Any:
+        real = getattr(SqlAlchemyStore, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            asked.append(name)
+            return real(*args, **kwargs)
+
+        return counted
+
+    for seeds in (1, 5):
+        log_study(drive, store, tmp_path, f"of{seeds}", sizes=("1",), seeds=seeds, tasks=("walker-walk",))
+    names = [
+        name
+        for name in vars(SqlAlchemyStore)
+        if name.startswith(("get_", "search_", "log_", "set_", "create_"))
+    ]
+    for name in names:
+        monkeypatch.setattr(SqlAlchemyStore, name, counting(name))
+    counts = []
+    for seeds in (1, 5):
+        asked.clear()
+        printed = io.StringIO()
+        compare(SYNTHETIC, store, f"of{seeds}", tmp_path, console=Console(file=printed, width=200))
+        assert not [name for name in asked if name.startswith(("log_", "set_", "create_"))]
+        assert "charts: MLflow has none of these studies yet" in printed.getvalue()
+        with_costs(load_study_runs(SYNTHETIC, store, f"of{seeds}"), store)
+        counts.append(Counter(asked))
+    assert counts[0] == counts[1]

@@ -14,13 +14,17 @@ from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from mlflow.tracking import MlflowClient
+from tracked import make_run, point
 
 from tdmpc_ray.cli import main
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import begin
 from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, StudyRun
 from tdmpc_ray.studies.tracking.client import connect
+from tdmpc_ray.studies.tracking.writer import RunWriter
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -47,6 +51,90 @@ def test_nothing_is_left_running_after_close(
     assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {"KILLED"}
     calls.end()
     assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {"KILLED"}
+
+
+def test_a_trial_that_fails_before_it_starts_has_a_run_and_a_reason(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any
+) -> None:
+    """Tune calls none started that cannot be set up."""
+    tracker = make(
+        store, tmp_path / "spool", failure=lambda trial: f"no {trial.trial_id} at http://me:pw@host"
+    )
+    tracker.setup()
+    calls = drive(tracker)
+    calls.trials += [drive.trial(name, seed=seed) for seed, name in enumerate("ab")]
+    for trial in calls.trials:
+        trial.status = "ERROR"
+    calls.error(calls.trials[0])
+    calls.end()  # of the second, Tune alone knows
+    runs = mlflow_read.runs(store, "exp")
+    assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(
+        ("study", "seed=0", "seed=1"), "FAILED"
+    )
+    assert runs["seed=0"].data.tags["failure"] == "no a at http://***@host"
+    assert runs["seed=1"].data.tags["failure"] == "no b at http://***@host"
+    with pytest.raises(
+        UserError, match=r"as 2 of 2 trials failed before the first evaluation: no [ab] at http"
+    ):
+        load_study_runs("exp", store)
+
+
+def test_a_new_run_costs_no_search(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a large store, a search by our key scans the tags of all runs."""
+
+    def scan(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("searched")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_runs", scan)
+        tracker = make(store, tmp_path / "spool")
+        tracker.setup()
+        calls = drive(tracker)
+        for name in "ab":
+            calls.start(drive.trial(name, seed=name))
+            calls.result(calls.trials[-1], 10, eval__return=1.0)
+            calls.complete(calls.trials[-1])
+        assert tracker.close("FINISHED") is None
+    assert {run.info.status for run in mlflow_read.runs(store, "exp").values()} == {"FINISHED"}
+
+
+def test_a_new_run_whose_answer_is_lost_is_not_made_twice(
+    store: str, tmp_path: Path, mlflow_read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_run, lost = MlflowClient.create_run, []
+
+    def lose_one(client: MlflowClient, *args: Any, **kwargs: Any) -> Any:
+        run = create_run(client, *args, **kwargs)
+        if not lost:
+            lost.append(run)
+            raise OSError("the line went dead")
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", lose_one)
+    writer = RunWriter(store, "exp", tmp_path, flush_s=0.01, retry_s=0.01)
+    writer.put(make_run(fresh=True))
+    assert writer.close(30) is not None
+    writer.put(point("s", 1))
+    assert writer.close(30) is None
+    assert [run.info.run_id for run in mlflow_read.runs(store, "exp").values()] == [lost[0].info.run_id]
+
+
+def test_a_trial_that_is_started_again_has_failed_no_more(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any
+) -> None:
+    tracker = make(store, tmp_path / "spool", failure=lambda trial: "disk full")
+    tracker.setup()
+    calls = drive(tracker)
+    trial = drive.trial("a", seed=0)
+    calls.start(trial)
+    calls.error(trial)
+    calls.start(trial)
+    calls.complete(trial)
+    calls.end()
+    run = mlflow_read.runs(store, "exp")["seed=0"]
+    assert (run.info.status, run.data.tags["failure"]) == ("FINISHED", "")
 
 
 def test_a_killed_process_goes_on_with_the_same_runs(

@@ -40,7 +40,7 @@ def states(uri: str) -> list[dict[str, Any]]:
 def test_the_link_opens_the_curves(drive: Any, server: Any, browser: Any, tmp_path: Path) -> None:
     log_study(drive, server.uri, tmp_path, "charts", sizes=SIZES, seeds=2, tasks=("walker-walk",))
     output = io.StringIO()
-    compare(EXPERIMENT, server.uri, "charts", tmp_path, console=Console(file=output, width=200))
+    compare(EXPERIMENT, server.uri, "charts", tmp_path, charts=True, console=Console(file=output, width=200))
     found = re.search(r"charts: (http\S+)", output.getvalue())
     assert found is not None
     page = browser.new_page(viewport={"width": 1400, "height": 1000})

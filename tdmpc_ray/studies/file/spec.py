@@ -15,7 +15,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import reduce
 from itertools import islice, product
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error
 from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
 from tdmpc_ray.studies.file.search_checks import check_search
 from tdmpc_ray.studies.tracking.client import absolute_uri, public_uri
+from tdmpc_ray.studies.tracking.kind import StudyKind
 
 _MAX_CHECKED = 1000  # combinations of the space that are checked one by one
 
@@ -123,6 +126,20 @@ class Study(StudyKeys):
         return (
             f"{self.stop.hours:g} hours" if self.stop.hours is not None and hours >= self.stop.hours else ""
         )
+
+    @property
+    def kind(self) -> StudyKind:
+        """What is special about its trials."""
+        from tdmpc_ray.envs import task_info
+
+        method = self.scheduler.method
+        is_true = {
+            StudyKind.SEARCH: any(draw.grid is None for draw in self.space.values()),
+            StudyKind.EARLY_STOPPED: method in ("asha", "hyperband"),
+            StudyKind.POPULATION: self.scheduler.is_population,
+            StudyKind.TASK_SET: any(task_info(task).tasks for task in self.task_names),
+        }
+        return reduce(or_, (kind for kind, holds in is_true.items() if holds), StudyKind.PLAIN)
 
     def public(self) -> Study:
         """A copy whose address of MLflow has no password."""

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.study_runs import StudyRuns
 from tdmpc_ray.studies.tracking.study_run import now_ms
 
-COSTS = {"wall_s": "curve/wall_s", "train_flops": "curve/train_flops"}  # column of `curves` to metric
+COSTS = {"wall_s": "curve/wall_s", "flops": "curve/flops"}  # column of `curves` to metric
 SPACING = "evaluation_spacing"  # tag of a study's run, see `spacing_of`
 _BATCH = 1000  # metrics that MLflow takes at once
 
@@ -74,8 +75,7 @@ def _log_curves(client: Any, curves: pd.DataFrame, metric: str) -> None:
     The cost of a step is the mean over the seeds that had got there when it was logged first: MLflow would
     draw seeds of different costs as one line that goes back and forth.
     """
-    names = [metric, *COSTS.values()]
-    logged = {run_id: _logged(client, run_id, names) for run_id in curves["run_id"].unique()}
+    logged = _logged(client, list(curves["run_id"].unique()), [metric, *COSTS.values()])
     curves = curves.copy()
     for column, name in COSTS.items():
         means = curves.groupby("due")[column].mean()
@@ -92,9 +92,16 @@ def _log_curves(client: Any, curves: pd.DataFrame, metric: str) -> None:
             client.log_batch(run_id, metrics=points[first : first + _BATCH])
 
 
-def _logged(client: Any, run_id: str, names: Iterable[str]) -> dict[str, dict[int, float]]:
-    """Metrics to their values by step."""
-    return {name: {p.step: p.value for p in client.get_metric_history(run_id, name)} for name in names}
+def _logged(client: Any, run_ids: list[str], names: Iterable[str]) -> dict[str, dict[str, dict[int, float]]]:
+    """Runs to metrics to their values by step."""
+    histories = {name: read_histories(client, run_ids, name) for name in names}
+    return {
+        run_id: {
+            name: {point.step: point.value for point in found.get(run_id, ())}
+            for name, found in histories.items()
+        }
+        for run_id in run_ids
+    }
 
 
 def _metric(name: str, value: float, step: int) -> Any:

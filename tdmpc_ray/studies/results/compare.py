@@ -15,19 +15,22 @@ from rich.console import Console
 from rich.table import Table
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.analysis.section import Evidence
+from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
 from tdmpc_ray.studies.results.scaling import mean_interval
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counted, load_study_runs
-from tdmpc_ray.studies.results.views import offer_view
+from tdmpc_ray.studies.results.views import find_view, offer_view
+from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
 
 __all__ = [
     "StudyRuns",
     "compare",
     "load_study_runs",
     "render_table",
+    "scaling_curves",
     "scaling_figure",
-    "scaling_points",
     "summary_table",
 ]
 
@@ -40,7 +43,8 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
     A row counts the trials that have finished; where none has, those that have been evaluated.
 
     Returns:
-        Columns task, model_size, setting (see `StudyRuns`), params, seeds, unfinished (trials), final (mean
+        Columns task, model_size, setting (see `StudyRuns`), params, seeds, unfinished (trials), stopped_early
+        (whether a scheduler has ended what is counted, so that it had fewer steps than others), final (mean
         over seeds of the last evaluation), low, high (its 95% interval, NaN for one seed), best (of any
         evaluation), env_steps (mean per trial), hours (sum over trials), steps_per_s (mean).
     """
@@ -59,6 +63,7 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
                     "model_size": size,
                     "setting": setting,
                     "unfinished": int((everyone["status"] != "FINISHED").sum()),
+                    "stopped_early": bool((group["stopped_early"] != "").any()),
                     "params": group["params"].max(),
                     "seeds": len(group),
                     "final": finals.mean(),
@@ -75,15 +80,23 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scaling_points(runs: StudyRuns) -> list[tuple[int, float]]:
-    """Pairs (parameters, mean final return) per model size, for the scaling curve on the study's run.
+def scaling_curves(runs: StudyRuns) -> dict[str, list[tuple[int, float]]]:
+    """Scaling curves for the study's run: pairs of parameters and result per model size, by metric.
 
-    Over settings and tasks, where the study has several.
+    One of each task, and where there are several one of normalised scores (see `statistics.Scale`), which
+    weighs tasks alike. Each size counts with its best setting.
     """
     table = summary_table(runs)
     known = table[table["params"].notna()]
-    means = known.groupby("params")["final"].mean()
-    return [(int(params), float(final)) for params, final in means.items()]
+    curves = {}
+    for task, rows in known.groupby("task"):
+        best = rows.groupby("params")["final"].max()
+        name = SCALING_RETURN if len(runs.tasks) == 1 else f"scaling/{task}/final_return"
+        curves[name] = [(int(params), float(final)) for params, final in best.items()]
+    if len(runs.tasks) > 1:
+        results = [result for result in size_results(Evidence(runs)) if result.params > 0]
+        curves[SCALING_SCORE] = [(int(result.params), float(result.values.mean())) for result in results]
+    return curves
 
 
 def render_table(runs: StudyRuns) -> Table:
@@ -106,7 +119,7 @@ def render_table(runs: StudyRuns) -> Table:
         "model size": lambda row: row["model_size"],
         **({"setting": lambda row: row["setting"]} if settings else {}),
         "params": lambda row: f"{row['params'] / 1e6:.2f} M" if np.isfinite(row["params"]) else "?",
-        "seeds": lambda row: f"{row['seeds']}{'*' if row['unfinished'] else ''}",
+        "seeds": lambda row: f"{row['seeds']}{'*' * bool(row['unfinished'])}{'+' * row['stopped_early']}",
         name: lambda row: f"{row['final']:.{digits}f}",
         "95% CI": lambda row: (
             f"{row['low']:.{digits}f} to {row['high']:.{digits}f}" if np.isfinite(row["low"]) else "n=1"
@@ -127,9 +140,13 @@ def render_table(runs: StudyRuns) -> Table:
             table.add_row(*(row["task"] if h == "task" else cell for h, cell in cells.items()), style="dim")
             continue
         table.add_row(*(cell(row) for cell in columns.values()))
+    notes = []
     if (summary["unfinished"] > 0).any():
-        table.caption = "* some have not finished; where none has, their newest evaluations count"
-        table.caption_justify = "left"
+        notes.append("* some have not finished; where none has, their newest evaluations count")
+    if summary["stopped_early"].isin([True]).any():
+        notes.append("+ stopped early by the scheduler, at fewer steps: not to be compared with the others")
+    if notes:
+        table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
 
 
@@ -141,9 +158,10 @@ def compare(
     *,
     metric: str | None = None,
     over: Sequence[str] = (),
+    charts: bool = False,
     console: Console | None = None,
 ) -> Path:
-    """Print a study's table, write its figure, and say where MLflow has its charts.
+    """Print a study's table, write its figure, and say where MLflow has its charts; reads from MLflow alone.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -153,6 +171,7 @@ def compare(
         metric: the metric to compare, such as `eval/return`; None: the one that the tasks are judged by.
         over: published algorithms (see `published.ALGORITHMS`) to draw the study's curves over; none: the
             scaling figure.
+        charts: write the charts into MLflow as well, as a study does at its end.
         console: where to print; None: standard output.
 
     Returns:
@@ -177,7 +196,8 @@ def compare(
         figure.savefig(path, dpi=160)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
-    console.print(offer_view(runs, uri), markup=False, highlight=False, soft_wrap=True)
+    offer = offer_view if charts else find_view
+    console.print(offer(runs, uri), markup=False, highlight=False, soft_wrap=True)
     return path
 
 

@@ -1,54 +1,55 @@
-"""What evaluations had cost when they were made: wall time and training FLOPs, and the energy of trials."""
+"""What evaluations had cost when they were made: wall time, and FLOPs of updates and of planning."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from tdmpc_ray.studies.results.study_runs import TRAIN_FLOPS, WALL_S, StudyRuns
+from tdmpc_ray.studies.results.histories import at_steps, read_histories
+from tdmpc_ray.studies.results.study_runs import CHANGES, MOVED, StudyRuns
+from tdmpc_ray.studies.results.trial_rows import ACT_FLOPS, TRAIN_FLOPS, WALL_S
 from tdmpc_ray.studies.tracking.client import absolute_uri, connect
 
-_COSTS = {"wall_s": WALL_S, "train_flops": TRAIN_FLOPS}  # column to metric
-ENERGY_WH = "system/gpu_energy_wh"
+_COSTS = {"wall_s": WALL_S, "train_flops": TRAIN_FLOPS, "act_flops": ACT_FLOPS}  # column to metric
 
 
 def with_costs(runs: StudyRuns, uri: str) -> StudyRuns:
-    """The same runs, with their costs.
+    """The same runs, with what their evaluations had cost.
 
     Args:
         runs: as read from MLflow.
         uri: address of MLflow.
 
     Returns:
-        `curves` with wall_s and train_flops, interpolated between reports where an evaluation was made beside
-        the training; `trials` with energy_kwh, of the GPUs that system metrics saw. NaN where not logged. A
-        run that is shown once for each of its tasks has its share each time.
+        `curves` with wall_s, train_flops, act_flops and their sum flops, interpolated between reports where
+        an evaluation was made beside the training; NaN where not logged, but flops are those of the updates
+        where planning's were not. A run that is shown once for each of its tasks has its share each time.
+        `changes` are those of a population.
     """
     client = connect(absolute_uri(uri))
-    curves, trials = runs.curves.copy(), runs.trials.copy()
+    curves = runs.curves.copy()
     curves[list(_COSTS)] = float("nan")
-    energies = [client.get_run(run_id).data.metrics.get(ENERGY_WH) for run_id in trials["run_id"]]
-    trials["energy_kwh"] = pd.Series(energies, dtype=float, index=trials.index) / 1e3 / trials["parts"]
-    parts = dict(zip(trials["run_id"], trials["parts"], strict=True))
-    for run_id, rows in curves.groupby("run_id"):
-        for column, metric in _COSTS.items():
-            spent = at_steps(client, str(run_id), metric, rows["step"])
-            curves.loc[rows.index, column] = spent / parts[str(run_id)]
-    return replace(runs, curves=curves, trials=trials)
+    of_runs = {str(run_id): rows for run_id, rows in curves.groupby("run_id")}
+    parts = dict(zip(runs.trials["run_id"], runs.trials["parts"], strict=True))
+    for column, metric in _COSTS.items():
+        histories = read_histories(client, list(of_runs), metric)
+        spent = [
+            pd.Series(at_steps(histories.get(run_id, ()), rows["step"]) / parts[run_id], index=rows.index)
+            for run_id, rows in of_runs.items()
+        ]
+        curves[column] = pd.concat(spent)
+    curves["flops"] = curves["train_flops"] + curves["act_flops"].fillna(0.0)
+    return replace(runs, curves=curves, changes=_changes(client, runs))
 
 
-def at_steps(client: Any, run_id: str, metric: str, steps: Any) -> np.ndarray:
-    """Values of a rising metric at steps; NaN outside of what was logged."""
-    history = {p.step: p.value for p in _by_time(client, run_id, metric)}
-    if not history:
-        return np.full(len(steps), np.nan)
-    logged = np.array(sorted(history), dtype=float)
-    values = np.array([history[step] for step in sorted(history)])
-    return np.interp(np.asarray(steps, dtype=float), logged, values, left=np.nan, right=np.nan)
-
-
-def _by_time(client: Any, run_id: str, metric: str) -> list[Any]:
-    return sorted(client.get_metric_history(run_id, metric), key=lambda point: (point.timestamp, point.step))
+def _changes(client: Any, runs: StudyRuns) -> pd.DataFrame:
+    """What a population has changed, see `StudyRuns.changes`."""
+    rows = [
+        (run_id, metric.removeprefix(MOVED), point.step, point.value)
+        for metric in runs.moved
+        for run_id, history in read_histories(client, list(runs.trials["run_id"]), metric).items()
+        for point in history
+    ]
+    return pd.DataFrame(rows, columns=CHANGES)

@@ -17,14 +17,15 @@ from tdmpc_ray.studies.results.drawing import STYLE, draw_curve, label_lines, ra
 from tdmpc_ray.studies.results.scaling import mean_interval
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
 
+MAX_LINES = 8  # groups in one figure that can be told apart
 _RANDOM_COLOUR = "#999999"
 
 
 def scaling_figure(runs: StudyRuns) -> Figure:
     """Draw learning curves (left) and final return over parameters (right), a row per task.
 
-    One line per model size and setting: means over seeds, with 95% intervals of the mean; single seeds are
-    faint.
+    One line per model size and setting, or for the best of them: means over seeds, with 95% intervals of the
+    mean; single seeds are faint.
 
     Returns:
         A figure that belongs to no window; save it with at least 150 dpi.
@@ -35,7 +36,7 @@ def scaling_figure(runs: StudyRuns) -> Figure:
             figsize=(11, 4.4 * len(tasks) + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
         )
         panels = figure.subplots(len(tasks), 2, squeeze=False, gridspec_kw={"width_ratios": [1.35, 1]})
-        groups = runs.groups
+        groups, every = shown_groups(runs), len(runs.groups)
         colours = rank_colours(groups)
         for (curve_axes, size_axes), task in zip(panels, tasks, strict=True):
             random_return = runs.random_returns.get(task)
@@ -62,8 +63,23 @@ def scaling_figure(runs: StudyRuns) -> Figure:
         seeds = sorted({len(counted(runs.of(t, *g))) for t in tasks for g in groups} - {0})
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         note = "1 seed: no intervals" if seeds == [1] else "bands and bars: 95% interval of the mean (t)"
-        figure.supxlabel(f"{runs.study} · seeds per line: {count} · {note}", fontsize=8, color="#888888")
+        some = f"the {len(groups)} best of {every} lines · " if len(groups) < every else ""
+        figure.supxlabel(
+            f"{runs.study} · {some}seeds per line: {count} · {note}", fontsize=8, color="#888888"
+        )
         return figure
+
+
+def shown_groups(runs: StudyRuns) -> list[Group]:
+    """The groups that figures show, in the study's order: all, or the best that can be told apart."""
+    groups = runs.groups
+    if len(groups) <= MAX_LINES:
+        return groups
+    results = counted(runs.trials)
+    ranks = results.groupby("task")["final"].rank(pct=True)
+    means = ranks.groupby([results["model_size"], results["setting"]]).mean()
+    best = set(means.sort_values(ascending=False).index[:MAX_LINES])
+    return [group for group in groups if group in best]
 
 
 def _finish_curves(axes: Axes, frames: int) -> None:
@@ -83,7 +99,7 @@ def _draw_random(curve_axes: Axes, size_axes: Axes, value: float | None) -> None
 def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, Any]) -> None:
     axes.set_xlabel("parameters (model size)")
     sizes: dict[str, float] = {}  # to parameters
-    for setting in runs.settings:
+    for setting in dict.fromkeys(setting for _, setting in colours):
         params, means = [], []
         for group in (g for g in colours if g[1] == setting):
             trials = counted(runs.of(task, *group)).dropna(subset=["params"])

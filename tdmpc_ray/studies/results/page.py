@@ -22,7 +22,7 @@ from tdmpc_ray.studies.results.analysis.build import Report, build_report
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
-from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line, public_uri
+from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line, public_uri, web_address
 
 PAGE_FILE = "report.html"
 ARTIFACTS = "report"  # folder of the study's run
@@ -158,7 +158,7 @@ def _cells(table: pd.DataFrame | None, runs: StudyRuns, uri: str) -> dict[str, A
         return None
     # Columns without a word in them say nothing, such as the setting of a study without settings.
     columns = [c for c in table if c != RUN_IDS and not (table[c].astype(str) == "").all()]
-    link = f"{uri.rstrip('/')}/#/experiments/{runs.experiment_id}/runs/" if uri.startswith("http") else ""
+    link = f"{server}/#/experiments/{runs.experiment_id}/runs/" if (server := web_address(uri)) else ""
     rows = [
         {
             "cells": [{"text": _text(row[c]), "is_number": isinstance(row[c], int | float)} for c in columns],

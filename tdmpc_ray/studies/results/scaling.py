@@ -24,8 +24,11 @@ class Interval(NamedTuple):
     high: float
 
 
+MIN_TRIMMED = 4  # values; of fewer the interquartile mean cuts none off
+
+
 def iqm(values: ArrayLike) -> float:
-    """Interquartile mean: the mean of the middle half of all values.
+    """Interquartile mean: the mean of the middle half of all values; of fewer than four, their mean.
 
     Agarwal et al., "Deep RL at the edge of the statistical precipice" (2021).
     """
@@ -56,7 +59,8 @@ def bootstrap_interval(
 
     Args:
         groups: one array of seeds' results per task (stratum).
-        statistic: of a flat array, with `axis`: `np.mean`, `np.median`, or `iqm` itself.
+        statistic: of a flat array, with `axis`: `np.median`, or `iqm` itself. `np.mean` is the mean over
+            groups of their means, so that each weighs alike.
         level: coverage aimed at. With fewer than ten or so seeds the real coverage is below it.
         resamples: bootstrap samples.
         seed: of the resampling.
@@ -70,7 +74,10 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     drawn = [sample[rng.integers(0, len(sample), (resamples, len(sample)))] for sample in samples]
     pooled = np.concatenate(drawn, axis=1)  # (resamples, all values)
-    estimates = stats.trim_mean(pooled, 0.25, axis=1) if statistic is iqm else statistic(pooled, axis=1)
+    if statistic is np.mean:
+        estimates = np.mean([values.mean(axis=1) for values in drawn], axis=0)
+    else:
+        estimates = stats.trim_mean(pooled, 0.25, axis=1) if statistic is iqm else statistic(pooled, axis=1)
     tail = (1 - level) / 2
     low, high = np.quantile(estimates, [tail, 1 - tail])
     return Interval(float(low), float(high))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from itertools import product
+from operator import or_
 from typing import Any
 
 import pandas as pd
@@ -12,18 +14,18 @@ import pandas as pd
 from tdmpc_ray.core.config import MODEL_SIZES
 from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.setting_names import natural, settings
 from tdmpc_ray.studies.results.task_sets import shares
+from tdmpc_ray.studies.results.trial_rows import curve_of, frames_per_step, points_of, row_of
 from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.tracking.find import all_runs, find_experiment, find_study
+from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
 from tdmpc_ray.studies.tracking.naming import metric_name
-from tdmpc_ray.studies.tracking.study_run import RANDOM_RETURN, STOPPED_EARLY
+from tdmpc_ray.studies.tracking.study_run import FAILURE, RANDOM_RETURN
 
-PARAM_COUNT = "summary/params_total"
-WALL_S = "time/wall_s"
-TRAIN_FLOPS = "time/train_flops"
-ENV_FRAMES = "time/env_frames"
-
+MOVED = "hp/"  # metrics of settings that a scheduler has changed
+CHANGES = ["run_id", "setting", "step", "value"]
 Group = tuple[str, str]  # model size and setting
 
 
@@ -34,8 +36,10 @@ class StudyRuns:
     Attributes:
         study: its name, or theirs.
         trials: one row per trial: run_id, name, status, task, model_size, setting, seed, params, parts,
-            env_steps, stopped_early (when a scheduler did so; else empty), hours, steps_per_s, train_flops
-            (of all updates; NaN if not logged), final, best (both of `metric`), and every parameter as
+            env_steps, stopped_early (when a scheduler did so; else empty), hours, steps_taken (by the trial
+            itself, whatever checkpoint it went on from, as all that it spent), steps_per_s, train_flops
+            (of all updates), act_flops (of all planning) and their sum flops, sim_hours (of the environments'
+            steps), energy_kwh (NaN if not logged), final, best (both of `metric`), and every parameter as
             `param.<name>`. A trial of a set of tasks has a row for each of its tasks that other trials learn
             alone, each with its share of steps, hours and operations, which `parts` tasks have had. The
             setting is what the study varies beside size and seed, such as `horizon=3`; empty where nothing.
@@ -45,6 +49,9 @@ class StudyRuns:
         frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
         metric: the metric that `value`, `final` and `best` are of.
         experiment_id: MLflow's; empty for tables from elsewhere.
+        kind: what is special about the trials of any of the studies.
+        moved: metrics of the settings that a population has changed.
+        changes: with costs (see `with_costs`), a row per change of these: run_id, setting, step, value.
     """
 
     experiment: str
@@ -56,6 +63,14 @@ class StudyRuns:
     frames_per_step: int
     metric: str
     experiment_id: str = ""
+    kind: StudyKind = StudyKind.PLAIN
+    moved: tuple[str, ...] = ()
+    changes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHANGES))
+
+    @property
+    def is_population(self) -> bool:
+        """Whether trials go on from each other's networks."""
+        return StudyKind.POPULATION in self.kind
 
     @property
     def sizes(self) -> list[str]:
@@ -133,8 +148,13 @@ def load_study_runs(
 def counted(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that a result counts: the finished ones, or all that have an evaluation if none is."""
     evaluated = trials[trials["final"].notna()]
-    finished = evaluated[(evaluated["status"] == "FINISHED") & (evaluated["stopped_early"] == "")]
+    finished = evaluated[is_whole(evaluated)]
     return finished if len(finished) else evaluated
+
+
+def is_whole(trials: pd.DataFrame) -> pd.Series:
+    """Whether each trial went to its end, or as far as the study's `stop` wanted it."""
+    return (trials["status"] == "FINISHED") & (trials["stopped_early"] == "")
 
 
 def sort_sizes(trials: pd.DataFrame) -> list[str]:
@@ -162,56 +182,24 @@ def _read(
         (run, share) for run in found for share in shares(run.data.params.get("task", "task"), tasks, metric)
     ]
     has_shares = any(share.parts > 1 for _, share in shown)
+    histories = {
+        metric: read_histories(
+            client, [run.info.run_id for run, share in shown if share.metric == metric], metric
+        )
+        for metric in dict.fromkeys(share.metric for _, share in shown)
+    }
     for run, share in shown:
-        params, metrics = run.data.params, run.data.metrics
-        who = {
-            "run_id": run.info.run_id,
-            "parent": run.data.tags["mlflow.parentRunId"],
-            "task": share.task,
-            "model_size": params.get("model_size", "default"),
-            "seed": params.get("seed", "0"),
-        }
-        # A step that was run again after a crash is there twice: the later one counts.
-        history = sorted(
-            client.get_metric_history(run.info.run_id, share.metric), key=lambda m: (m.step, m.timestamp)
-        )
-        curve = {point.step: point.value for point in history}
-        env_steps = int(metrics.get("time/env_steps", max(curve, default=0)))
-        seconds = metrics.get(WALL_S) or _duration_s(run)
-        ratio = round(metrics.get(ENV_FRAMES, 0) / env_steps) or 1 if env_steps else 1
-        points += [
-            {
-                **who,
-                "env_steps": step // share.parts,
-                "env_frames": step * ratio // share.parts,
-                "value": value,
-                "step": step,
-            }
-            for step, value in curve.items()
-        ]
-        ratios.append(ratio)
-        rows.append(
-            {
-                **who,
-                "name": run.info.run_name,
-                "status": run.info.status,
-                "stopped_early": run.data.tags.get(STOPPED_EARLY, ""),
-                "params": metrics.get(PARAM_COUNT, float("nan")),
-                "env_steps": env_steps // share.parts,
-                "hours": seconds / 3600 / share.parts,
-                "steps_per_s": env_steps / seconds if seconds else float("nan"),
-                "train_flops": metrics.get(TRAIN_FLOPS, float("nan")) / share.parts,
-                "final": curve[max(curve)] if curve else float("nan"),
-                "best": max(curve.values(), default=float("nan")),
-                **{f"param.{key}": value for key, value in params.items()},
-                **({"param.tasks": str(share.parts)} if has_shares else {}),
-                "parts": share.parts,
-            }
-        )
+        curve = curve_of(histories[share.metric].get(run.info.run_id, ()))
+        points += points_of(run, share, curve)
+        ratios.append(frames_per_step(run, curve))
+        rows.append(row_of(run, share, curve))
+        if has_shares:
+            rows[-1]["param.tasks"] = str(share.parts)
     if not points:
-        raise UserError(f"study '{name}' has no '{metric}' in {len(rows)} trials yet: wait for one")
+        raise UserError(f"study '{name}' has no '{metric}' {_why_none(parents, found)}")
     trials = pd.DataFrame(rows)
-    trials["setting"] = settings(trials)
+    kinds = {parent.info.run_id: StudyKind.parse(parent.data.tags.get(KIND_TAG, "")) for parent in parents}
+    trials["setting"] = _settings(trials, kinds)
     curves = pd.DataFrame(points).merge(trials[["run_id", "task", "setting"]], on=["run_id", "task"])
     curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
     return StudyRuns(
@@ -224,7 +212,31 @@ def _read(
         frames_per_step=max(ratios),
         metric=metric,
         experiment_id=experiment_id,
+        kind=reduce(or_, kinds.values()),
+        moved=tuple(sorted({name for run in found for name in run.data.metrics if name.startswith(MOVED)})),
     )
+
+
+def _why_none(parents: Sequence[Any], found: Sequence[Any]) -> str:
+    """What keeps trials from having a result: nobody waits for one that cannot come."""
+    trials = f"{len(found)} trial{'s' * (len(found) != 1)}"
+    if any(run.info.status == "RUNNING" for run in [*parents, *found]):
+        return f"in {trials} yet: wait for one"
+    failed = [run for run in found if run.info.status == "FAILED"]
+    if not failed:
+        return f"as its {trials} ended before the first evaluation: resume it"
+    reasons = dict.fromkeys(reason for run in failed if (reason := run.data.tags.get(FAILURE)))
+    why = f": {next(iter(reasons))}" if reasons else ""
+    return f"as {len(failed)} of {trials} failed before the first evaluation{why}"
+
+
+def _settings(trials: pd.DataFrame, kinds: dict[str, StudyKind]) -> pd.Series:
+    """What tells trials apart; members of a population move on from what they began with."""
+    is_member = trials["parent"].map(lambda parent: StudyKind.POPULATION in kinds[parent])
+    if is_member.all():
+        return pd.Series("", index=trials.index)
+    words = settings(trials[~is_member]).reindex(trials.index)
+    return words.where(~is_member, "population")
 
 
 def _metric(tasks: set[str]) -> str:
@@ -234,11 +246,6 @@ def _metric(tasks: set[str]) -> str:
     except UserError:  # a task of somebody else's
         judged_by = set()
     return "eval/success" if judged_by == {"success"} else "eval/return"
-
-
-def _duration_s(run: Any) -> float:
-    """Seconds from start to end; a run that goes on has no end yet."""
-    return (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
 
 
 def _random_returns(parents: Sequence[Any], trials: pd.DataFrame) -> dict[str, float]:

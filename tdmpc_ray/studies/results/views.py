@@ -16,7 +16,7 @@ from tdmpc_ray.studies.results.aligned_curves import COSTS, curve_metric, log_al
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.setting_names import varying
 from tdmpc_ray.studies.results.study_runs import StudyRuns
-from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line
+from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line, web_address
 from tdmpc_ray.studies.tracking.find import all_runs
 from tdmpc_ray.studies.words import mlflow_command
 
@@ -45,11 +45,22 @@ def offer_view(runs: StudyRuns, uri: str) -> str:
         path = write_view(with_costs(runs, uri), uri)
     except (MlflowException, OSError, UserError) as error:  # maybe MLflow is there to be read alone
         return f"no charts in MLflow: {one_line(error)}"
-    if uri.startswith("http"):
-        scheme, _, rest = uri.rstrip("/").partition("://")
-        host = rest.rpartition("@")[2]  # the browser asks who one is
-        return f"charts: {scheme}://{host}{path}"
-    return f"charts: {mlflow_command(uri)}, then open {UI_ADDRESS}{path}"
+    return _how_to_open(uri, path)
+
+
+def find_view(runs: StudyRuns, uri: str) -> str:
+    """Say how to open the view of studies, or how to have one; writes nothing."""
+    from mlflow.exceptions import MlflowException
+
+    client = connect(absolute_uri(uri))
+    try:
+        key = _key(runs, [client.get_run(run_id) for run_id in runs.parent_run_ids])
+        tags = client.get_experiment(runs.experiment_id).tags
+    except (MlflowException, OSError) as error:
+        return f"no charts in MLflow: {one_line(error)}"
+    if TAG + key not in tags:
+        return "charts: MLflow has none of these studies yet, --charts writes them"
+    return _how_to_open(uri, _path(runs, key))
 
 
 def write_view(runs: StudyRuns, uri: str) -> str:
@@ -74,9 +85,25 @@ def write_view(runs: StudyRuns, uri: str) -> str:
     state = json.dumps(view_state(runs, wanted, logged), separators=(",", ":"))
     if len(state) > _MAX_TAG:
         raise UserError(f"{len(runs.trials)} trials are too many for one view of charts: show fewer studies")
-    key = "tdmpc-ray-" + hashlib.sha256(" ".join([*uids, runs.metric]).encode()).hexdigest()[:12]
+    key = _key(runs, parents)
     client.set_experiment_tag(runs.experiment_id, TAG + key, state)
+    return _path(runs, key)
+
+
+def _key(runs: StudyRuns, parents: list[Any]) -> str:
+    """Of the view, from the studies and the metric that it shows."""
+    uids = sorted(parent.data.tags["study_uid"] for parent in parents)
+    return "tdmpc-ray-" + hashlib.sha256(" ".join([*uids, runs.metric]).encode()).hexdigest()[:12]
+
+
+def _path(runs: StudyRuns, key: str) -> str:
     return f"/#/experiments/{runs.experiment_id}/runs?viewStateShareKey={key}&compareRunsMode=CHART"
+
+
+def _how_to_open(uri: str, path: str) -> str:
+    if server := web_address(uri):
+        return f"charts: {server}{path}"
+    return f"charts: {mlflow_command(uri)}, then open {UI_ADDRESS}{path}"
 
 
 def view_state(runs: StudyRuns, wanted: str, logged: Iterable[str]) -> dict[str, Any]:
@@ -92,7 +119,7 @@ def view_state(runs: StudyRuns, wanted: str, logged: Iterable[str]) -> dict[str,
     charts = [
         _line("steps", metric),
         _line("wall", metric, COSTS["wall_s"]),
-        _line("flops", metric, COSTS["train_flops"]),
+        _line("flops", metric, COSTS["flops"]),
         {
             **_chart("params", "SCATTER"),
             "xaxis": {"key": LOG_PARAMS, "type": "METRIC"},
@@ -123,7 +150,7 @@ def _group_by(runs: StudyRuns) -> list[str]:
     """Parameters that make the lines: size, task, and what else the study varies while that is little."""
     trials = runs.trials
     tasks = ["task"] if len(runs.tasks) > 1 else []
-    settings = [name.removeprefix("param.") for name in varying(trials)]
+    settings = [] if runs.is_population else [name.removeprefix("param.") for name in varying(trials)]
     few = len(runs.groups) * len(runs.tasks) <= _MAX_GROUPS
     return ["model_size", *tasks, *(settings if few else [])]
 

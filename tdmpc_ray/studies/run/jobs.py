@@ -24,6 +24,7 @@ from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.names import new_name
 from tdmpc_ray.studies.run.following import Log, Unwritable, is_cut
 from tdmpc_ray.studies.run.sending import stage
+from tdmpc_ray.studies.tracking.client import write_private
 
 if TYPE_CHECKING:
     from tdmpc_ray.studies.file.spec import Study  # with PyTorch, whose import takes seconds
@@ -36,6 +37,7 @@ _STUDY, _OUT, _CODE, _BESIDE = "study", "out", "with_code", "beside"  # keys of 
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0
 _GIVE_UP_S = 600.0  # without an answer
+_MLFLOW_FILE = ".mlflow_uri"  # sent along: Ray shows a job's environment and command to whoever lists jobs
 _START_S = 60.0  # for the parts of a head that has just been started
 
 
@@ -181,7 +183,6 @@ class Jobs:
             "RAY_JOB_STOP_SIGNAL": "SIGINT",  # `tune` saves its trials then
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
             "PYTHONUNBUFFERED": "1",
-            **({"MLFLOW_TRACKING_URI": mlflow_uri} if mlflow_uri else {}),
         }
         # Relative paths, such as that of MLflow's database, are those of the results: the working directory
         # ends with the job.
@@ -189,6 +190,9 @@ class Jobs:
             f"case {RESULTS} in *://*) echo 'error: TDMPC_RAY_RESULTS is no folder' >&2; exit 2;; esac; "
             f'HERE="$PWD"; mkdir -p {RESULTS} && cd {RESULTS} && export PYTHONPATH="$HERE:$PYTHONPATH"'
         )
+        if mlflow_uri:
+            write_private(Path(folder) / _MLFLOW_FILE, mlflow_uri)
+            place += f' && export MLFLOW_TRACKING_URI="$(cat "$HERE"/{_MLFLOW_FILE})"'
         job = {
             "entrypoint": f"{place} && exec python -m tdmpc_ray.cli {call}",
             "submission_id": name,

@@ -127,6 +127,11 @@ def failure(trial: Trial) -> tuple[str, Path | None]:
     return error_reason(file.read_text(encoding="utf-8", errors="replace") if file else ""), file
 
 
+def failure_reason(trial: Trial) -> str:
+    """Why a trial has failed the last time, in one line."""
+    return failure(trial)[0]
+
+
 def error_reason(text: str) -> str:
     """The gist in one line of a trial's error file, which holds a report per failure."""
     return _USER_ERROR.sub("", _last_error(text))[:300] or "unknown error"

@@ -32,14 +32,14 @@ from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.models.register import log_best_models
 from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
-from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_figure, scaling_points
+from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_curves, scaling_figure
 from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import check_resources, cluster_capacity, ray_session
 from tdmpc_ray.studies.run.continuing import TakeFromStudy, trials_alone_restored
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
-from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, no_vain_tries, trial_name
+from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, failure_reason, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.room import most_of_each, turns
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough
@@ -164,6 +164,8 @@ class _Run:
             artifacts=artifacts,
             expected_trials=self.expected_trials,
             enough=public.enough,
+            failure=failure_reason,
+            kind=study.kind,
         )
         take = TakeFromStudy(study)
         outcome = Outcome(label, take.reopened)
@@ -277,7 +279,8 @@ class _Run:
         self.console.print(render_table(runs))
         scaling_figure(runs).savefig(figure, dpi=160)
         tracker.study_run.log_artifact(figure)
-        tracker.study_run.log_scaling(scaling_points(runs))
+        for metric, curve in scaling_curves(runs).items():
+            tracker.study_run.log_scaling(curve, metric)
         tracker.study_run.flush()
         if tracking.models:
             log_best_models(self.out, say=self.say)

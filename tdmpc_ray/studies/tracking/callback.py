@@ -9,38 +9,32 @@ from __future__ import annotations
 import atexit
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from tdmpc_ray.studies.tracking import ops as run_ops
-from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri, check_tracking, public_uri
+from tdmpc_ray.studies.tracking.client import (
+    DEFAULT_URI,
+    absolute_uri,
+    check_tracking,
+    public_uri,
+    without_secrets,
+)
+from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
 from tdmpc_ray.studies.tracking.naming import clean_metrics, clean_params, clean_tags, trial_label
 from tdmpc_ray.studies.tracking.provenance import provenance_tags
 from tdmpc_ray.studies.tracking.spooled import replay_spool
-from tdmpc_ray.studies.tracking.study_run import ENOUGH, STOPPED_EARLY, StudyRun, now_ms
+from tdmpc_ray.studies.tracking.study_run import ENOUGH, FAILURE, STOPPED_EARLY, StudyRun, now_ms
+from tdmpc_ray.studies.tracking.trial_record import TrialRecord
 
 __all__ = ["DEFAULT_URI", "MLflowTracker", "StudyRun", "check_tracking", "replay_spool"]
 
 DROPPED = "tracking/dropped_nonfinite"
 FINAL_RETURN = "summary/final_return"
 VIDEO_FOLDER = "videos"  # of a checkpoint, see rllib.algorithm; and of the run's artifacts
-
-
-@dataclass
-class TrialRecord:
-    """What has to outlive a restart about one trial."""
-
-    params: dict[str, Any]  # as at its first start: MLflow's parameters never change
-    started: int  # ms
-    end: str | None = None  # FINISHED or FAILED; None while it runs
-    env_steps: int = 0
-    dropped: int = 0
-    final_return: float | None = None
-    enough: str = ""  # why it ended before its last step, by the study's own wish
-    changed: dict[str, float] = field(default_factory=dict)  # parameters that a scheduler has changed
 
 
 class MLflowTracker(tune.Callback):
@@ -58,6 +52,8 @@ class MLflowTracker(tune.Callback):
         expected_trials: how many the study has; Tune may not have created all of them when it is stopped.
         enough: a result to why its trial ends with it before its last step, empty where it does not; None: no
             trial does.
+        failure: a trial of Tune to why it has failed.
+        kind: what is special about its trials.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
     """
 
@@ -74,6 +70,8 @@ class MLflowTracker(tune.Callback):
         artifacts: Iterable[Path] = (),
         expected_trials: Callable[[], int] = int,
         enough: Callable[[Mapping[str, Any]], str] | None = None,
+        failure: Callable[[Any], str] | None = None,
+        kind: StudyKind = StudyKind.PLAIN,
         shutdown_s: float = 30.0,
     ) -> None:
         self._uri = absolute_uri(uri)
@@ -86,6 +84,8 @@ class MLflowTracker(tune.Callback):
         self._artifacts = [Path(path) for path in artifacts]
         self._expected_trials = expected_trials
         self._enough = enough
+        self._failure = failure
+        self._kind = kind
         self._shutdown_s = shutdown_s
         self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
         self._trials: dict[str, TrialRecord] = {}
@@ -124,37 +124,45 @@ class MLflowTracker(tune.Callback):
         self._open = True
         atexit.register(self.close)  # a second Ctrl-C leaves Tune without its last callback
         tags = {**self._tags, "study": self._study, "study_uid": self._uid, "kind": "study"}
-        self._put(
-            run_ops.create(self._uid, name=self._study, time=now_ms(), tags=tags, params={}, parent=None)
-        )
+        tags[KIND_TAG] = str(self._kind)
+        about: dict[str, Any] = {"tags": tags, "params": {}, "parent": None, "fresh": not self._resumed}
+        self._put(run_ops.create(self._uid, name=self._study, time=now_ms(), **about))
         if self._resumed:
             self._put(run_ops.status(self._uid, "RUNNING", time=now_ms()))
         for path in self._artifacts:
             self.study_run.log_artifact(path)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        params = dict(self._trial_params(trial.config))
-        record = self._trials.get(trial.trial_id)
-        again = record is not None
-        if record is None:
-            record = self._trials[trial.trial_id] = TrialRecord(params=params, started=now_ms())
-        record.end = None
+        again = self._trials.get(trial.trial_id)
+        record = self._begin(trial)
         key = self._key(trial)
+        if again is not None and record.end == "FAILED":
+            self._put(run_ops.tags(key, {FAILURE: ""}))
+        record.end = None
+        record.spent_before, record.spent = record.all_spent(), {}
+        if self._resumed or again is not None:
+            self._put(run_ops.status(key, "RUNNING", time=now_ms()))
+        self._log_changes(key, record, dict(self._trial_params(trial.config)))
+
+    def _begin(self, trial: Any) -> TrialRecord:
+        """The trial's record, and its run in MLflow."""
+        params = dict(self._trial_params(trial.config))
+        is_new = trial.trial_id not in self._trials
+        record = self._trials.setdefault(trial.trial_id, TrialRecord(params=params, started=now_ms()))
         own = {"study": self._study, "study_uid": self._uid, "kind": "trial", "trial_id": trial.trial_id}
         # Also where the trial is known: the process that started it may have died before MLflow heard of it.
         self._put(
             run_ops.create(
-                key,
+                self._key(trial),
                 name=trial_label(self._label_params(trial.config)),
                 time=record.started,
                 tags={**self._tags, **own},
                 params=clean_params(record.params),
                 parent=self._uid,
+                fresh=is_new and not self._resumed,
             )
         )
-        if self._resumed or again:
-            self._put(run_ops.status(key, "RUNNING", time=now_ms()))
-        self._log_changes(key, record, params)
+        return record
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -164,7 +172,9 @@ class MLflowTracker(tune.Callback):
             return
         record.env_steps = int(result.get("env_steps", record.env_steps))
         record.enough = self._enough(result) if self._enough else ""
-        kept, dropped = clean_metrics(result.get("report") or {})
+        record.spent = dict(result.get("spent") or {})
+        spent = {f"spent/{name}": value for name, value in record.all_spent().items()}
+        kept, dropped = clean_metrics({**(result.get("report") or {}), **spent})
         if dropped:
             record.dropped += dropped
             kept[DROPPED] = float(record.dropped)
@@ -173,9 +183,11 @@ class MLflowTracker(tune.Callback):
         evaluated_at = int(result.get("evaluated_at", record.env_steps))
         evaluation = {name: value for name, value in kept.items() if name.startswith("eval/")}
         rest = {name: value for name, value in kept.items() if name not in evaluation}
+        # A member of a population may go on from a donor that has taken fewer steps.
+        rising = StudyKind.POPULATION not in self._kind
         for step, values in ((evaluated_at, evaluation), (record.env_steps, rest)):
             if values:
-                self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=True))
+                self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=rising))
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
@@ -192,7 +204,7 @@ class MLflowTracker(tune.Callback):
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         for trial in trials:  # Tune may have noted an end that its callbacks' state lacks, when it was killed
             record = self._trials.get(trial.trial_id)
-            if record is not None and record.end is None and (status := _ended(trial)):
+            if (record is None or record.end is None) and (status := _ended(trial)):
                 self._end_trial(trial, status)
         ends = [self._trials[t.trial_id].end if t.trial_id in self._trials else None for t in trials]
         if None in ends or len(ends) < self._expected_trials():
@@ -236,6 +248,8 @@ class MLflowTracker(tune.Callback):
 
     def _end_trial(self, trial: Any, status: str) -> None:
         record = self._trials.get(trial.trial_id)
+        if record is None and status == "FAILED":  # Tune calls no trial started that fails to be set up
+            record = self._begin(trial)
         if record is None:
             return
         record.end = status
@@ -243,6 +257,8 @@ class MLflowTracker(tune.Callback):
         if record.final_return is not None:
             final = {FINAL_RETURN: record.final_return}
             self._put(run_ops.metrics(key, final, step=record.env_steps, time=now_ms()))
+        if status == "FAILED" and self._failure and (reason := self._failure(trial)):
+            self._put(run_ops.tags(key, clean_tags({FAILURE: without_secrets(reason)})))
         if status == "FINISHED" and record.env_steps < (total := trial.config.get("total_steps", 0)):
             at = f"at {record.env_steps:,} of {total:,} steps"
             tag = {ENOUGH: f"{record.enough}, {at}"} if record.enough else {STOPPED_EARLY: at}

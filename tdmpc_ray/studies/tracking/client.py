@@ -179,7 +179,7 @@ def _check_folder(uri: str) -> None:
     path = sqlite_path(uri)
     if path is None or path.is_dir():
         raise UserError(
-            f"'{uri}' names no database file: write sqlite:///mlflow.db or sqlite:////absolute/path.db"
+            f"'{public_uri(uri)}' names no database file: write sqlite:///mlflow.db or sqlite:////absolute/path.db"
         )
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(
@@ -196,7 +196,7 @@ def _open_database(uri: str) -> None:
 
 def _advice(uri: str, reason: str) -> str:
     if "403" in reason:
-        host = urlsplit(uri).netloc
+        host = urlsplit(uri).netloc.rpartition("@")[2]
         return f"start the server with --allowed-hosts '{host}', or check your rights there"
     if "401" in reason:
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to yours"
@@ -222,6 +222,14 @@ def public_uri(uri: str) -> str:
         who = f"{user}:***" if password else "***" if scheme in _HTTP else user
         masked = f"{who}@{rest[found.end() :]}"
     return f"{scheme}://" + _SECRET_PARTS.sub(r"\1***", masked) if rest else uri
+
+
+def web_address(uri: str) -> str:
+    """A server's address for links: without a user, as the browser asks who one is; empty for databases."""
+    parts = urlsplit(public_uri(uri))
+    if parts.scheme not in _HTTP:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
 def without_secrets(text: str) -> str:

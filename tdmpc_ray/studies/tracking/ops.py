@@ -21,9 +21,20 @@ MAX_POINTS = 1000  # metrics per request of MLflow
 
 
 def create(
-    run: str, *, name: str, time: int, tags: dict[str, str], params: dict[str, str], parent: str | None
+    run: str,
+    *,
+    name: str,
+    time: int,
+    tags: dict[str, str],
+    params: dict[str, str],
+    parent: str | None,
+    fresh: bool = False,
 ) -> Op:
-    """Make sure that the run exists, with these parameters; `time` is its start in ms."""
+    """Make sure that the run exists, with these parameters; `time` is its start in ms.
+
+    `fresh`: nobody has tried before, so that the process that says so need not search for it, which takes
+    MLflow a scan of all tags.
+    """
     return {
         "op": "create",
         "run": run,
@@ -32,6 +43,7 @@ def create(
         "tags": tags,
         "params": params,
         "parent": parent,
+        "fresh": fresh,
     }
 
 

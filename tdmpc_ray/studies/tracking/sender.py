@@ -49,6 +49,8 @@ class OpSender:
         self._experiments: dict[str, str] = {}
         self._last_steps: dict[str, dict[str, int]] = {}  # of a run's metrics
         self.run_ids = run_ids
+        self.fresh: set[str] = set()  # runs that nobody has tried to create
+        self._sole: set[str] = set()  # that were created at the first attempt, so that they have no twins
         self._patience = patience
         self._failing: Any = None  # the operation that failed last, and how often in a row
         self._failures = 0
@@ -143,7 +145,9 @@ class OpSender:
         return self.run_ids[run]
 
     def _create(self, experiment: str, op: Op) -> None:
-        run_id = self.find(experiment, op["run"])
+        is_first = op["run"] in self.fresh
+        self.fresh.discard(op["run"])  # an attempt that fails for us may have made it
+        run_id = None if is_first else self.find(experiment, op["run"])
         if run_id is None:
             all_tags = {**op["tags"], RUN_KEY: op["run"]}
             if op["parent"] is not None:
@@ -155,11 +159,15 @@ class OpSender:
                 self._experiment_id(experiment), start_time=op["time"], tags=all_tags, run_name=op["name"]
             )
             run_id = self.run_ids[op["run"]] = run.info.run_id
+            if is_first:
+                self._sole.add(op["run"])
             self._delete_twins(experiment, op["run"])
         self._log_strings(run_id, params=op["params"])
 
     def _delete_twins(self, experiment: str, run: str) -> None:
         """Delete what a request to create the run has made that had failed for us: empty runs of its key."""
+        if run in self._sole:
+            return
         for found in self._search(experiment, run):
             if found.info.run_id != self.run_ids[run] and not found.data.metrics:
                 self._client.delete_run(found.info.run_id)

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tdmpc_ray.tracking")
 
 STUDY_FILE = "tracking.json"
-SCALING_RETURN = "scaling/final_return"
+SCALING_RETURN = "scaling/final_return"  # of a study with one task
+SCALING_SCORE = "scaling/normalised_score"  # of several
 STOPPED_EARLY = "stopped_early"  # tag of a trial that a scheduler has ended
 ENOUGH = "enough"  # tag of one that ended early because the study's `stop` said so: its result counts
+FAILURE = "failure"  # tag of a trial that has failed: why
 RANDOM_RETURN = "baseline/random_return"
 
 
@@ -105,10 +107,10 @@ class StudyRun:
         kept, _ = clean_metrics(values)
         self.writer.put(run_ops.metrics(self.uid, kept, step=step, time=now_ms()))
 
-    def log_scaling(self, final_returns: Iterable[tuple[int, float]]) -> None:
-        """Log the scaling curve from pairs (number of parameters, final return); step = parameters."""
-        for params, value in sorted(final_returns):
-            self.log_metrics({SCALING_RETURN: value}, step=int(params))
+    def log_scaling(self, results: Iterable[tuple[int, float]], metric: str = SCALING_RETURN) -> None:
+        """Log a scaling curve from pairs (number of parameters, result after training); step = parameters."""
+        for params, value in sorted(results):
+            self.log_metrics({metric: value}, step=int(params))
 
     def set_tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""

@@ -76,6 +76,7 @@ class RunWriter:
     def put(self, *ops: Op) -> None:
         """Note operations for delivery; returns at once."""
         with self._lock:
+            self._sender.fresh |= {op["run"] for op in ops if op.get("fresh")}
             self._unwritten.extend({"experiment": self._experiment, **op} for op in ops)
             self._write()
             if self._thread is None or not self._thread.is_alive():

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
-from tdmpc_ray.studies.results.analysis.learning import frontier, learning_curves
+from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
+from tdmpc_ray.studies.results.analysis.learning import learning_curves
+from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
-from tdmpc_ray.studies.results.scaling import PowerLaw, bootstrap_interval, iqm
+from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, PowerLaw, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.study_runs import StudyRuns
 
 
@@ -33,7 +35,7 @@ def build_report(runs: StudyRuns) -> Report:
     """All sections and the summary; `runs` with costs, see `with_costs`."""
     evidence = Evidence(runs)
     results = size_results(evidence)
-    laws = {axis: scaling_law(evidence, results, axis) for axis in ("params", "train_flops")}
+    laws = {"params": scaling_law(evidence, results), "flops": frontier_law(evidence)}
     sections = (
         learning_curves(evidence),
         sizes_section(evidence, laws),
@@ -42,6 +44,7 @@ def build_report(runs: StudyRuns) -> Report:
         improvement(evidence),
         parallel_coordinates(evidence),
         importance_section(evidence),
+        *([movement(evidence)] if runs.is_population else []),
         frontier(evidence),
         throughput(evidence),
         costs(evidence),
@@ -59,12 +62,14 @@ def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ..
     trials = f"{len(runs.trials)}" + (f" ({', '.join(notes)})" if notes else "")
     facts = [
         ("study", runs.study),
+        ("kind", str(runs.kind)),
         ("task" if len(runs.tasks) == 1 else "tasks", ", ".join(runs.tasks)),
         ("model sizes", ", ".join(runs.sizes)),
         ("trials", trials),
         ("seeds per line", f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"),
         ("metric", runs.metric),
     ]
+    facts += [("compared", sentence) for sentence in evidence.basis()]
     if len(evidence.complete) > 1:
         facts.append(("best", _best(evidence)))
     facts.append(("power law", law_sentence(law)))
@@ -79,7 +84,8 @@ def _best(evidence: Evidence) -> str:
     who = f"{evidence.runs.label(best)}: "
     if low != low:
         return who + f"mean score {evidence.mean_scores[best]:.3g}; one seed, so no interval"
-    return who + f"IQM of scores {iqm(scores):.3g} (95% interval {low:.3g} to {high:.3g})"
+    what = "IQM" if len(scores) >= MIN_TRIMMED else "mean"
+    return who + f"{what} of scores {iqm(scores):.3g} (95% interval {low:.3g} to {high:.3g})"
 
 
 def _runs_section(runs: StudyRuns) -> Section:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
-from tdmpc_ray.studies.results.scaling import bootstrap_interval, iqm
+from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, listed, panel
+from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.statistics import performance_profile, probability_of_improvement
 from tdmpc_ray.studies.results.study_runs import Group
 
@@ -38,7 +38,7 @@ def aggregates(evidence: Evidence) -> Section:
                 "iqm": iqm(pooled),
                 "iqm_low": iqm_low,
                 "iqm_high": iqm_high,
-                "mean": pooled.mean(),
+                "mean": evidence.mean_scores[group],
                 "mean_low": low,
                 "mean_high": high,
                 RUN_IDS: evidence.run_ids(group),
@@ -56,8 +56,9 @@ def aggregates(evidence: Evidence) -> Section:
             axes.scatter([row["iqm"]], [place], s=60, color=[colour], edgecolor="white", zorder=3)
         axes.set_yticks(range(len(shown)), [evidence.runs.label(group) for group in evidence.shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlabel("IQM of scores")
-        axes.set_title("IQM, 95% interval")
+        is_mean = (table["runs"] < MIN_TRIMMED).all()
+        axes.set_xlabel("mean of scores (of fewer than 4 runs)" if is_mean else "IQM of scores")
+        axes.set_title("Mean, 95% interval" if is_mean else "IQM, 95% interval")
         axes.grid(axis="y", visible=False)
     return Section(
         key,
@@ -67,11 +68,30 @@ def aggregates(evidence: Evidence) -> Section:
             "less wasteful than the median. " + evidence.scale_words(),
             "Intervals: percentile bootstrap, runs resampled within each task. With fewer than ten runs per "
             "task they are too narrow: with three, a 95% interval of a mean covers it about 73% of the time.",
+            *_iqm_notes(evidence),
             *evidence.left_out(),
         ),
         (Picture("iqm", "Interquartile mean of each size and setting with its interval", figure),),
         table,
     )
+
+
+def _iqm_notes(evidence: Evidence) -> list[str]:
+    """Where the numbers are not what their name says."""
+    counts = {group: [len(stratum) for stratum in evidence.strata(group)] for group in evidence.complete}
+    few = [evidence.runs.label(group) for group, runs in counts.items() if sum(runs) < MIN_TRIMMED]
+    notes = []
+    if few:
+        notes.append(
+            f"Of fewer than 4 runs nothing is cut off: what stands as IQM is the mean ({listed(few)})."
+        )
+    uneven = [evidence.runs.label(group) for group, runs in counts.items() if len(set(runs)) > 1]
+    if uneven:
+        notes.append(
+            "Tasks weigh alike in means. In the IQM runs do, so that a task with more of them weighs more "
+            f"({listed(uneven)})."
+        )
+    return notes
 
 
 def profiles(evidence: Evidence) -> Section:

@@ -90,7 +90,8 @@ def costs(evidence: Evidence) -> Section:
         "What it cost",
         (
             "Every trial counts here, also failed and stopped ones. Hours are the trials' wall time, summed; "
-            "trials that ran side by side count each. FLOPs are those of the gradient updates.",
+            "trials that ran side by side count each. Simulation is the time of the environments' steps, "
+            f"of all rollout workers together. {evidence.flops_words()}",
             *lacking,
         ),
         table=table,
@@ -103,9 +104,11 @@ def _sums(trials: pd.DataFrame) -> dict[str, Any]:
         "trials": len(once),
         "finished": int((once["status"] == "FINISHED").sum()),
         "stopped_early": int((once["stopped_early"] != "").sum()),
-        "env_steps": int(trials["env_steps"].sum()),
+        "env_steps": int(trials["steps_taken"].sum()),
         "hours": trials["hours"].sum(),
+        "sim_hours": trials["sim_hours"].sum(min_count=1),
         "train_flops": trials["train_flops"].sum(min_count=1),
+        "act_flops": trials["act_flops"].sum(min_count=1),
         "energy_kwh": trials["energy_kwh"].sum(min_count=1),
         RUN_IDS: tuple(once["run_id"]),
     }

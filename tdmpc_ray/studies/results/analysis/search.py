@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
+from tdmpc_ray.studies.results.analysis.population import NO_SEARCH
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.importance import Importance, importance
 from tdmpc_ray.studies.results.scaling import Floats
@@ -26,7 +27,7 @@ def search_points(evidence: Evidence) -> pd.DataFrame:
 
     Numbers are numbers, and model_size is one of the settings where there are several.
     """
-    trials = evidence.trials
+    trials, _ = evidence.searched
     names = varying(trials)
     sizes = {"model_size": "model_size"} if trials["model_size"].nunique() > 1 else {}
     columns = {**sizes, **names}
@@ -35,7 +36,7 @@ def search_points(evidence: Evidence) -> pd.DataFrame:
         rows.append(
             {
                 **dict(zip(columns.values(), keys, strict=True)),
-                "score": group["score"].mean(),
+                "score": group.groupby("task")["score"].mean().mean(),
                 "runs": len(group),
                 "stopped_early": int((group["stopped_early"] != "").sum()),
                 RUN_IDS: tuple(group["run_id"]),
@@ -60,23 +61,20 @@ def setting_columns(points: pd.DataFrame) -> list[str]:
 def parallel_coordinates(evidence: Evidence) -> Section:
     """A line per point of the search through its settings to its score."""
     key, title = "search", "What the search tried"
-    if not varying(evidence.trials):
+    if evidence.runs.is_population:
+        return Section(key, title, absent=NO_SEARCH)
+    if not varying(evidence.searched[0]):
         return Section(key, title, absent=_NO_SEARCH)
     points = search_points(evidence)
     names = setting_columns(points)
-    stopped = int(points["stopped_early"].sum())
-    early = (
-        f" {stopped} runs were stopped early by the scheduler: their last evaluation counts."
-        if stopped
-        else ""
-    )
     return Section(
         key,
         title,
         (
             "A line per point of the search, from its settings on the left to its score on the right; bright "
             f"is good. Numbers over more than a factor of {_LOG_RATIO:.0f} stand on logarithmic axes. "
-            f"{evidence.scale_words()} Points are means over their seeds and tasks.{early}",
+            f"{evidence.scale_words()} Points are means over their seeds and tasks.",
+            *_common_step(evidence),
         ),
         (_parallel_picture(evidence, points, names),),
         points,
@@ -86,7 +84,9 @@ def parallel_coordinates(evidence: Evidence) -> Section:
 def importance_section(evidence: Evidence) -> Section:
     """Which settings mattered for the score."""
     key, title = "importance", "Which settings mattered"
-    if not varying(evidence.trials):
+    if evidence.runs.is_population:
+        return Section(key, title, absent=NO_SEARCH)
+    if not varying(evidence.searched[0]):
         return Section(key, title, absent=_NO_SEARCH)
     points = search_points(evidence)
     names = setting_columns(points)
@@ -99,7 +99,18 @@ def importance_section(evidence: Evidence) -> Section:
     table = found.table.dropna(axis="columns", how="all").assign(
         points=len(points), **{RUN_IDS: [sum(points[RUN_IDS], ())] * len(found.table)}
     )
-    return Section(key, title, (_how(found, len(points)),), (_bars(found),), table)
+    return Section(key, title, (_how(found, len(points)), *_common_step(evidence)), (_bars(found),), table)
+
+
+def _common_step(evidence: Evidence) -> list[str]:
+    trials, step = evidence.searched
+    if step is None:
+        return []
+    stopped = int((trials["stopped_early"] != "").sum())
+    return [
+        f"{stopped} of {len(trials)} runs were stopped early: all are compared by their results at {step:,} "
+        "agent steps, which every one of them has reached."
+    ]
 
 
 def _how(found: Importance, points: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from tdmpc_ray.studies.results.drawing import STYLE, rank_colours
+from tdmpc_ray.studies.results.figures import MAX_LINES
 from tdmpc_ray.studies.results.scaling import Floats
 from tdmpc_ray.studies.results.statistics import Scale, score_scale
-from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
+from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, is_whole
 
 RUN_IDS = "run_ids"  # the column of every table with the runs behind a row
-MAX_LINES = 8  # groups in one figure that can be told apart
+_MAX_NAMES = 8  # in a sentence
 _PANEL = (5.2, 3.7)  # inches: on a phone's width its letters can still be read
 
 
@@ -62,30 +63,70 @@ class Evidence:
 
     Attributes:
         runs: the runs.
-        trials: the trials that results count, with `score` (see `Scale`).
+        trials: the trials that results count, with `score` (see `Scale`): those that went to their end; where
+            none has, all of them, with `final` at `common_step`.
         scales: task to its scale.
+        common_step: the last agent step that all have reached; None where trials have gone to their end.
     """
 
     runs: StudyRuns
     trials: pd.DataFrame = field(init=False)
     scales: dict[str, Scale] = field(init=False)
+    common_step: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         runs = self.runs
-        parts = [counted(runs.of(task, *group)) for task in runs.tasks for group in runs.groups]
-        trials = pd.concat([part for part in parts if len(part)]).copy()
+        everyone = runs.trials[runs.trials["final"].notna()]
+        whole = everyone[is_whole(everyone)]
+        step = None
+        if whole.empty:
+            whole, step = _at_common_step(runs, everyone)
         scales = {
             str(task): score_scale(
                 str(task), runs.metric, of_task["final"], runs.random_returns.get(str(task))
             )
-            for task, of_task in trials.groupby("task")
+            for task, of_task in whole.groupby("task")
         }
-        trials["score"] = [
-            float(scales[task].scores(final))
-            for task, final in zip(trials["task"], trials["final"], strict=True)
-        ]
-        object.__setattr__(self, "trials", trials)
         object.__setattr__(self, "scales", scales)
+        object.__setattr__(self, "trials", self._scored(whole))
+        object.__setattr__(self, "common_step", step)
+
+    def _scored(self, trials: pd.DataFrame) -> pd.DataFrame:
+        pairs = zip(trials["task"], trials["final"], strict=True)
+        return trials.assign(score=[float(self.scales[task].scores(final)) for task, final in pairs])
+
+    @cached_property
+    def searched(self) -> tuple[pd.DataFrame, int | None]:
+        """The trials with scores that a search is judged by, and at which step.
+
+        Whole ones by their ends. Where a scheduler has stopped some early, all at the last step that every
+        one of them has reached.
+        """
+        trials = self.runs.trials
+        told = trials[trials["final"].notna() & trials["task"].isin(self.scales)]
+        if self.common_step is not None or (told["stopped_early"] == "").all():
+            return self.trials, self.common_step
+        told = told[is_whole(told) | (told["stopped_early"] != "")]
+        at_step, step = _at_common_step(self.runs, told)
+        return self._scored(at_step), step
+
+    def basis(self) -> tuple[str, ...]:
+        """Which runs are compared, in a sentence; none where it is all of them, at their ends."""
+        told = self.runs.trials["final"].notna()
+        out = int(told.sum()) - len(self.trials)
+        if self.common_step is not None:
+            return (
+                f"No run has gone to its end: all are compared by their results at {self.common_step:,} "
+                "agent steps, which every one has reached.",
+            )
+        if out:
+            lost = [task for task in self.runs.tasks if task not in self.scales]
+            nowhere = f" No run on {listed(lost)} has gone that far." if lost else ""
+            return (
+                f"Compared are the {len(self.trials)} runs that went to their end, not the {out} that were "
+                f"stopped early, failed or go on.{nowhere}",
+            )
+        return ()
 
     def of(self, group: Group) -> pd.DataFrame:
         """The counted trials of a group."""
@@ -123,13 +164,29 @@ class Evidence:
 
     def left_out(self) -> tuple[str, ...]:
         """Sentences about what figures do not show; none where they show everything."""
-        words = []
+        words = [*self.basis()]
+        if self.runs.is_population:
+            words.append(
+                "Members of a population go on from each other's networks: they are no independent runs, and "
+                "intervals are too narrow."
+            )
         if len(self.complete) > len(self.shown):
             words.append(f"Shown are the {len(self.shown)} best of {len(self.complete)} by mean score.")
         missing = [self.runs.label(group) for group in self.runs.groups if group not in self.complete]
         if missing:
-            words.append(f"Left out, because they lack a result on some task: {', '.join(missing)}.")
+            words.append(f"Left out, because they lack a result on some task: {listed(missing)}.")
         return tuple(words)
+
+    def flops_words(self) -> str:
+        """What FLOPs count, in a sentence or two."""
+        trials = self.runs.trials
+        lacking = int((trials["flops"].notna() & trials["act_flops"].isna()).sum())
+        words = "FLOPs count the gradient updates (forward, backward, targets) and the planning of training."
+        if lacking:
+            words += (
+                f" {lacking} of {len(trials)} runs have not logged planning's: theirs are the updates' alone."
+            )
+        return words
 
     def scale_words(self) -> str:
         """How results became scores, in a sentence."""
@@ -147,3 +204,17 @@ def panel(width: float = _PANEL[0], height: float = _PANEL[1]) -> Iterator[tuple
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
         yield figure, figure.subplots()
+
+
+def _at_common_step(runs: StudyRuns, trials: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Trials with their results at the last step that all have reached, as `final`; and the step."""
+    curves = runs.curves_of(trials).sort_values("env_steps")
+    step = int(curves.groupby(["run_id", "task"])["env_steps"].max().min())
+    reached = curves[curves["env_steps"] <= step].groupby(["run_id", "task"])["value"].last().rename("final")
+    return trials.drop(columns="final").join(reached, on=["run_id", "task"]), step
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a sentence, the first of them where they are many."""
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

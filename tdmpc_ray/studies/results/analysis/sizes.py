@@ -1,4 +1,4 @@
-"""How the result grows with parameters and with training FLOPs, and the power law if there is one."""
+"""How the result grows with parameters and with FLOPs, and the power law if there is one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tdmpc_ray.studies.results.study_runs import Group
 _RESAMPLES = 100
 _COLOUR = "#31688e"
 _LAW_COLOUR = "#b5367a"
-_AXES = {"params": "parameters", "train_flops": "training FLOPs per run"}
+_AXES = {"params": "parameters", "flops": "FLOPs per run, planning included"}
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,16 @@ class SizeResult:
     """One model size, with its best setting.
 
     Attributes:
-        values: a score per seed, averaged over tasks; where tasks have other seeds, per run.
+        values: a score per seed, averaged over tasks; where tasks share no seed, per run.
+        is_pooled: they are per run, of several tasks.
     """
 
     group: Group
     params: float
-    train_flops: float
+    flops: float
     values: Floats
     run_ids: tuple[str, ...]
+    is_pooled: bool = False
 
 
 def size_results(evidence: Evidence) -> list[SizeResult]:
@@ -48,35 +50,36 @@ def size_results(evidence: Evidence) -> list[SizeResult]:
                 SizeResult(
                     group,
                     float(own["params"].max()),
-                    float(own["train_flops"].mean()),
+                    float(own["flops"].mean()),
                     values if len(values) else own["score"].to_numpy(dtype=float),
                     evidence.run_ids(group),
+                    is_pooled=not len(values),
                 )
             )
     return found
 
 
-def why_no_law(evidence: Evidence, results: list[SizeResult], axis: str) -> str:
+def why_no_law(evidence: Evidence, results: list[SizeResult]) -> str:
     """What keeps a power law from being fitted; empty where nothing does."""
     if len(results) < MIN_SIZES:
         sizes = f"{len(results)} model size{'s' * (len(results) != 1)}"
         return f"{sizes} cannot identify its three parameters, at least {MIN_SIZES} are needed"
     if not all(scale.has_ceiling for scale in evidence.scales.values()):
         return "the best possible result is not known on every task, so neither is the gap to it"
-    if not all(getattr(result, axis) > 0 for result in results):
-        return f"{_AXES[axis]} were not logged for every size"
+    if not all(result.params > 0 for result in results):
+        return "parameters were not logged for every size"
     if any((result.values >= 1).any() for result in results):
         return "some runs reach the best possible score, and a gap of 0 has no logarithm"
     return ""
 
 
-def scaling_law(evidence: Evidence, results: list[SizeResult], axis: str) -> PowerLaw | str:
-    """The law of the gap to the best possible score over `axis`, or why there is none."""
-    reason = why_no_law(evidence, results, axis)
+def scaling_law(evidence: Evidence, results: list[SizeResult]) -> PowerLaw | str:
+    """The law of the gap to the best possible score over parameters, or why there is none."""
+    reason = why_no_law(evidence, results)
     if reason:
         return reason
     return fit_power_law(
-        [getattr(result, axis) for result in results],
+        [result.params for result in results],
         [1 - result.values for result in results],
         resamples=_RESAMPLES,
     )
@@ -100,7 +103,7 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
 
     Args:
         evidence: the study.
-        laws: `params` and `train_flops` to what `scaling_law` found.
+        laws: `params` to what `scaling_law` found, `flops` to what `frontier_law` did.
     """
     key, title = "scaling", "Scaling with model size"
     results = size_results(evidence)
@@ -118,14 +121,23 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
         key,
         title,
         (
-            f"{what} after training, over parameters and over training FLOPs: means over seeds with the 95% "
-            f"interval of the mean, seeds as small dots. {evidence.scale_words()}",
+            f"{what} after training, over parameters and over FLOPs: means over seeds with the 95% "
+            f"interval of the mean, seeds as small dots. {evidence.scale_words()} {evidence.flops_words()}",
             *(["Each size stands with its best setting, which flatters it a little."] if several else []),
+            *evidence.basis(),
+            *_pooled_sentence(results),
             *_law_sentences({axis: laws[axis] for axis in known}),
         ),
         tuple(pictures),
         pd.DataFrame([_row(result) for result in results]),
     )
+
+
+def _pooled_sentence(results: list[SizeResult]) -> list[str]:
+    pooled = [f"size {result.group[0]}" for result in results if result.is_pooled]
+    if not pooled:
+        return []
+    return [f"Where tasks share no seed ({', '.join(pooled)}), a task with more runs weighs more."]
 
 
 def _law_sentences(laws: dict[str, PowerLaw | str]) -> list[str]:
@@ -134,7 +146,8 @@ def _law_sentences(laws: dict[str, PowerLaw | str]) -> list[str]:
         return [law_sentence(reasons.pop())]
     fit = (
         "Laws are fitted to the seeds' gaps in log space with a robust loss; intervals and band by bootstrap "
-        "of the residuals."
+        "of the residuals. The law over FLOPs is that of the frontier (see there), of the points where each "
+        "of its stretches ends: a size that ends below another one that took as much does not count."
     )
     return [*(f"Over {_AXES[axis]}: {law_sentence(law)}" for axis, law in laws.items()), fit]
 
@@ -145,7 +158,7 @@ def _row(result: SizeResult) -> dict[str, Any]:
         "model_size": result.group[0],
         "setting": result.group[1],
         "params": result.params,
-        "train_flops_per_run": result.train_flops,
+        "flops_per_run": result.flops,
         "seeds": len(result.values),
         "mean_score": result.values.mean(),
         "low": low,
@@ -163,7 +176,13 @@ def _picture(results: list[SizeResult], axis: str, law: PowerLaw | str, has_gap:
         if isinstance(law, PowerLaw) and law.identifiable:
             line = np.geomspace(places.min() / 1.5, places.max() * 1.5, 100)
             axes.fill_between(line, *law.band(line), color=_LAW_COLOUR, alpha=0.15, linewidth=0)
-            axes.plot(line, law(line), color=_LAW_COLOUR, linewidth=1.6, label="fitted law, 95% band")
+            axes.plot(
+                line,
+                law(line),
+                color=_LAW_COLOUR,
+                linewidth=1.6,
+                label=f"fitted {'frontier' if axis == 'flops' else 'law'}, 95% band",
+            )
             axes.legend(frameon=False, fontsize=8.5, loc="best")
         else:
             axes.plot(places, means, color="#bbbbbb", linewidth=1.2, zorder=1)

@@ -1,0 +1,27 @@
+"""What the tracker remembers of a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class TrialRecord:
+    """What has to outlive a restart about one trial."""
+
+    params: dict[str, Any]  # as at its first start: MLflow's parameters never change
+    started: int  # ms
+    end: str | None = None  # FINISHED or FAILED; None while it runs
+    env_steps: int = 0
+    dropped: int = 0
+    final_return: float | None = None
+    enough: str = ""  # why it ended before its last step, by the study's own wish
+    changed: dict[str, float] = field(default_factory=dict)  # parameters that a scheduler has changed
+    spent: dict[str, float] = field(default_factory=dict)  # by its process, so far
+    spent_before: dict[str, float] = field(default_factory=dict)  # by its earlier processes
+
+    def all_spent(self) -> dict[str, float]:
+        """What the trial has really spent, whatever checkpoints it went on from."""
+        names = {**self.spent_before, **self.spent}
+        return {name: self.spent_before.get(name, 0.0) + self.spent.get(name, 0.0) for name in names}
