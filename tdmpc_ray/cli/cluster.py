@@ -48,9 +48,9 @@ def submit(
     Example: tdmpc-ray submit experiments/quickstart.yaml --address http://localhost:8265 --wait
     """
     from tdmpc_ray.studies.file.load import load_study
-    from tdmpc_ray.studies.file.python_path import use_folder
+    from tdmpc_ray.studies.file.python_path import use_folder_of
 
-    use_folder(file.parent)
+    use_folder_of(file)
     study = load_study(file)
     jobs = _jobs(address)
     job_id = jobs.submit(study, file, with_code=with_code, beside=beside or (), mlflow_uri=mlflow_uri)

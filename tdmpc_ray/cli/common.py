@@ -37,7 +37,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {pair}: write KEY=VALUE, such as --set update.lr=1e-3")
         try:
             settings[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError(f"--set {pair}: '{value}' is not a value") from None
     return settings
 

@@ -45,13 +45,13 @@ def plan_cluster(
         raise UserError(f"a cluster of {cpus:g} CPUs and {gpus:g} GPUs runs nothing: give --cpus above 0")
     quiet()
     from tdmpc_ray.studies.file.load import load_study
-    from tdmpc_ray.studies.file.python_path import use_folder
+    from tdmpc_ray.studies.file.python_path import use_folder_of
     from tdmpc_ray.studies.plan.labels import steps
     from tdmpc_ray.studies.plan.sizing import best, forecast
     from tdmpc_ray.studies.plan.speeds import measure_speeds
     from tdmpc_ray.studies.words import count
 
-    use_folder(file.parent)
+    use_folder_of(file)
     study = load_study(file)
     measured = measure_speeds(
         study, env_ms=env_ms, core_gflops=core_gflops, gpu_tflops=gpu_tflops, gpu_floor_ms=gpu_floor_ms

@@ -137,9 +137,9 @@ def tune(
     if file is None:
         raise UserError("tune needs a study file, such as experiments/quickstart.yaml")
     from tdmpc_ray.studies.file.load import load_study
-    from tdmpc_ray.studies.file.python_path import use_folder
+    from tdmpc_ray.studies.file.python_path import use_folder_of
 
-    use_folder(file.parent)
+    use_folder_of(file)
     study = load_study(file)
     if dry:
         from tdmpc_ray.studies.run.cluster import quiet

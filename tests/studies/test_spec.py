@@ -375,6 +375,7 @@ def refused(path: Path) -> str:
         ("- a\n- b\n", "must hold 'key: value' lines"),
         ("name: a\nname: b\n", "line 2, column 1: 'name' is there twice"),
         ("task: 2021-13-45\n", "month must be in 1..12"),
+        ("[" * 5000, "its lists and mappings are nested too deeply"),
         ("? [1, 2]\n: 3\n", "line 1, column 3: a key must be a word"),
     ],
 )

@@ -4,6 +4,7 @@ study.yaml     the study with every default written out: all that a resume needs
 tune/          Tune's state; tune/<trial>/checkpoint_*, logs, error.txt
 mlflow/        what MLflow has not got yet, and study.yaml as the study has begun with it
 baseline.json  the random policy's return
+python_path.txt  the folder of the file that it was read from
 scaling.png    the figure
 """
 

@@ -19,9 +19,16 @@ def use_folder(folder: Path) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([path, *filter(None, known)])
 
 
+def use_folder_of(study_file: Path) -> None:
+    """`use_folder` of a study that begins; a pipe lies in none."""
+    if study_file.is_file():
+        use_folder(study_file.parent)
+
+
 def remember_folder(out: Path, study_file: Path) -> None:
     """Note in a study's folder where its file lies, for `use_folder_again`."""
-    (out / _FILE).write_text(f"{os.path.abspath(study_file.parent)}\n", encoding="utf-8")
+    if study_file.is_file():
+        (out / _FILE).write_text(f"{os.path.abspath(study_file.parent)}\n", encoding="utf-8")
 
 
 def use_folder_again(out: Path) -> None:

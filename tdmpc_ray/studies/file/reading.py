@@ -42,6 +42,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}{_riddle(error)}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise UserError(f"{path}: {reason(error)}") from None
+    except RecursionError:
+        raise UserError(f"{path}: its lists and mappings are nested too deeply") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, such as 'task: walker-walk'")
     return values

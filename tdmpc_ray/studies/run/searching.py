@@ -62,7 +62,8 @@ def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
             raise UserError(f"search: {method} refuses this study: {reason(error)}") from None
         return searcher
 
-    make(0, asks=True)  # some options are looked at by the first suggestion alone
+    # Some options are looked at by the first suggestion alone; a storage would keep what is asked for here.
+    make(0, asks="storage" not in study.search.options)
     groups = [at_point(point, env_config) for point in study.points()]
     search = SearchPerGroup(groups, study.seeds, study.num_samples, metric, make)
     limit = study.resources.max_concurrent_trials
