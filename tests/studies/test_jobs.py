@@ -352,8 +352,9 @@ def test_rays_own_client_over_a_connection_that_is_cut(monkeypatch: pytest.Monke
     app.router.add_get("/api/jobs/x-1", server.job)
     app.router.add_get("/api/jobs/x-1/logs/tail", server.log)
 
+    runner = web.AppRunner(app)
+
     async def serve() -> None:
-        runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         started.set()
@@ -367,6 +368,7 @@ def test_rays_own_client_over_a_connection_that_is_cut(monkeypatch: pytest.Monke
         assert ("".join(written), job.exit_status) == ("one\ntwo\n", 0)
         assert server.logs > 3
     finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
