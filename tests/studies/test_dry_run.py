@@ -31,6 +31,7 @@ from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 DRAWN = {"space": {"update.lr": {"loguniform": [1e-4, 1e-3]}}, "num_samples": 2}
+WORDS = {"update.lr": "x"}
 SPEEDS = Speeds(env_s=1e-3, core_flops=5e10, gpu_flops=1e13, gpu_floor_s=5e-3)
 
 
@@ -118,6 +119,10 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
         (
             {"search": {"method": "optuna", "options": {"sampler": "tpe"}}, **DRAWN},
             r"search: optuna refuses this study: ",
+        ),
+        (
+            {"search": {"method": "optuna", "options": {"points_to_evaluate": [WORDS]}}, **DRAWN},
+            r"search: optuna refuses this study: 'x' is not",
         ),
         ({"search": {"method": "optuna", "options": {"seeed": 1}}, **DRAWN}, r"refuses this study: .*seeed"),
         ({"tracking": {"uri": "http://127.0.0.1:9"}}, r"MLflow at http://127\.0\.0\.1:9 cannot be used"),

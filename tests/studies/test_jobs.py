@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 import yaml
+from aiohttp import web
 from ports import free_ports
 from processes import family
 
@@ -305,3 +309,66 @@ def test_this_package_goes_along_whole() -> None:
     sent = {path.relative_to(package) for path in sum_up([package])}
     assert Path("studies/results/compare.py") in sent
     assert all(path.relative_to(package) in sent for path in package.rglob("*.py"))
+
+
+class CuttingServer:
+    """What a job server and a proxy before it answer about a job; each log is cut but the last."""
+
+    def __init__(self) -> None:
+        self.logs = 0
+
+    async def version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "4", "ray_version": ray.__version__, "ray_commit": ""})
+
+    async def job(self, request: web.Request) -> web.Response:
+        if self.logs == 2:
+            self.logs += 1
+            raise web.HTTPBadGateway
+        status = "SUCCEEDED" if self.logs > 3 else "RUNNING"
+        return web.json_response(
+            {"type": "SUBMISSION", "entrypoint": "", "status": status, "submission_id": "x-1", "metadata": {}}
+        )
+
+    async def log(self, request: web.Request) -> web.WebSocketResponse:
+        self.logs += 1
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str("one\n")
+        if self.logs == 1:
+            assert request.transport is not None
+            request.transport.abort()
+        else:
+            await socket.send_str("two\n")
+            await socket.close()
+        return socket
+
+
+@pytest.mark.filterwarnings("ignore:ssl=None")
+def test_rays_own_client_over_a_connection_that_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "_POLL_S", 0.0)
+    server, started, loop = CuttingServer(), threading.Event(), asyncio.new_event_loop()
+    app, (port,) = web.Application(), free_ports(1)
+    app.router.add_get("/api/version", server.version)
+    app.router.add_get("/api/jobs/x-1", server.job)
+    app.router.add_get("/api/jobs/x-1/logs/tail", server.log)
+
+    runner = web.AppRunner(app)
+
+    async def serve() -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        started.set()
+
+    thread = threading.Thread(target=lambda: (loop.run_until_complete(serve()), loop.run_forever()))
+    thread.start()
+    try:
+        assert started.wait(30)
+        written: list[str] = []
+        job = Jobs(f"http://127.0.0.1:{port}").follow("x-1", written.append)
+        assert ("".join(written), job.exit_status) == ("one\ntwo\n", 0)
+        assert server.logs > 3
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

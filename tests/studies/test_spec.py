@@ -287,6 +287,18 @@ def test_values_reach_the_algorithm() -> None:
             {"space": {"planner.horizon": {"grid": [2]}}},
             "num_samples > 1 would repeat the same trials: space draws nothing at random",
         ),
+        (
+            {"search": {"method": "optuna", "options": {"metric": "x"}}},
+            "search.options: the study itself says the metric: leave it out",
+        ),
+        (
+            {"search": {"method": "optuna", "options": {"points_to_evaluate": [{"update.l": 1e-3}]}}},
+            "search.options.points_to_evaluate: unknown setting 'update.l': did you mean 'update.lr'?",
+        ),
+        (
+            {"search": {"method": "optuna", "options": {"points_to_evaluate": [{"update.lr": 7.0}]}}},
+            "search.options.points_to_evaluate: update.lr=7.0 lies outside its range in space",
+        ),
         ({"name": "a/b"}, "name: 'a/b' has characters that file names should not have"),
     ],
 )

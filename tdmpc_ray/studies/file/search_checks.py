@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdmpc_ray.errors import brief, unknown
+from tdmpc_ray.studies.file.draws import Draw
+
 if TYPE_CHECKING:
     from tdmpc_ray.studies.file.spec import Study
 
@@ -43,6 +46,7 @@ def _check_searcher(study: Study) -> None:
         return
     if not drawn:
         raise ValueError(f"search: {method} has nothing to choose: give a setting in space a range or choice")
+    _check_options(study, drawn)
     if study.scheduler.is_population:
         raise ValueError(
             f"scheduler: {study.scheduler.method} changes settings by itself: use it without search"
@@ -52,6 +56,31 @@ def _check_searcher(study: Study) -> None:
             f"search: {method} compares means over seeds, which scheduler: {study.scheduler.method} would "
             "take at different steps: give one seed, or no scheduler"
         )
+
+
+def _check_options(study: Study, drawn: list[str]) -> None:
+    """What a searcher would take without a word, or refuse in its own."""
+    options = study.search.options
+    for key in ("metric", "mode", "space"):
+        if key in options:
+            raise ValueError(f"search.options: the study itself says the {key}: leave it out")
+    points = options.get("points_to_evaluate") or []
+    for point in points if isinstance(points, list) else []:
+        for key, value in point.items() if isinstance(point, dict) else ():
+            if key not in drawn:
+                raise ValueError(f"search.options.points_to_evaluate: {unknown('setting', str(key), drawn)}")
+            if not _is_within(study.space[key], value):
+                raise ValueError(
+                    f"search.options.points_to_evaluate: {key}={brief(value)} lies outside its range in space"
+                )
+
+
+def _is_within(draw: Draw, value: object) -> bool:
+    """Whether a range or a choice has a value; what is no number is the searcher's to refuse."""
+    if draw.choice is not None:
+        return value in draw.choice
+    bounds = draw.uniform or draw.loguniform or draw.randint
+    return bounds is None or not isinstance(value, int | float) or bounds[0] <= value <= bounds[1]
 
 
 def _check_grace(study: Study) -> None:
