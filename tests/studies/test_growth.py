@@ -22,6 +22,7 @@ from tdmpc_ray.studies.file.growth import growth
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import search_space
+from tdmpc_ray.studies.plan.labels import trial_params
 from tdmpc_ray.studies.run import runner
 from tdmpc_ray.studies.run.continuing import TakeFromStudy
 from tdmpc_ray.studies.run.outcome import Outcome
@@ -55,6 +56,7 @@ def test_a_study_that_has_ended_gets_more_steps_and_seeds(
     assert (result.finished, result.unfinished, result.exit_status) == (2, 0, 0)
     assert "it gets more steps: 200 -> 400" in printed.getvalue()
     assert "it gets more seeds: 0 -> 1, 0" in printed.getvalue()
+    assert "size=tiny seed=0: done after 400 steps" in printed.getvalue()
     runs = mlflow_read.runs(store, "exp")
     assert {name: runs[name].info.run_id for name in first} == {n: r.info.run_id for n, r in first.items()}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
@@ -150,13 +152,15 @@ def test_a_search_that_has_ended_makes_the_missing_trials(
     search.save_to_dir(str(tmp_path), "1")
     for trial in begun:
         search.on_trial_complete(trial.trial_id, {"latest/eval/return": 1.0})
-    _, left = trials(study(**{**before, **more}), tmp_path, tmp_path)
+    again = make_study(yaml.safe_load(study(**{**before, **more}).to_yaml()))  # as it stands in its folder
+    _, left = trials(again, tmp_path, tmp_path)
     assert len(left) == number
     assert len({trial.trial_id for trial in [*begun, *left]}) == len(begun) + number
-    whole = [
-        (t.config["seed"], t.config["model_size"], str(t.config["agent_overrides"])) for t in begun + left
-    ]
+    configs = [trial.config for trial in (*begun, *left)]
+    whole = [(c["seed"], c["model_size"], str(c["agent_overrides"])) for c in configs]
     assert len(set(whole)) == len(whole), "none is there twice"
+    resources = [{k: v for k, v in trial_params(c).items() if k.startswith("resources.")} for c in configs]
+    assert len(set(map(str, resources))) == 1, "old and new trials are told apart by nothing else"
 
 
 def test_trials_at_their_last_step_are_reopened_and_others_are_not(tmp_path: Path) -> None:

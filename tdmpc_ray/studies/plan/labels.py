@@ -21,8 +21,13 @@ def trial_params(config: Mapping[str, Any]) -> dict[str, Any]:
         **({"obs": obs} if obs != "state" else {}),
         "preset": config["preset"],
         **config["agent_overrides"],
-        **{f"{RESOURCES}{key}": config[name] for key, name in ATTRIBUTES.items() if name in config},
+        **{f"{RESOURCES}{key}": _whole(config[name]) for key, name in ATTRIBUTES.items() if name in config},
     }
+
+
+def _whole(amount: Any) -> Any:
+    """1.0 as 1, so that trials which begin after a resume are not taken for others: a file says either."""
+    return int(amount) if isinstance(amount, float) and amount.is_integer() else amount
 
 
 def label_params(config: Mapping[str, Any], study: Study) -> dict[str, Any]:

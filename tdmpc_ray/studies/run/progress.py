@@ -134,9 +134,10 @@ class ProgressTable(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for other in trials:
             self._row(other)
-        self._row(trial).status = "running"
+        row = self._row(trial)
+        row.status, row.total_steps = "running", trial.config.get("total_steps")  # more than before a resume
         if self._live is None:
-            self._say(f"{self._row(trial).name}: starting")
+            self._say(f"{row.name}: starting")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
