@@ -109,7 +109,7 @@ def test_a_trial_that_cannot_be_set_up_has_failed_for_mlflow_too(
     runs = mlflow_read.runs(store, "exp")
     assert {name: run.info.status for name, run in runs.items()} == {"toy": "FAILED", run_name(0): "FAILED"}
     assert runs[run_name(0)].data.tags["failure"] == "no room for it"
-    assert "1 of 1 trial failed before the first evaluation: no room for it" in printed.getvalue()
+    assert "in 1 trials, of which 1 failed before the first evaluation: no room for it" in printed.getvalue()
     assert "wait for one" not in printed.getvalue()
 
 

@@ -74,7 +74,7 @@ def test_a_trial_that_fails_before_it_starts_has_a_run_and_a_reason(
     assert runs["seed=0"].data.tags["failure"] == "no a at http://***@host"
     assert runs["seed=1"].data.tags["failure"] == "no b at http://***@host"
     with pytest.raises(
-        UserError, match=r"as 2 of 2 trials failed before the first evaluation: no [ab] at http"
+        UserError, match=r"in 2 trials, of which 2 failed before the first evaluation: no [ab] at http"
     ):
         load_study_runs("exp", store)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
 from tdmpc_ray.studies.results.scaling import mean_interval
-from tdmpc_ray.studies.results.study_runs import StudyRuns, counted, load_study_runs
+from tdmpc_ray.studies.results.study_runs import StudyRuns, counts, load_study_runs
 from tdmpc_ray.studies.results.views import find_view, offer_view
 from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
 
@@ -35,6 +34,8 @@ __all__ = [
 ]
 
 RANDOM = "random"
+_GROUP = ["task", "model_size", "setting"]
+_MAX_ROWS = 60  # of a table in a terminal
 
 
 def summary_table(runs: StudyRuns) -> pd.DataFrame:
@@ -48,33 +49,27 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
         over seeds of the last evaluation), low, high (its 95% interval, NaN for one seed), best (of any
         evaluation), env_steps (mean per trial), hours (sum over trials), steps_per_s (mean).
     """
+    trials = runs.trials
+    results = trials[counts(trials)]
+    finals = {key: values.to_numpy(dtype=float) for key, values in results.groupby(_GROUP)["final"]}
+    table = results.groupby(_GROUP).agg(
+        params=("params", "max"),
+        best=("best", "max"),
+        env_steps=("env_steps", "mean"),
+        hours=("hours", "sum"),
+        steps_per_s=("steps_per_s", "mean"),
+        stopped_early=("stopped_early", lambda words: bool((words != "").any())),
+    )
+    table["unfinished"] = (trials["status"] != "FINISHED").groupby([trials[name] for name in _GROUP]).sum()
+    known = table.to_dict("index")
     rows: list[dict[str, Any]] = []
     for task in runs.tasks:
-        for size, setting in product(runs.sizes, runs.settings):
-            everyone = runs.of(task, size, setting)
-            group = counted(everyone)
-            if group.empty:
-                continue
-            finals = group["final"].to_numpy(dtype=float)
-            low, high = mean_interval(finals)
-            rows.append(
-                {
-                    "task": task,
-                    "model_size": size,
-                    "setting": setting,
-                    "unfinished": int((everyone["status"] != "FINISHED").sum()),
-                    "stopped_early": bool((group["stopped_early"] != "").any()),
-                    "params": group["params"].max(),
-                    "seeds": len(group),
-                    "final": finals.mean(),
-                    "low": low,
-                    "high": high,
-                    "best": group["best"].max(),
-                    "env_steps": group["env_steps"].mean(),
-                    "hours": group["hours"].sum(),
-                    "steps_per_s": group["steps_per_s"].mean(),
-                }
-            )
+        for key in ((task, *group) for group in runs.groups):
+            if key in known:
+                low, high = mean_interval(finals[key])
+                who = dict(zip(_GROUP, key, strict=True))
+                found = {"seeds": len(finals[key]), "final": finals[key].mean(), "low": low, "high": high}
+                rows.append({**who, **known[key], **found})
         if task in runs.random_returns:
             rows.append({"task": task, "model_size": RANDOM, "final": runs.random_returns[task], "seeds": 0})
     return pd.DataFrame(rows)
@@ -133,7 +128,11 @@ def render_table(runs: StudyRuns) -> Table:
     for header in columns:
         words = header in ("task", "model size", "setting")
         table.add_column(header, justify="left" if words else "right", no_wrap=True)
-    for row in summary.to_dict("records"):
+    shown = summary
+    if len(summary) > _MAX_ROWS:
+        best = summary.groupby("task")["final"].rank(ascending=False) <= _MAX_ROWS // len(runs.tasks)
+        shown = summary[best | (summary["model_size"] == RANDOM)]
+    for row in shown.to_dict("records"):
         if row["model_size"] == RANDOM:
             cells = dict.fromkeys(columns, "")
             cells |= {"model size": "random policy", name: columns[name](row)}
@@ -141,6 +140,8 @@ def render_table(runs: StudyRuns) -> Table:
             continue
         table.add_row(*(cell(row) for cell in columns.values()))
     notes = []
+    if len(shown) < len(summary):
+        notes.append(f"the best of {len(summary):,} rows; `tdmpc-ray report` has all of them")
     if (summary["unfinished"] > 0).any():
         notes.append("* some have not finished; where none has, their newest evaluations count")
     if summary["stopped_early"].isin([True]).any():

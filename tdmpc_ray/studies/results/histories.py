@@ -48,11 +48,8 @@ def at_steps(history: Sequence[Point], steps: Any) -> np.ndarray:
 
 def _read(client: Any, ids: list[str], metric: str) -> dict[str, list[Point]]:
     store = client._tracking_client.store
-    if hasattr(store, "get_metric_history_bulk"):  # a database
-        rows = [
-            (row.run_id, Point(row.timestamp, row.step, row.value))
-            for row in store.get_metric_history_bulk(ids, metric, None)
-        ]
+    if hasattr(store, "ManagedSessionMaker"):
+        rows = _query(store, ids, metric)
     elif len(ids) > 1:
         rows = _ask(store, ids, metric)
         if len(rows) >= _MAX_POINTS:
@@ -63,6 +60,16 @@ def _read(client: Any, ids: list[str], metric: str) -> dict[str, list[Point]]:
         rows = [(ids[0], Point(p.timestamp, p.step, p.value)) for p in points]
     rows.sort()
     return {run_id: [point for _, point in own] for run_id, own in groupby(rows, key=lambda row: row[0])}
+
+
+def _query(store: Any, ids: list[str], metric: str) -> list[tuple[str, Point]]:
+    """What a database holds, without an object of MLflow's for each value, which takes four times as long."""
+    from mlflow.store.tracking.dbmodels.models import SqlMetric
+
+    columns = SqlMetric.run_uuid, SqlMetric.timestamp, SqlMetric.step, SqlMetric.value, SqlMetric.is_nan
+    with store.ManagedSessionMaker() as session:
+        found = session.query(*columns).filter(SqlMetric.key == metric, SqlMetric.run_uuid.in_(ids)).all()
+    return [(run, Point(time, step, float("nan") if nan else value)) for run, time, step, value, nan in found]
 
 
 def _ask(store: Any, ids: list[str], metric: str) -> list[tuple[str, Point]]:

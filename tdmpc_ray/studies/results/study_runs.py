@@ -152,6 +152,14 @@ def counted(trials: pd.DataFrame) -> pd.DataFrame:
     return finished if len(finished) else evaluated
 
 
+def counts(trials: pd.DataFrame) -> pd.Series:
+    """Whether each trial counts among those of its task, size and setting, see `counted`."""
+    evaluated = trials["final"].notna()
+    whole = evaluated & is_whole(trials)
+    has_whole = whole.groupby([trials[name] for name in ("task", "model_size", "setting")]).transform("any")
+    return whole.where(has_whole, evaluated)
+
+
 def is_whole(trials: pd.DataFrame) -> pd.Series:
     """Whether each trial went to its end, or as far as the study's `stop` wanted it."""
     return (trials["status"] == "FINISHED") & (trials["stopped_early"] == "")
@@ -219,15 +227,15 @@ def _read(
 
 def _why_none(parents: Sequence[Any], found: Sequence[Any]) -> str:
     """What keeps trials from having a result: nobody waits for one that cannot come."""
-    trials = f"{len(found)} trial{'s' * (len(found) != 1)}"
+    trials = f"in {len(found)} trials"
     if any(run.info.status == "RUNNING" for run in [*parents, *found]):
-        return f"in {trials} yet: wait for one"
+        return f"{trials} yet: wait for one"
     failed = [run for run in found if run.info.status == "FAILED"]
     if not failed:
-        return f"as its {trials} ended before the first evaluation: resume it"
+        return f"{trials}, which ended before the first evaluation: resume it"
     reasons = dict.fromkeys(reason for run in failed if (reason := run.data.tags.get(FAILURE)))
     why = f": {next(iter(reasons))}" if reasons else ""
-    return f"as {len(failed)} of {trials} failed before the first evaluation{why}"
+    return f"{trials}, of which {len(failed)} failed before the first evaluation{why}"
 
 
 def _settings(trials: pd.DataFrame, kinds: dict[str, StudyKind]) -> pd.Series:

@@ -55,7 +55,7 @@ def build_report(runs: StudyRuns) -> Report:
 
 def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ...]:
     runs = evidence.runs
-    seeds = sorted({len(runs.of(task, *group)) for task in runs.tasks for group in runs.groups} - {0})
+    seeds = sorted(set(runs.trials.groupby(["task", "model_size", "setting"]).size()))
     unfinished = int((runs.trials["status"] != "FINISHED").sum())
     stopped = int((runs.trials["stopped_early"] != "").sum())
     notes = [f"{unfinished} not finished"] * bool(unfinished) + [f"{stopped} stopped early"] * bool(stopped)

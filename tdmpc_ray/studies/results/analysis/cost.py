@@ -72,14 +72,20 @@ def throughput(evidence: Evidence) -> Section:
 def costs(evidence: Evidence) -> Section:
     """Hours, FLOPs and energy per size and setting, and in total; every trial counts."""
     runs = evidence.runs
-    rows = []
-    for task in runs.tasks:
-        for group in runs.groups:
-            trials = runs.of(task, *group)
-            if len(trials):
-                rows.append({"task": task, "model_size": group[0], "setting": group[1], **_sums(trials)})
-    rows.append({"task": "total", "model_size": "", "setting": "", **_sums(runs.trials)})
-    table = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    by_group = runs.trials.groupby(["task", "model_size", "setting"])
+    sums = _sums(by_group)
+    order = pd.MultiIndex.from_tuples(
+        [key for task in runs.tasks for group in runs.groups if (key := (task, *group)) in sums.index],
+        names=sums.index.names,
+    )
+    # A run of a set of tasks, beside its specialists, is there once for each task.
+    once = runs.trials.drop_duplicates("run_id").assign(task="total", model_size="", setting="")
+    everything = runs.trials.assign(task="total", model_size="", setting="")
+    total = _sums(everything.groupby(["task", "model_size", "setting"]))
+    total.update(_counts(once.groupby(["task", "model_size", "setting"])))
+    table = pd.concat([sums.loc[order], total]).reset_index().dropna(axis="columns", how="all")
+    whole = ["trials", "finished", "stopped_early", "env_steps"]
+    table[whole] = table[whole].astype(int)
     lacking = (
         []
         if "energy_kwh" in table
@@ -98,17 +104,20 @@ def costs(evidence: Evidence) -> Section:
     )
 
 
-def _sums(trials: pd.DataFrame) -> dict[str, Any]:
-    once = trials.drop_duplicates("run_id")  # of a set of tasks, beside its specialists, is one for each task
-    return {
-        "trials": len(once),
-        "finished": int((once["status"] == "FINISHED").sum()),
-        "stopped_early": int((once["stopped_early"] != "").sum()),
-        "env_steps": int(trials["steps_taken"].sum()),
-        "hours": trials["hours"].sum(),
-        "sim_hours": trials["sim_hours"].sum(min_count=1),
-        "train_flops": trials["train_flops"].sum(min_count=1),
-        "act_flops": trials["act_flops"].sum(min_count=1),
-        "energy_kwh": trials["energy_kwh"].sum(min_count=1),
-        RUN_IDS: tuple(once["run_id"]),
-    }
+def _sums(groups: Any) -> pd.DataFrame:
+    """What each group of trials has spent, and which they are."""
+    spent = ["hours", "sim_hours", "train_flops", "act_flops", "energy_kwh"]
+    sums = groups[spent].sum(min_count=1)
+    steps = groups["steps_taken"].sum().rename("env_steps")
+    return pd.concat([_counts(groups), steps, sums], axis=1)[
+        ["trials", "finished", "stopped_early", "env_steps", *spent, RUN_IDS]
+    ]
+
+
+def _counts(groups: Any) -> pd.DataFrame:
+    return groups.agg(
+        trials=("run_id", "size"),
+        finished=("status", lambda status: int((status == "FINISHED").sum())),
+        stopped_early=("stopped_early", lambda words: int((words != "").sum())),
+        **{RUN_IDS: ("run_id", tuple)},
+    )

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tdmpc_ray.studies.results.analysis.learning import AXES, curves_of
+from tdmpc_ray.studies.results.analysis.learning import AXES
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import aligned, log_axis, name_lines, value_label
 from tdmpc_ray.studies.results.scaling import MIN_SIZES, Floats, PowerLaw, fit_power_law
 from tdmpc_ray.studies.results.study_runs import Group
 
 _POINTS = 200
+_MOST_PLACES = 2000
 _RESAMPLES = 100
 _DONORS = "what the networks of a population's member took, other members have paid for."
 
@@ -47,18 +48,17 @@ def frontier(evidence: Evidence) -> Section:
     """The best mean so far of any group at each number of FLOPs, and whose it is."""
     key, title = "frontier", "Compute-optimal frontier"
     runs = evidence.runs
-    curves = runs.curves[runs.curves["flops"] > 0]
     if runs.is_population:
         return Section(key, title, absent=_DONORS)
     if len(evidence.complete) < 2:
         return Section(key, title, absent="it takes at least two sizes or settings to choose from.")
-    if curves.empty:
+    if not (runs.curves["flops"] > 0).any():
         return Section(key, title, absent="no trial has logged time/train_flops.")
     pictures, rows = [], []
     for task in runs.tasks:
         lines: dict[Group, Any] = {}
         for group in evidence.complete:
-            of_group = curves_of(evidence, curves, task, group, "flops")
+            of_group = evidence.curves_of(task, group, "flops")
             if len(of_group):
                 places, values = aligned(of_group, "flops")
                 if len(places):
@@ -104,12 +104,11 @@ def _score_lines(evidence: Evidence) -> dict[Group, tuple[Floats, Floats]]:
 
     Where tasks have other numbers of seeds, there is one line of means.
     """
-    curves = evidence.runs.curves[evidence.runs.curves["flops"] > 0]
     lines = {}
     for group in evidence.complete:
         of_tasks = []
         for task, scale in evidence.scales.items():
-            own = curves_of(evidence, curves, task, group, "flops")
+            own = evidence.curves_of(task, group, "flops")
             places, values = aligned(own, "flops") if len(own) else (np.empty(0), np.empty((0, 0)))
             if len(places):
                 of_tasks.append((places, scale.scores(values)))
@@ -149,8 +148,10 @@ def _envelope(lines: dict[Group, Any]) -> tuple[np.ndarray, np.ndarray, list[Gro
     """Places, the best mean so far, and whose it is, at each place."""
     start = min(places[0] for places, _ in lines.values())
     stop = max(places[-1] for places, _ in lines.values())
-    own = np.concatenate([places for places, _ in lines.values()])
-    flops = np.union1d(np.geomspace(start, stop, _POINTS), own)
+    own = np.unique(np.concatenate([places for places, _ in lines.values()]))
+    grid = np.geomspace(start, stop, _POINTS)
+    # Of a search of many, the evaluations' own places would be more than anybody can see.
+    flops = np.union1d(grid, own[:: -(-len(own) // _MOST_PLACES)])
     values = np.array(
         [np.interp(flops, places, mean, left=-np.inf, right=-np.inf) for places, mean in lines.values()]
     )

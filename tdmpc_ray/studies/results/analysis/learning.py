@@ -29,24 +29,24 @@ AXES = {
 def learning_curves(evidence: Evidence) -> Section:
     """A panel per task and axis; the table has the mean at the end of each line."""
     runs = evidence.runs
-    flops = runs.curves["flops"]
-    curves = runs.curves.assign(hours=runs.curves["wall_s"] / 3600, flops=flops.where(flops > 0))
     pictures, rows = [], []
-    known = [x for x in AXES if curves[x].notna().any()]
+    logged = {"env_steps": True, "hours": runs.curves["wall_s"].notna().any()}
+    logged["flops"] = (runs.curves["flops"] > 0).any()
+    known = [x for x in AXES if logged[x]]
     if runs.is_population:  # hours and FLOPs came with the networks of others
         known = ["env_steps"]
     for task in runs.tasks:
         for x in known:
             with panel() as (figure, axes):
                 for group in evidence.shown:
-                    of_group = curves_of(evidence, curves, task, group, x)
+                    of_group = evidence.curves_of(task, group, x)
                     if len(of_group):
                         draw_curve(axes, of_group, runs.label(group), evidence.colours[group], x)
                 _finish(axes, evidence, task, x)
             alt = f"{value_label(runs.metric)} on {task} over {AXES[x]}, a line per model size and setting"
             pictures.append(Picture(f"{task}-{x.replace('_', '-')}", alt, figure))
         for group in evidence.complete:
-            of_group = curves_of(evidence, curves, task, group, "env_steps")
+            of_group = evidence.curves_of(task, group, "env_steps")
             if len(of_group):
                 rows.append(_end_of_curve(evidence, task, group, of_group))
     why = "Those of a member are its donors', too" if runs.is_population else "Not logged"
@@ -66,14 +66,6 @@ def learning_curves(evidence: Evidence) -> Section:
         tuple(pictures),
         pd.DataFrame(rows),
     )
-
-
-def curves_of(evidence: Evidence, curves: pd.DataFrame, task: str, group: Group, x: str) -> pd.DataFrame:
-    """The rows of `curves` that are of a group's counted runs on a task and have a place on the axis `x`."""
-    of_group = evidence.of(group)
-    wanted = of_group[of_group["task"] == task][["run_id", "task"]]
-    chosen = curves.merge(wanted, on=["run_id", "task"])
-    return chosen[chosen[x].notna()]
 
 
 def _finish(axes: Axes, evidence: Evidence, task: str, x: str) -> None:

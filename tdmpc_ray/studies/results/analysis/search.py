@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 
 from tdmpc_ray.studies.results.analysis.population import NO_SEARCH
@@ -32,11 +33,12 @@ def search_points(evidence: Evidence) -> pd.DataFrame:
     sizes = {"model_size": "model_size"} if trials["model_size"].nunique() > 1 else {}
     columns = {**sizes, **names}
     rows = []
+    is_one_task = trials["task"].nunique() == 1
     for keys, group in trials.groupby(list(columns), dropna=False):
         rows.append(
             {
                 **dict(zip(columns.values(), keys, strict=True)),
-                "score": group.groupby("task")["score"].mean().mean(),
+                "score": (group if is_one_task else group.groupby("task"))["score"].mean().mean(),
                 "runs": len(group),
                 "stopped_early": int((group["stopped_early"] != "").sum()),
                 RUN_IDS: tuple(group["run_id"]),
@@ -150,10 +152,13 @@ def _parallel_picture(evidence: Evidence, points: pd.DataFrame, names: list[str]
         heights.append(score)
         _ticks(axes, len(names), [(t, f"{low + t * spread:.3g}") for t in (0.0, 0.5, 1.0)])
         colormap, limits = mpl.colormaps["viridis"], Normalize(low, low + spread)
-        for index in np.argsort(score):  # the best ones on top
-            line = [height[index] for height in heights]
-            style: Any = {"color": colormap(limits(points["score"].iloc[index])), "alpha": 0.8}
-            axes.plot(range(len(line)), line, linewidth=1.5 + score[index], **style)
+        order = np.argsort(score)  # the best ones on top
+        places = np.broadcast_to(np.arange(len(heights)), (len(points), len(heights)))
+        lines = np.stack([places, np.stack(heights, axis=1)], axis=2)[
+            order
+        ]  # (points, settings and score, 2)
+        style: Any = {"colors": colormap(limits(points["score"].to_numpy()[order])), "alpha": 0.8}
+        axes.add_collection(LineCollection(list(lines), linewidths=1.5 + score[order], **style))
         axes.set_xticks(range(len(names) + 1), [*names, "score"])
         axes.set_xlim(-0.35, len(names) + 0.55)
         axes.set_ylim(-0.06, 1.06)

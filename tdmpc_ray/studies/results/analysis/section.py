@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -130,8 +129,27 @@ class Evidence:
 
     def of(self, group: Group) -> pd.DataFrame:
         """The counted trials of a group."""
-        size, setting = group
-        return self.trials[(self.trials["model_size"] == size) & (self.trials["setting"] == setting)]
+        return self._by_group.get(group, self.trials.iloc[:0])
+
+    @cached_property
+    def _by_group(self) -> dict[Group, pd.DataFrame]:
+        return dict(list(self.trials.groupby(["model_size", "setting"])))
+
+    def curves_of(self, task: str, group: Group, x: str) -> pd.DataFrame:
+        """The evaluations of a group's counted trials on a task that have a place on the axis `x`.
+
+        Beside the columns of `StudyRuns.curves` there is `hours`; FLOPs that are 0 have no place.
+        """
+        found = self._curves.get((task, *group))
+        return found[found[x].notna()] if found is not None else self.runs.curves.iloc[:0]
+
+    @cached_property
+    def _curves(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        curves = self.runs.curves_of(self.trials)
+        curves = curves.assign(
+            hours=curves["wall_s"] / 3600, flops=curves["flops"].where(curves["flops"] > 0)
+        )
+        return dict(list(curves.groupby(["task", "model_size", "setting"])))
 
     def strata(self, group: Group) -> list[Floats]:
         """A group's scores, one array per task in the tasks' order."""
@@ -144,12 +162,15 @@ class Evidence:
     @cached_property
     def complete(self) -> list[Group]:
         """Groups with a result on every task: those that can be compared."""
-        return [g for g in self.runs.groups if set(self.of(g)["task"]) == set(self.scales)]
+        tasks = self.trials.groupby(["model_size", "setting"])["task"].nunique().to_dict()
+        return [group for group in self.runs.groups if tasks.get(group) == len(self.scales)]
 
     @cached_property
     def mean_scores(self) -> dict[Group, float]:
         """Mean over tasks of the mean score, of each complete group."""
-        return {group: float(np.mean([s.mean() for s in self.strata(group)])) for group in self.complete}
+        of_tasks = self.trials.groupby(["model_size", "setting", "task"])["score"].mean()
+        means = of_tasks.groupby(level=["model_size", "setting"]).mean().to_dict()
+        return {group: float(means[group]) for group in self.complete}
 
     @cached_property
     def shown(self) -> list[Group]:
