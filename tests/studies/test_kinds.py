@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -187,6 +188,7 @@ def test_a_population_is_one_group_that_spent_what_it_spent(
     result(members[1], 1000, 500.0, spent=3600.0, total=3600.0)
     # The first goes on from the second's checkpoint: fewer steps, less on its clock, and another setting.
     members[0].config["update.lr"] = 0.25
+    time.sleep(0.01)  # MLflow's clock has milliseconds
     calls.start(members[0])
     for steps in (1500, 2500):
         since = 3600.0 * (steps - 1000) / 1000

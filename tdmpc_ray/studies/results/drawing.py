@@ -55,11 +55,12 @@ def aligned(
         by: the column that tells seeds apart.
 
     Returns:
-        Places (points,) and values (seeds, points); no points where the seeds have none in common.
+        Places (points,) and values (seeds, points), seeds in the order of their rows; no points where the
+        seeds have none in common.
     """
     # Arrays, because a frame for each of a thousand curves takes seconds.
     at, value = curves[x].to_numpy(dtype=float), curves["value"].to_numpy(dtype=float)
-    seed, names = pd.factorize(curves[by], sort=True)
+    seed, names = pd.factorize(curves[by])
     seeds = []
     for number in range(len(names)):
         own = np.flatnonzero(seed == number)

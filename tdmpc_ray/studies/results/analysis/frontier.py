@@ -9,7 +9,7 @@ import pandas as pd
 
 from tdmpc_ray.studies.results.analysis.learning import AXES
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
-from tdmpc_ray.studies.results.drawing import aligned, log_axis, name_lines, value_label
+from tdmpc_ray.studies.results.drawing import log_axis, name_lines, value_label
 from tdmpc_ray.studies.results.scaling import MIN_SIZES, Floats, PowerLaw, fit_power_law
 from tdmpc_ray.studies.results.study_runs import Group
 
@@ -58,11 +58,9 @@ def frontier(evidence: Evidence) -> Section:
     for task in runs.tasks:
         lines: dict[Group, Any] = {}
         for group in evidence.complete:
-            of_group = evidence.curves_of(task, group, "flops")
-            if len(of_group):
-                places, values = aligned(of_group, "flops")
-                if len(places):
-                    lines[group] = places, values.mean(axis=0)
+            if (task, group) in evidence.flops_lines:
+                places, values = evidence.flops_lines[task, group]
+                lines[group] = places, values.mean(axis=0)
         if len(lines) < 2:
             continue
         flops, best, leaders = _envelope(lines)
@@ -108,9 +106,8 @@ def _score_lines(evidence: Evidence) -> dict[Group, tuple[Floats, Floats]]:
     for group in evidence.complete:
         of_tasks = []
         for task, scale in evidence.scales.items():
-            own = evidence.curves_of(task, group, "flops")
-            places, values = aligned(own, "flops") if len(own) else (np.empty(0), np.empty((0, 0)))
-            if len(places):
+            if (task, group) in evidence.flops_lines:
+                places, values = evidence.flops_lines[task, group]
                 of_tasks.append((places, scale.scores(values)))
         if len(of_tasks) == len(evidence.scales):
             lines[group] = _mean_line(of_tasks)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from tdmpc_ray.studies.results.drawing import STYLE, rank_colours
+from tdmpc_ray.studies.results.drawing import STYLE, aligned, rank_colours
 from tdmpc_ray.studies.results.figures import MAX_LINES
 from tdmpc_ray.studies.results.scaling import Floats
 from tdmpc_ray.studies.results.statistics import Scale, score_scale
@@ -141,7 +141,24 @@ class Evidence:
         Beside the columns of `StudyRuns.curves` there is `hours`; FLOPs that are 0 have no place.
         """
         found = self._curves.get((task, *group))
-        return found[found[x].notna()] if found is not None else self.runs.curves.iloc[:0]
+        if found is None:
+            return self.runs.curves.iloc[:0]
+        has_place = found[x].notna().to_numpy()
+        return found if has_place.all() else found[has_place]
+
+    @cached_property
+    def flops_lines(self) -> dict[tuple[str, Group], tuple[Floats, Floats]]:
+        """Tasks and complete groups to places in FLOPs and values (seeds, places), where seeds share some.
+
+        Seeds are in their order, so that those of several tasks are paired.
+        """
+        lines = {}
+        for task in self.scales:
+            for group in self.complete:
+                own = self.curves_of(task, group, "flops").sort_values(["seed", "run_id"])
+                if len(own) and len((line := aligned(own, "flops"))[0]):
+                    lines[task, group] = line
+        return lines
 
     @cached_property
     def _curves(self) -> dict[tuple[str, str, str], pd.DataFrame]:
