@@ -167,6 +167,30 @@ def test_a_killed_process_goes_on_with_the_same_runs(
     assert mlflow_read.points(store, runs["seed=0"], "eval/return") == [(10, 1.0), (20, 2.0)]
 
 
+@pytest.mark.parametrize("starts", [False, True])
+def test_a_study_that_gets_more_steps_has_not_ended_before_its_trials_go_on(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any, starts: bool
+) -> None:
+    tracker = make(store, tmp_path / "spool")
+    tracker.setup()
+    calls, trial = drive(tracker), drive.trial("a", seed=0)
+    calls.start(trial)
+    calls.complete(trial)
+    calls.end()
+    assert mlflow_read.runs(store, "exp")["study"].info.status == "FINISHED"
+
+    again = make(store, tmp_path / "spool", reopened={"a"})
+    again.set_state(tracker.get_state())
+    again.setup()
+    calls = drive(again)
+    calls.trials.append(trial)
+    if starts:
+        calls.start(trial)
+        calls.complete(trial)
+    calls.end()
+    assert mlflow_read.runs(store, "exp")["study"].info.status == ("FINISHED" if starts else "KILLED")
+
+
 def test_steps_that_are_taken_again_are_not_logged_again(
     store: str, tmp_path: Path, drive: Any, mlflow_read: Any
 ) -> None:

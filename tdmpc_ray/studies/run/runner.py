@@ -154,6 +154,7 @@ class _Run:
             self.say(saved_trials(self.out / TUNE_FOLDER))
         public = study.public()  # Tune pickles what it is given, and others may read that
         label = partial(label_params, study=public)
+        take = TakeFromStudy(study)
         tracker = MLflowTracker(
             uri=study.tracking.uri,
             experiment=study.tracking.experiment,
@@ -164,10 +165,10 @@ class _Run:
             artifacts=artifacts,
             expected_trials=self.expected_trials,
             enough=public.enough,
+            reopened=take.reopened,
             failure=failure_reason,
             kind=study.kind,
         )
-        take = TakeFromStudy(study)
         outcome = Outcome(label, take.reopened)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
 

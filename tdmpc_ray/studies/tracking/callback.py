@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class MLflowTracker(tune.Callback):
             trial does.
         failure: a trial of Tune to why it has failed.
         kind: what is special about its trials.
+        reopened: ids of trials that had ended and go on; until they start, the study has not ended.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
     """
 
@@ -72,6 +73,7 @@ class MLflowTracker(tune.Callback):
         enough: Callable[[Mapping[str, Any]], str] | None = None,
         failure: Callable[[Any], str] | None = None,
         kind: StudyKind = StudyKind.PLAIN,
+        reopened: Set[str] = frozenset(),
         shutdown_s: float = 30.0,
     ) -> None:
         self._uri = absolute_uri(uri)
@@ -86,6 +88,7 @@ class MLflowTracker(tune.Callback):
         self._enough = enough
         self._failure = failure
         self._kind = kind
+        self._reopened, self._begun = reopened, set[str]()
         self._shutdown_s = shutdown_s
         self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
         self._trials: dict[str, TrialRecord] = {}
@@ -135,6 +138,7 @@ class MLflowTracker(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         again = self._trials.get(trial.trial_id)
         record = self._begin(trial)
+        self._begun.add(trial.trial_id)
         key = self._key(trial)
         if again is not None and record.end == "FAILED":
             self._put(run_ops.tags(key, {FAILURE: ""}))
@@ -206,7 +210,9 @@ class MLflowTracker(tune.Callback):
             record = self._trials.get(trial.trial_id)
             if (record is None or record.end is None) and (status := _ended(trial)):
                 self._end_trial(trial, status)
-        ends = [self._trials[t.trial_id].end if t.trial_id in self._trials else None for t in trials]
+        waiting = self._reopened - self._begun
+        known = {key: record.end for key, record in self._trials.items() if key not in waiting}
+        ends = [known.get(trial.trial_id) for trial in trials]
         if None in ends or len(ends) < self._expected_trials():
             self.close("KILLED")
         else:
