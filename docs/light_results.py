@@ -1,9 +1,10 @@
 """Draws runs of the light preset: docs/images/light.png over the published code's under the same settings,
-and docs/images/bf16.png, planning in bf16 over planning in fp32.
+and docs/images/light_bf16.png, planning in bf16 over planning in fp32.
 
 tdmpc-ray tune experiments/light_walker_walk.yaml
-python docs/light_results.py --study light-walker-walk --label "updates after each episode"  # and draw
-python docs/light_results.py                                                                 # draw again
+python docs/light_results.py --study light-walker-walk --label "in turns"  # and draw
+python docs/light_results.py                                                 # draw again
+python docs/light_results.py --data light_bf16 --study bf16-walker-walk --label bf16
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 DOCS = Path(__file__).parent
-OURS, BASELINE = DOCS / "data/light_tdmpc_ray.csv", DOCS / "data/light_baseline.csv"
-BASELINE_NAME = "published code"
-BF16 = ", planning in bf16"  # the end of a study's label
+BASELINE, BASELINE_NAME = DOCS / "data/light_baseline.csv", "published code"
+# Files of docs/data to images that they are drawn into.
+IMAGES = {"light_tdmpc_ray": "light.png", "light_bf16": "light_bf16.png"}
 LAST = 15_000
 
 
@@ -42,22 +43,13 @@ def export(study: str, experiment: str, uri: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def merge(new: pd.DataFrame) -> None:
-    """Put a study's rows into the data file, in the place of older ones of the same task and seeds."""
+def merge(new: pd.DataFrame, file: Path) -> None:
+    """Put a study's rows into a data file, in the place of older ones of the same task and seeds."""
     key = ["study", "task", "seed"]
-    old = pd.read_csv(OURS) if OURS.exists() else new.iloc[:0]
+    old = pd.read_csv(file)
     known = old.set_index(key).index.isin(new.set_index(key).index)
     table = pd.concat([old[~known], new])
-    table.sort_values(["task", "study", "seed", "agent_steps"]).to_csv(OURS, index=False)
-
-
-def beside_fp32(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs that plan in bf16, and those that differ in nothing else, as far as both went."""
-    study = table.study.str.removesuffix(BF16)
-    pairs = pd.MultiIndex.from_arrays([table.task, study])
-    is_bf16 = table.study != study
-    last = table.task.map(table[is_bf16].groupby("task").agent_steps.max())
-    return table[pairs.isin(pairs[is_bf16]) & (table.agent_steps <= last)]
+    table.sort_values(["task", "study", "seed", "agent_steps"]).to_csv(file, index=False)
 
 
 def draw(table: pd.DataFrame, image: str) -> None:
@@ -85,19 +77,21 @@ def draw(table: pd.DataFrame, image: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", choices=IMAGES, default="light_tdmpc_ray", help="file of docs/data")
     parser.add_argument("--study", help="study to export from MLflow first")
     parser.add_argument("--label", help="its name in the data and the figure")
     parser.add_argument("--uri", default="sqlite:///mlflow.db", help="address of MLflow")
     parser.add_argument("--experiment", default="tdmpc-ray")
     arguments = parser.parse_args()
+    file = DOCS / f"data/{arguments.data}.csv"
     if arguments.study:
         rows = export(arguments.study, arguments.experiment, arguments.uri)
-        merge(rows.assign(study=arguments.label or arguments.study))
-    table = pd.concat([pd.read_csv(BASELINE).assign(study=BASELINE_NAME), pd.read_csv(OURS)])
+        merge(rows.assign(study=arguments.label or arguments.study), file)
+    table = pd.read_csv(file)
+    if arguments.data == "light_tdmpc_ray":
+        table = pd.concat([pd.read_csv(BASELINE).assign(study=BASELINE_NAME), table])
     table = table[table.agent_steps <= LAST]
-    draw(table[~table.study.str.endswith(BF16)], "light.png")
-    if len(pair := beside_fp32(table)):
-        draw(pair, "bf16.png")
+    draw(table, IMAGES[arguments.data])
     pivot = table.pivot_table(index=["task", "study", "seed"], columns="agent_steps", values="eval_return")
     print(pivot.to_string())
     print("\nmean of the evaluations from 10,000 steps on, and the best one")
