@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,14 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.run import cluster, interrupt
 from tdmpc_ray.studies.run.runner import run_study
+
+
+@pytest.fixture(autouse=True)
+def _hangups() -> Iterator[None]:
+    """As in a terminal, also where these tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_signals_are_handled_within_a_study_only() -> None:
