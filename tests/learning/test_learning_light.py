@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.learning, pytest.mark.timeout(12 * 3600)]
 @pytest.mark.parametrize(
     ("file", "label", "task"),
     [
-        ("light_walker_walk.yaml", "updates after each episode", "walker-walk"),
-        ("light_cartpole_balance.yaml", "updates every 25 steps", "cartpole-balance"),
+        ("light_walker_walk.yaml", "in turns", "walker-walk"),
+        ("light_cartpole_balance.yaml", "in turns", "cartpole-balance"),
     ],
 )
 def test_three_seeds(file: str, label: str, task: str, learn: Callable[[str], StudyRuns]) -> None:

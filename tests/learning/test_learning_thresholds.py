@@ -5,7 +5,7 @@ import pytest
 from recorded import DATA, SEEDS, late, least, recorded
 
 CURVES = pd.read_csv(DATA / "curves.csv").groupby(["study", "task"]).random_return.first()
-LIGHT = [("updates after each episode", "walker-walk"), ("updates every 25 steps", "cartpole-balance")]
+LIGHT = [("in turns", "walker-walk"), ("in turns", "cartpole-balance")]
 
 
 @pytest.mark.parametrize(("study", "task"), [*CURVES.index, *LIGHT])
