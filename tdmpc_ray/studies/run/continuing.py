@@ -35,11 +35,7 @@ def trials_alone_restored(take: Callable[[Trial], None]) -> Iterator[None]:
     module: Any = importlib.import_module("ray.tune.tune")
     original = module.TuneController
 
-    class Controller(_Controller):
-        def taken(self, trial: Trial) -> None:
-            take(trial)
-
-    module.TuneController = Controller
+    module.TuneController = type("Controller", (_Controller,), {"taken": staticmethod(take)})
     try:
         yield
     finally:

@@ -27,7 +27,8 @@ def stage(folder: Path, paths: Sequence[Path], with_code: bool) -> str:
         UserError: something is missing, has another's name, is no file, or is more than Ray takes.
     """
     sources = [*paths, *((Path(tdmpc_ray.__file__).parent,) if with_code else ())]
-    _refuse_too_much(sum_up(sources))
+    sizes = sum_up(sources)
+    _refuse_too_much(sizes)
     try:
         for path in sources:
             target = folder / path.resolve().name
@@ -44,7 +45,6 @@ def stage(folder: Path, paths: Sequence[Path], with_code: bool) -> str:
         raise UserError(f"cannot send {source}: {why}") from None
     except OSError as error:
         raise UserError(f"cannot send {error.filename}: {error.strerror}") from None
-    sizes = sum_up(sources)
     return f"sending {_amount(sizes)}" if len(sizes) > 1 else ""
 
 
