@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 import reprlib
 from collections.abc import Iterable
-from pathlib import PurePath
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = _SHORT.maxset = 10
@@ -27,20 +24,6 @@ def brief(value: object, limit: int = 80) -> str:
     """A value as Python writes it, cut where it is long: what is wrong with it shows at its beginning."""
     shortened = _SHORT.repr(value)
     return shortened if len(shortened) <= limit else f"{shortened[: limit - 3]}..."
-
-
-def refuse_address(path: PurePath) -> None:
-    """Refuse an object store's address, which as a path would name a folder `s3:` here.
-
-    Raises:
-        UserError: it is one. Only its scheme is shown, because the rest may hold a key.
-    """
-    scheme = next((part for part in path.parts if _SCHEME.fullmatch(part)), None)
-    if scheme is not None:
-        raise UserError(
-            f"{scheme}//... is an address, and this takes a folder or file: copy it to a disk first, or "
-            "give a folder that all machines share"
-        )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -14,6 +15,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 import pytest
 import torch
+from pyarrow.fs import FileSystem
 from tiny import TINY
 
 torch.set_num_threads(1)
@@ -38,6 +40,35 @@ def local_ray() -> None:
             logging_level="ERROR",
             log_to_driver=False,
         )
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """Address of a folder on an S3 server of this test; `{}` in it stands for a path."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        options = f"scheme=http&endpoint_override=127.0.0.1%3A{port}&region=us-east-1"
+        address = f"s3://key:secret@bucket{{}}?{options}&allow_bucket_creation=true"
+        filesystem, path = FileSystem.from_uri(address.format(""))
+        filesystem.create_dir(path)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
 
 
 @pytest.hookimpl(trylast=True)

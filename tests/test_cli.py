@@ -176,29 +176,49 @@ def test_wrong_option_in_a_process_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        [*TRAIN, "--out", "s3://key:secret@bucket/x"],
-        [*TRAIN, "--start-from", "s3://key:secret@bucket/x"],
         [*TRAIN, "--set", "data.demonstrations=s3://key:secret@bucket/x"],
         ["tune", "s3://key:secret@bucket/x.yaml"],
-        ["resume", "gs://key:secret@bucket/x"],
-        ["evaluate", "s3://key:secret@bucket/x"],
         ["evaluate", "here", "--record", "s3://key:secret@bucket/x"],
-        ["register", "s3://key:secret@bucket/x", "--name", "m"],
-        ["log-models", "s3://key:secret@bucket/x"],
-        ["sync", "s3://key:secret@bucket/x"],
         ["report", "exp", "--out", "s3://key:secret@bucket/x"],
         ["submit", "x.yaml", "--with", "s3://key:secret@bucket/x"],
     ],
     ids=lambda args: " ".join(args[:1] + args[-2:-1]),
 )
-def test_an_object_stores_address_is_no_path(
+def test_an_address_where_a_path_must_be(
     args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(args) == 2
     [line] = capsys.readouterr().err.splitlines()
-    scheme = "gs" if args[0] == "resume" else "s3"
-    assert line.startswith(f"error: {scheme}://... is an address, and this takes a folder or file: ")
+    assert line.startswith("error: s3://... is an address, and this takes a folder or file: ")
+    assert "secret" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [*TRAIN, "--out"],
+        [*TRAIN, "--start-from"],
+        ["resume"],
+        ["evaluate"],
+        ["register", "--name", "m"],
+        ["log-models"],
+        ["sync"],
+        ["serve"],
+        ["export"],
+    ],
+    ids=" ".join,
+)
+def test_an_address_that_cannot_be_reached(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*args, "s3://key:secret@bucket/x?regoin=here"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "error: cannot reach s3://bucket/x?regoin=here: Unexpected query parameter in S3 URI"
+    )
     assert "secret" not in line
     assert list(tmp_path.iterdir()) == []
 

@@ -18,6 +18,7 @@ from tdmpc_ray.rllib.checkpoint import MODULE, load_module
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.rllib.module import TDMPC2RLModule
+from tdmpc_ray.studies.file.folder import only_process
 from tdmpc_ray.studies.run.runner import resume_study
 
 TASK = "gym:Pendulum-v1"
@@ -40,6 +41,10 @@ def test_there_and_back_is_bitwise(
     theirs = published(tmp_path)
     assert cli.main(["import-official", "theirs.pt", "--task", TASK, "--out", "here"]) == 0
     printed = capsys.readouterr().out
+    with only_process(tmp_path / "taken", makes=True):
+        assert cli.main(["import-official", "theirs.pt", "--task", TASK, "--out", "taken"]) == 2
+        assert "taken is in use: another process is running this study" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "taken").iterdir()] == [".lock"]
     assert "model size tiny, with {'model.num_q': 3, 'model.episodic': False}" in printed
     for options in ([], ["--flat"]):
         assert cli.main(["export-official", "here", "back.pt", *options]) == 0
@@ -183,7 +188,7 @@ def test_training_goes_on_from_published_networks(tmp_path: Path, monkeypatch: p
             ["import-official", "theirs.pt", "--task", TASK, "--out", "o"],
             "the checkpoint belongs to a model of another shape: encoder.0.weight is (64, 7) in the file and",
         ),
-        (["import-official", "theirs.pt", "--task", TASK, "--out", "."], ". is not empty: choose another"),
+        (["import-official", "theirs.pt", "--task", TASK, "--out", "."], ". is not empty: continue it"),
         (["export-official", "absent", "x.pt"], "no checkpoint at absent: there is no such folder"),
         (["export", "absent"], "no checkpoint at absent: there is no such folder"),
     ],

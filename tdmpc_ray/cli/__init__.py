@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from tdmpc_ray import __version__
+from tdmpc_ray.addresses import refuse_address
 from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
@@ -22,7 +23,7 @@ from tdmpc_ray.cli.models import log_models, register, serve
 from tdmpc_ray.cli.planning import plan_cluster, schema
 from tdmpc_ray.cli.results import compare, evaluate, report, sync
 from tdmpc_ray.cli.training import resume, train, tune
-from tdmpc_ray.errors import UserError, refuse_address
+from tdmpc_ray.errors import UserError
 
 app = typer.Typer(
     name="tdmpc-ray",

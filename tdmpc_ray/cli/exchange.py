@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -46,31 +48,34 @@ def import_official(
     quiet()
     from tdmpc_ray.envs import task_info
     from tdmpc_ray.rllib.exchange import import_official as convert
-    from tdmpc_ray.studies.file.folder import begin
+    from tdmpc_ray.studies.file.folder import begin, only_process, require_empty
     from tdmpc_ray.studies.file.load import make_study
 
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write to {out}: it is a file; choose another --out")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty: choose another --out")
+    require_empty(out)
     name = task_info(task).name
-    try:
-        obs, size, settings = convert(file, name, out / IMPORTED)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
-    study = make_study(
-        {
-            "name": file_name(f"{name}-published"),
-            "task": name,
-            "obs": obs,
-            "model_sizes": [size],
-            "set": settings,
-            "steps": steps,
-            "start_from": str(out / IMPORTED),
-        },
-        {"steps": "--steps"},
-    )
-    begin(study, out, None)
+    with tempfile.TemporaryDirectory() as temporary:
+        obs, size, settings = convert(file, name, Path(temporary) / IMPORTED)
+        study = make_study(
+            {
+                "name": file_name(f"{name}-published"),
+                "task": name,
+                "obs": obs,
+                "model_sizes": [size],
+                "set": settings,
+                "steps": steps,
+                "start_from": str(out / IMPORTED),
+            },
+            {"steps": "--steps"},
+        )
+        with only_process(out, makes=True):
+            require_empty(out)  # another process may have begun here
+            try:
+                shutil.move(Path(temporary) / IMPORTED, out / IMPORTED)
+            except OSError as error:
+                raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+            begin(study, out, None)
     differing = f", with {settings}" if settings else ""
     print(f"imported: model size {size}{differing}; it plans as published (preset paper)")
     print(f"play it with: tdmpc-ray evaluate {out}")
@@ -78,7 +83,7 @@ def import_official(
 
 
 def export_official(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="The file to write.")],
     flat: Annotated[
         bool, typer.Option(help="Number the heads' parameters, as older checkpoints do.")
@@ -98,7 +103,7 @@ def export_official(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
     file_format: Annotated[FileFormat, typer.Option("--format", help="What reads it.")] = FileFormat.torch,
     what: Annotated[
         Kind, typer.Option(help="The policy alone, or whole decisions by planning.")

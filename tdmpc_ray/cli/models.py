@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +19,7 @@ Uri = Annotated[
 
 def register(
     source: Annotated[
-        Path, typer.Argument(help="A checkpoint, or the folder of a run or study: its best one.")
+        str, typer.Argument(help="A checkpoint, or the folder of a run or study: its best one.")
     ],
     name: Annotated[str, typer.Option(help="Of the model in MLflow; made if absent.")],
     alias: Annotated[str | None, typer.Option(help="Name for the new version, such as champion.")] = None,
@@ -48,7 +47,7 @@ def register(
 
 
 def log_models(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
     mlflow_uri: Uri = None,
 ) -> int:
     """Log the best models of a study to MLflow.

@@ -14,7 +14,7 @@ from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
     task: Annotated[str | None, typer.Option(help="Which one, of an agent that knows several.")] = None,
     seed: Annotated[int, typer.Option(help="Of the environment.")] = 0,
@@ -38,16 +38,19 @@ def evaluate(
 
     quiet()
     from tdmpc_ray.core.threads import limit_threads
+    from tdmpc_ray.rllib.at_hand import at_hand
+    from tdmpc_ray.rllib.checkpoint import networks_of_newest
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
+    from tdmpc_ray.studies.file.folder import STUDY_FILE
     from tdmpc_ray.studies.file.python_path import use_folder_again
     from tdmpc_ray.studies.models.best_checkpoint import study_folder
 
-    if (out := study_folder(checkpoint)) is not None:
-        use_folder_again(out)
     limit_threads(1)
     settings = parse_settings(set_ or [])
-    with progress_bar("playing") as advance:
-        played = evaluate_checkpoint(checkpoint, episodes, seed, video, grid, advance, settings, task, record)
+    with at_hand(checkpoint, networks_of_newest, STUDY_FILE) as local, progress_bar("playing") as advance:
+        if (out := study_folder(local)) is not None:
+            use_folder_again(out)
+        played = evaluate_checkpoint(local, episodes, seed, video, grid, advance, settings, task, record)
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"]
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):
@@ -125,7 +128,7 @@ def report(
 
 
 def sync(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
     mlflow_uri: Annotated[str | None, typer.Option(help="Address of MLflow. Default: the study's.")] = None,
 ) -> int:
     """Bring MLflow what it could not get while a study ran.

@@ -13,7 +13,11 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 
 OutOption = Annotated[
-    Path | None, typer.Option(help="Folder for the results; new or empty. Default: results/NAME-TIME.")
+    str | None,
+    typer.Option(
+        help="Folder for the results, or an address such as s3://bucket/name; new or empty. "
+        "Default: results/NAME-TIME."
+    ),
 ]
 
 # Keys of a study to the options of `train` that set them.
@@ -66,7 +70,7 @@ def train(
         float, typer.Option(help="GPUs for each process that acts; fractions share one.")
     ] = 0,
     start_from: Annotated[
-        Path | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
+        str | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of environments, weights and exploration.")] = 0,
     eval_every: Annotated[
@@ -101,7 +105,7 @@ def train(
         "seeds": [seed],
         "steps": steps,
         "set": parse_settings(set_ or []),
-        "start_from": None if start_from is None else str(start_from),
+        "start_from": start_from,
         "evaluation": {"every": eval_every, "episodes": eval_episodes, "videos": videos},
         "resources": {
             "num_env_runners": num_env_runners,
@@ -151,13 +155,14 @@ def tune(
         return 0
     from tdmpc_ray.studies.run.runner import run_study
 
-    out = out or _default_out(study.name)
-    return run_study(study, out, study_file=file, console=make_console()).exit_status
+    return run_study(
+        study, out or _default_out(study.name), study_file=file, console=make_console()
+    ).exit_status
 
 
 def resume(
     folder: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="DIR", help="The --out folder of `train` or `tune`, or what `submit` printed."
         ),
@@ -188,7 +193,7 @@ def resume(
         more = [
             f"--{name}={value}" for name, value in (("steps", steps), ("seeds", seeds)) if value is not None
         ]
-        return resume_job(str(folder), address, wait, with_code, beside or [], more)
+        return resume_job(folder, address, wait, with_code, beside or [], more)
     from tdmpc_ray.studies.run.runner import resume_study
 
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}

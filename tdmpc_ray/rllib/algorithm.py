@@ -70,7 +70,7 @@ class TDMPC2(DurableAlgorithm):
             if (suite := task_info(task).suite) not in suites or suite in ("gymnasium", "registered"):
                 require_film(task)
                 suites.add(suite)
-        networks = {} if config.start_from is None else read_networks(Path(config.start_from))
+        networks = {} if config.start_from is None else read_networks(config.start_from)
         notes = check_networks(networks, [config]) if networks else []
         try:
             super().setup(config)

@@ -6,7 +6,9 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdmpc_ray.errors import UserError, reason, refuse_address
+from tdmpc_ray.addresses import refuse_address
+from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.rllib.at_hand import at_hand
 from tdmpc_ray.rllib.manifest import is_complete, verify
 
 if TYPE_CHECKING:
@@ -47,19 +49,25 @@ def checkpoints_below(path: Path) -> list[Path]:
     return [p.parents[4] for level in levels for p in path.glob(f"{level}/{MODULE / _METADATA}")]
 
 
-def load_module(path: Path) -> TDMPC2RLModule:
-    """The module in the newest checkpoint at or below `path`.
+def networks_of_newest(path: Path) -> list[Path]:
+    """The folder with the networks of what `find_checkpoint` finds, for `at_hand`."""
+    return [find_checkpoint(path) / MODULE]
+
+
+def load_module(path: str | Path) -> TDMPC2RLModule:
+    """The module in the newest checkpoint at or below `path`, which may be an address.
 
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
     from tdmpc_ray.rllib.module import TDMPC2RLModule
 
-    checkpoint = find_checkpoint(path)
-    verify(checkpoint, below=str(MODULE))
-    try:
-        return TDMPC2RLModule.from_checkpoint((checkpoint / MODULE).resolve())
-    except UserError:
-        raise
-    except Exception as error:  # a torn pickle may fail in any way
-        raise UserError(f"the checkpoint {checkpoint} is damaged: {reason(error)}") from error
+    with at_hand(path, networks_of_newest) as local:
+        checkpoint = find_checkpoint(local)
+        verify(checkpoint, below=str(MODULE))
+        try:
+            return TDMPC2RLModule.from_checkpoint((checkpoint / MODULE).resolve())
+        except UserError:
+            raise
+        except Exception as error:  # a torn pickle may fail in any way
+            raise UserError(f"the checkpoint {checkpoint} is damaged: {reason(error)}") from error

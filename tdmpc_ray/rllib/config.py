@@ -13,6 +13,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+from tdmpc_ray.addresses import absolute
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.envs import TaskInfo, check_obs, task_info
 from tdmpc_ray.envs.multitask import action_sizes
@@ -143,9 +144,9 @@ class TDMPC2Config(AlgorithmConfig):
             weights_every: updates after which asynchronous runners are sent new weights.
             weights_every_s: seconds that lie between, too; None: as many as keep the copies at a twentieth
                 of the learner's time.
-            start_from: a checkpoint, or the folder of a run, whose networks to begin with; they have to fit,
-                but that a termination head may be missing. Optimizers, replay and counters begin anew, and
-                the first steps are planned, not random.
+            start_from: a checkpoint, or the folder of a run, by path or address, whose networks to begin
+                with; they have to fit, but that a termination head may be missing. Optimizers, replay and
+                counters begin anew, and the first steps are planned, not random.
             videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
             system_metrics: report what the main process's node and GPUs do, energy included.
         """
@@ -170,7 +171,7 @@ class TDMPC2Config(AlgorithmConfig):
             "sample_lead": sample_lead,
             "weights_every": weights_every,
             "weights_every_s": weights_every_s,
-            "start_from": os.path.abspath(start_from) if isinstance(start_from, (str, Path)) else start_from,
+            "start_from": absolute(start_from) if isinstance(start_from, (str, Path)) else start_from,
             "videos": videos,
             "system_metrics": system_metrics,
         }

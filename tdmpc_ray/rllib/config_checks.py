@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gymnasium import VectorizeMode
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
+from tdmpc_ray.addresses import is_address
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoint import find_checkpoint
 
@@ -73,7 +74,7 @@ def check_values(config: TDMPC2Config) -> None:
     weights_s = config.weights_every_s
     if weights_s is not None and not 0 <= weights_s < math.inf:
         raise UserError(f"weights_every_s must be a number of seconds, or None, not {weights_s!r}")
-    if config.start_from is not None:
+    if config.start_from is not None and not is_address(config.start_from):
         find_checkpoint(Path(config.start_from))
     if not 0 <= config.max_time_s_per_iteration < math.inf:
         raise UserError(f"max_time_s_per_iteration must not be {config.max_time_s_per_iteration}")

@@ -6,31 +6,22 @@ import contextlib
 import itertools
 import os
 import posixpath
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fsspec.core import url_to_fs
-from pyarrow.fs import (
-    FileSelector,
-    FileSystem,
-    FileType,
-    FSSpecHandler,
-    LocalFileSystem,
-    PyFileSystem,
-    copy_files,
-)
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
-from tdmpc_ray.errors import PassingError, UserError, reason
+from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
 from tdmpc_ray.rllib.manifest import REPLAY_FOLDER, chunk_names, find_store, read_manifest, seal, verify
+from tdmpc_ray.rllib.open_folder import open_folder
 
 # From a trial's checkpoint to the chunks that all trials of an experiment share.
 _SHARED_STORE = f"../../{REPLAY_FOLDER}"
@@ -185,21 +176,7 @@ class DurableAlgorithm(Algorithm):
 
 def _place(path: Any, filesystem: FileSystem | None) -> tuple[FileSystem, str]:
     """The file system of a path or address, and the path on it."""
-    if filesystem is not None:
-        return filesystem, str(path)
-    if "://" in str(path):
-        try:
-            try:
-                found, folder = FileSystem.from_uri(str(path))
-            except ValueError:  # one that pyarrow does not know by itself
-                fsspec_system, folder = url_to_fs(str(path))
-                found = PyFileSystem(FSSpecHandler(fsspec_system))
-            found.get_file_info(folder)
-        except (OSError, ValueError, ImportError) as error:
-            public = re.sub("//[^/@]*@", "//", str(path))
-            raise PassingError(f"cannot reach {public}: {reason(error)}") from None
-        return found, folder
-    return LocalFileSystem(), os.path.abspath(path)
+    return open_folder(path) if filesystem is None else (filesystem, str(path))
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def load_agent(path: Path | str, seed: int | None = None, settings: Mapping[str,
     """Load the newest checkpoint at or below `path`.
 
     Args:
-        path: a checkpoint, or the folder of a run.
+        path: a checkpoint, or the folder of a run; or the address of one.
         seed: of the planner; None: another one each time, unless the run had one.
         settings: of the planner, where they shall differ from those of the training.
 
@@ -83,7 +83,7 @@ def load_agent(path: Path | str, seed: int | None = None, settings: Mapping[str,
     for key in settings or {}:
         if not key.startswith("planner."):
             raise UserError(f"only settings of the planner can change after the training, not '{key}'")
-    module = load_module(Path(path))
+    module = load_module(path)
     module.agent = module.agent.with_settings(settings or {})
     if seed is not None:
         module.seed(seed)
@@ -104,7 +104,7 @@ def evaluate_checkpoint(
     """Play episodes with the planner in evaluation mode.
 
     Args:
-        path: a checkpoint, or the folder of a run.
+        path: a checkpoint, or the folder of a run; or the address of one.
         episodes: how many.
         seed: of the environments and the planner.
         video: film the first episode into this mp4 file.

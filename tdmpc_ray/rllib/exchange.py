@@ -53,11 +53,11 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[st
     return obs, size, settings
 
 
-def export_official(checkpoint: Path, file: Path, *, flat: bool = False) -> None:
+def export_official(checkpoint: str | Path, file: Path, *, flat: bool = False) -> None:
     """Write the networks of a checkpoint in the published format.
 
     Args:
-        checkpoint: one of ours, or the folder of a run: its newest one.
+        checkpoint: one of ours, or the folder of a run: its newest one; or the address of one.
         file: the new file.
         flat: in the layout of older published checkpoints.
 

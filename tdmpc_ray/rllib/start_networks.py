@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MODEL, _HEAD = "world_model.", "world_model.termination_head."
 
 
-def read_networks(path: Path) -> dict[str, Tensor]:
+def read_networks(path: str | Path) -> dict[str, Tensor]:
     """The networks of a checkpoint, or of the newest one of a run, by the keys of `TDMPC2RLModule`.
 
     Raises:

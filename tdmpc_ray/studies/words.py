@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from tdmpc_ray.addresses import is_address, public_address
 from tdmpc_ray.studies.tracking.client import public_uri, sqlite_path
 
 
@@ -16,10 +17,12 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}" + "s" * (number != 1)
 
 
-def shown(path: Path) -> Path:
-    """The path as a user would type it here."""
-    path = Path(os.path.abspath(path))
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def shown(place: str | Path) -> str:
+    """A path as a user would type it here; an address without its keys."""
+    if is_address(place):
+        return public_address(str(place))
+    path = Path(os.path.abspath(place))
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def mlflow_command(uri: str) -> str:
@@ -34,4 +37,4 @@ def mlflow_command(uri: str) -> str:
 def program(name: str) -> str:
     """How to call a program of this environment: its name, or its path where it is not on PATH."""
     path = Path(sys.executable).with_name(name)
-    return name if shutil.which(name) == str(path) else shlex.quote(str(shown(path)))
+    return name if shutil.which(name) == str(path) else shlex.quote(shown(path))

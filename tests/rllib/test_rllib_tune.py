@@ -3,12 +3,7 @@
 import os
 import resource
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,35 +159,6 @@ class TestTune:
         algo = TDMPC2.from_checkpoint(grid[0].checkpoint.path)
         assert algo.env_steps == 160
         algo.stop()
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """Address of a folder on an S3 server of this test; `{}` in it stands for a path."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        options = f"scheme=http&endpoint_override=127.0.0.1%3A{port}&region=us-east-1"
-        address = f"s3://key:secret@bucket{{}}?{options}&allow_bucket_creation=true"
-        filesystem, path = FileSystem.from_uri(address.format(""))
-        filesystem.create_dir(path)
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
 
 
 class FailsOnce(TDMPC2):

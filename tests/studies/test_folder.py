@@ -14,6 +14,7 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import begin, only_process
 from tdmpc_ray.studies.file.load import load_study, make_study
 from tdmpc_ray.studies.file.names import new_name
+from tdmpc_ray.studies.file.place import StudyPlace
 from tdmpc_ray.studies.run import runner
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 
@@ -29,7 +30,7 @@ def test_of_two_starts_into_one_folder_the_later_one_writes_nothing(
 
             def __init__(self, *args: Any) -> None:
                 super().__init__(*args)
-                other.enter_context(only_process(out, is_new=True))
+                other.enter_context(only_process(out, makes=True))
                 (out / "study.yaml").write_text("the other's")
 
         monkeypatch.setattr(runner, "_Run", Slow)
@@ -40,9 +41,10 @@ def test_of_two_starts_into_one_folder_the_later_one_writes_nothing(
         run_study(study, out, trainable=Stub)
     assert (out / "study.yaml").read_text() == "the other's"
     assert {path.name for path in out.iterdir()} == {"study.yaml", ".lock"}
-    with only_process(tmp_path / "new", is_new=True):
+    new = StudyPlace.of(tmp_path / "new")
+    with new.taken(print, is_new=True):
         pass  # a start that was killed before it wrote anything leaves its lock: that is no study yet
-    with only_process(tmp_path / "new", is_new=True):
+    with new.taken(print, is_new=True):
         pass
 
 

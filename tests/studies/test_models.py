@@ -13,17 +13,22 @@ import numpy as np
 import pytest
 import torch
 from agents import random_checkpoint
+from pyarrow.fs import FileSystem, copy_files
 from rich.console import Console
 
 from tdmpc_ray import cli
 from tdmpc_ray.core.saved_agent import DESCRIPTION_FILE, WEIGHTS_FILE, read_agent
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.at_hand import at_hand
 from tdmpc_ray.rllib.checkpoint import MODULE
 from tdmpc_ray.rllib.evaluate import load_agent
 from tdmpc_ray.rllib.manifest import MANIFEST, seal
+from tdmpc_ray.rllib.start_networks import read_networks
+from tdmpc_ray.studies.file.folder import STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.file.load import make_study
-from tdmpc_ray.studies.models.best_checkpoint import best_checkpoint, best_of_trials
+from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
+from tdmpc_ray.studies.models.best_checkpoint import best_checkpoint, best_of_trials, files_of_best
 from tdmpc_ray.studies.models.model_files import write_model, write_slim
 from tdmpc_ray.studies.models.register import log_best_models, register
 from tdmpc_ray.studies.run.runner import run_study
@@ -146,6 +151,48 @@ def test_an_agent_that_sees_images(tmp_path: Path, tiny_overrides: dict[str, obj
     obs = np.random.default_rng(0).integers(0, 256, (2, 9, 64, 64)).astype(np.uint8)
     expected = load_agent(path, 0).act(obs[:1], np.array([True]))
     np.testing.assert_allclose(model.predict(obs)[:1], expected, atol=1e-5)
+
+
+def test_a_study_at_an_address_is_used_as_one_on_a_disk(
+    study: Path,
+    bucket: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    filesystem, folder = FileSystem.from_uri(bucket.format("/models/pair"))
+    for name in (STUDY_FILE, TRACKING_FOLDER, TUNE_FOLDER):
+        copy_files(str(study / name), f"{folder}/{name}", destination_filesystem=filesystem)
+    address, best = bucket.format("/models/pair"), best_checkpoint(study)
+    trial = f"tune/{best.path.parent.name}"
+    monkeypatch.setattr("tdmpc_ray.rllib.at_hand._SMALL", 5000)
+    with at_hand(address, files_of_best, STUDY_FILE) as local:
+        found = best_checkpoint(local)
+        assert (found.name, found.score, found.trial_id) == (best.name, best.score, best.trial_id)
+        assert not list(local.rglob("replay"))
+        for file in filter(Path.is_file, best.path.rglob("*")):
+            assert (found.path / file.relative_to(best.path)).read_bytes() == file.read_bytes()
+        for checkpoint in {*found.path.parent.glob("checkpoint_*")} - {found.path}:
+            assert (checkpoint / MODULE / "module_state.pkl").stat().st_blocks == 0, "nobody needs it"
+    deep = bucket.format(f"/models/pair/{trial}/{best.path.name}")
+    assert cli.main(["evaluate", deep, "--episodes", "1", "--seed", "3"]) == 0
+    played = capsys.readouterr().out
+    assert cli.main(["evaluate", str(best.path), "--episodes", "1", "--seed", "3"]) == 0
+    assert capsys.readouterr().out == played
+    own, other = read_networks(best.path), read_networks(deep)
+    assert all(torch.equal(own[key], other[key]) for key in own)
+    ours = register(deep, "by-address")
+    assert ours.run_id == register(study, "by-path").run_id, "both are the trial's"
+    assert log_best_models(address, say=print) == (1, 0)
+    with pytest.raises(UserError, match=r"no checkpoint in s3://bucket/models/pair/mlflow: "):
+        load_agent(bucket.format("/models/pair/mlflow"))
+    with pytest.raises(UserError, match=r"^nothing lies at s3://bucket/models/none"):
+        load_agent(bucket.format("/models/none"))
+    path = f"{folder}/{trial}/{best.path.name}/{MODULE}/module_state.pkl"
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(b"torn")
+    with pytest.raises(UserError, match=rf"s3://bucket/models/pair/{trial}/.*module_state.pkl is damaged"):
+        load_agent(deep)
 
 
 def test_a_run_is_registered_by_its_best_checkpoint(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,8 @@ scaling.png    the figure
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from filelock import FileLock, Timeout
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.growth import growth
 from tdmpc_ray.studies.file.load import load_study, make_study
+from tdmpc_ray.studies.file.mirror import LOCK_FILE
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.tracking.client import without_secrets, write_private
-from tdmpc_ray.studies.words import count, shown
+from tdmpc_ray.studies.words import shown
 
 STUDY_FILE = "study.yaml"
-TUNE_FOLDER = "tune"
 TRACKING_FOLDER = "mlflow"
 FIGURE_FILE = "scaling.png"
-LOCK_FILE = ".lock"
 
 
 def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
@@ -57,43 +55,27 @@ def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
     return files
 
 
-def existing(out: Path) -> Path:
-    """The absolute path of a study's folder.
-
-    Raises:
-        UserError: it is none.
-    """
-    out = Path(out).absolute()
-    if not os.path.isdir(out):
-        raise UserError(f"there is no folder {shown(out)}")
-    if not (out / STUDY_FILE).is_file():
-        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
-    return out
-
-
 @contextlib.contextmanager
-def only_process(out: Path, *, is_new: bool = False) -> Iterator[None]:
+def only_process(out: Path, *, makes: bool = False) -> Iterator[None]:
     """Keep a second process away from a study's folder; the system lets go of it when this one dies.
 
     Args:
         out: the folder.
-        is_new: it is that of a study which is about to begin: made if absent, and empty.
+        makes: if absent, it is made.
 
     Raises:
-        UserError: another process has it, it cannot be made, or is not empty.
+        UserError: another process has it, or it cannot be made.
     """
     try:
-        if is_new:
+        if makes:
             out.mkdir(parents=True, exist_ok=True)
         held = FileLock(out / LOCK_FILE, timeout=0).acquire()
     except Timeout:
         raise UserError(f"{shown(out)} is in use: another process is running this study") from None
     except OSError as error:
-        way_out = "; choose another --out" if is_new else ""
+        way_out = "; choose another --out" if makes else ""
         raise UserError(f"cannot write to {out}: {error.strerror}{way_out}") from None
     with held:
-        if is_new:
-            require_empty(out)  # whoever had the lock before may have begun here
         yield
 
 
@@ -109,11 +91,14 @@ def require_empty(out: Path) -> None:
         )
 
 
-def going_on(out: Path, changes: Mapping[str, Any]) -> tuple[Study, list[str]]:
+def going_on(
+    out: Path, changes: Mapping[str, Any], *, has_trials: Callable[[], bool]
+) -> tuple[Study, list[str]]:
     """A study that goes on, and what it tries more than when it began.
 
     Args:
         out: its folder.
+        has_trials: whether Tune has saved any.
         changes: keys of its file to values that replace those there.
 
     Raises:
@@ -121,38 +106,9 @@ def going_on(out: Path, changes: Mapping[str, Any]) -> tuple[Study, list[str]]:
     """
     file, begun = out / STUDY_FILE, out / TRACKING_FOLDER / STUDY_FILE
     now = make_study({**read_mapping(file), **changes}) if changes else load_study(file)
-    if not (begun.is_file() and has_trials(out / TUNE_FOLDER)):
+    if not (begun.is_file() and has_trials()):
         return now, []
     try:
         return now, growth(load_study(begun), now)
     except UserError as error:
         raise UserError(f"{shown(file)}: {error}") from None
-
-
-def saved_trials(folder: Path) -> str:
-    """What a resume of Tune's folder can go on from, in a line."""
-    trials = list(folder.glob("size*-seed*"))  # see `outcome.trial_name`
-    saved = [trial for trial in trials if any(trial.glob("checkpoint_*"))]
-    anew = len(trials) - len(saved)
-    parts = [f"{count(len(saved), 'trial')} from the newest checkpoint"] if saved else []
-    parts += (
-        [f"{count(anew, 'trial')} from the beginning, as none was saved (checkpoint.every)"] if anew else []
-    )
-    return f"resuming {' and '.join(parts)}" if parts else "resuming before the first trial"
-
-
-def has_trials(folder: Path) -> bool:
-    """Whether Tune has saved trials there; without, it would silently begin anew, and so do we.
-
-    Raises:
-        UserError: its file is damaged.
-    """
-    newest = max(folder.glob("experiment_state-*.json"), default=None)
-    if newest is None:
-        return False
-    try:
-        return bool(json.loads(newest.read_text(encoding="utf-8"))["trial_data"])
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"cannot resume: {shown(newest)} is damaged; the checkpoints beside it are whole, begin anew"
-        ) from None

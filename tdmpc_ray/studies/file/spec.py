@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 from pydantic import model_validator
 
+from tdmpc_ray.addresses import absolute, is_address
 from tdmpc_ray.core.config import agent_config, split_key
 from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error
 from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
@@ -224,7 +225,7 @@ class Study(StudyKeys):
         values = self.model_dump(by_alias=True)
         values["set"] = self.settings()
         values["space"] = {key: draw.model_dump(exclude_none=True) for key, draw in self.space.items()}
-        if self.start_from:
+        if self.start_from and not is_address(self.start_from):
             start, home = (os.path.abspath(path) for path in (self.start_from, folder or "/"))
             is_inside = folder is not None and Path(start).is_relative_to(home)
             values["start_from"] = os.path.relpath(start, home) if is_inside else start
@@ -233,7 +234,8 @@ class Study(StudyKeys):
 
     def within(self, folder: Path) -> Study:
         """As `to_yaml` wrote it for its folder, wherever that lies now."""
-        return self.model_copy(update={"start_from": self.start_from and str(folder / self.start_from)})
+        start = self.start_from
+        return self.model_copy(update={"start_from": start and absolute(start, folder)})
 
     def _resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings in their types; beside the space's first point, because alone they may not fit."""

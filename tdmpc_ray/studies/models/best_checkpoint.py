@@ -11,8 +11,9 @@ from pathlib import Path
 from tdmpc_ray.rllib.checkpoint import MODULE, checkpoints_below, find_checkpoint
 from tdmpc_ray.rllib.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.manifest import is_complete, verify
-from tdmpc_ray.studies.file.folder import STUDY_FILE, TUNE_FOLDER
+from tdmpc_ray.studies.file.folder import STUDY_FILE
 from tdmpc_ray.studies.file.load import load_study
+from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 
 _METADATA = MODULE / "metadata.json"
 _STATE_FILE = "algorithm_state.pkl"
@@ -71,6 +72,11 @@ def best_checkpoint(source: Path) -> ScoredCheckpoint:
     if not found:
         verify(newest)  # says what is wrong with it
     return max(found, key=_rank)
+
+
+def files_of_best(source: Path) -> list[Path]:
+    """The folder of `best_checkpoint`, for `at_hand`."""
+    return [best_checkpoint(source).path]
 
 
 def best_of_trials(out: Path) -> list[ScoredCheckpoint]:

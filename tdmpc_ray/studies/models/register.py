@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.folder import TRACKING_FOLDER
-from tdmpc_ray.studies.models.best_checkpoint import ScoredCheckpoint, best_checkpoint, best_of_trials
+from tdmpc_ray.rllib.at_hand import at_hand
+from tdmpc_ray.studies.file.folder import STUDY_FILE, TRACKING_FOLDER
+from tdmpc_ray.studies.models.best_checkpoint import (
+    ScoredCheckpoint,
+    best_checkpoint,
+    best_of_trials,
+    files_of_best,
+)
 from tdmpc_ray.studies.models.model_files import silent, write_model, write_slim
 from tdmpc_ray.studies.tracking.client import (
     check_tracking,
@@ -62,14 +68,17 @@ class RegisteredModel:
         return f"models:/{self.name}@{self.alias}" if self.alias else f"models:/{self.name}/{self.version}"
 
 
-def register(source: Path, name: str, alias: str | None = None, uri: str | None = None) -> RegisteredModel:
+def register(
+    source: str | Path, name: str, alias: str | None = None, uri: str | None = None
+) -> RegisteredModel:
     """Register a checkpoint as a new version of a model.
 
     It is logged to the run that trained it where MLflow has that, else to one of its own; one that is logged
     there already is not logged again.
 
     Args:
-        source: a checkpoint, or the folder of a run or study: the one with the best evaluation.
+        source: a checkpoint, or the folder of a run or study: the one with the best evaluation. Or the
+            address of one.
         name: of the model; made if absent.
         alias: to point at the new version.
         uri: address of MLflow; None: where the study was tracked.
@@ -78,7 +87,11 @@ def register(source: Path, name: str, alias: str | None = None, uri: str | None 
         UserError: no or damaged checkpoint, a name that MLflow does not take, or MLflow does not answer.
     """
     _check_names(name, alias)
-    chosen = best_checkpoint(source)
+    with at_hand(source, files_of_best, STUDY_FILE) as local:
+        return _register(best_checkpoint(local), name, alias, uri)
+
+
+def _register(chosen: ScoredCheckpoint, name: str, alias: str | None, uri: str | None) -> RegisteredModel:
     tracked = _tracked(chosen.out)
     uri = uri or (tracked.uri if tracked else default_uri())
     check_tracking(uri)
@@ -103,14 +116,14 @@ def register(source: Path, name: str, alias: str | None = None, uri: str | None 
 
 
 def log_best_models(
-    out: Path, *, uri: str | None = None, timeout_s: float = 120.0, say: Callable[[str], None]
+    out: str | Path, *, uri: str | None = None, timeout_s: float = 120.0, say: Callable[[str], None]
 ) -> tuple[int, int]:
     """Log the best checkpoint of each trial of a study to the trial's run; nothing is registered.
 
     Twice logs nothing twice. An MLflow that does not answer is no error: a line says how to do it later.
 
     Args:
-        out: the study's folder.
+        out: the study's folder, or its address.
         uri: address of MLflow; None: where the study was tracked.
         timeout_s: the longest wait; what has not been logged by then is left.
         say: called with a line for the user.
@@ -121,8 +134,25 @@ def log_best_models(
     Raises:
         UserError: no study was tracked in the folder.
     """
-    tracked = StudyRun.open(out / TRACKING_FOLDER)
-    found, address = best_of_trials(out), uri or tracked.uri
+
+    def files(local: Path) -> list[Path]:
+        StudyRun.open(local / TRACKING_FOLDER)
+        return [best.path for best in best_of_trials(local)]
+
+    with at_hand(out, files) as local:
+        tracked = StudyRun.open(local / TRACKING_FOLDER)
+        found = best_of_trials(local)
+        logged, why = _log_all(found, uri or tracked.uri, tracked, timeout_s)
+    if logged < len(found):
+        later = f"{program('tdmpc-ray')} log-models {shlex.quote(shown(out))}"
+        say(f"note: {logged} of {count(len(found), 'model')} logged ({why}); log the rest with: {later}")
+    return logged, len(found) - logged
+
+
+def _log_all(
+    found: list[ScoredCheckpoint], address: str, tracked: StudyRun, timeout_s: float
+) -> tuple[int, str]:
+    """How many were logged in time, and why not more."""
     logged: list[str] = []
     problem: list[str] = []
     stop = threading.Event()
@@ -143,19 +173,15 @@ def log_best_models(
     thread.start()
     thread.join(timeout_s)
     stop.set()
-    if len(logged) < len(found):
-        why = problem[0] if problem else f"MLflow needs more than {timeout_s:g} s"
-        later = f"{program('tdmpc-ray')} log-models {shlex.quote(str(shown(out)))}"
-        say(f"note: {len(logged)} of {count(len(found), 'model')} logged ({why}); log the rest with: {later}")
-    return len(logged), len(found) - len(logged)
+    return len(logged), problem[0] if problem else f"MLflow needs more than {timeout_s:g} s"
 
 
 def fetch_agent(source: str, folder: Path, uri: str) -> str:
     """Write an agent into a new folder, as `core.saved_agent` reads it.
 
     Args:
-        source: address of a model in MLflow, `models:/...` or `runs:/...`; or the path of a checkpoint, or of
-            a run: its best one.
+        source: address of a model in MLflow, `models:/...` or `runs:/...`; or a checkpoint, or a run: its
+            best one, by path or address.
         folder: the new folder.
         uri: address of MLflow.
 
@@ -166,9 +192,10 @@ def fetch_agent(source: str, folder: Path, uri: str) -> str:
         UserError: no such model or checkpoint, one that is not ours, or MLflow does not answer.
     """
     if not source.startswith(("models:/", "runs:/")):
-        chosen = best_checkpoint(Path(source))
-        write_slim(chosen.path, folder)
-        return chosen.name
+        with at_hand(source, files_of_best, STUDY_FILE) as local:
+            chosen = best_checkpoint(local)
+            write_slim(chosen.path, folder)
+            return chosen.name
     check_tracking(uri)
     import mlflow
     from mlflow.exceptions import MlflowException

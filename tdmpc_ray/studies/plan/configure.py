@@ -78,7 +78,7 @@ def checked_configs(study: Study) -> list[TDMPC2Config]:
     if study.start_from is not None:
         from tdmpc_ray.rllib.start_networks import check_networks, read_networks
 
-        check_networks(read_networks(Path(study.start_from)), configs)
+        check_networks(read_networks(study.start_from), configs)
     return configs
 
 

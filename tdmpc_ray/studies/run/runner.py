@@ -14,21 +14,17 @@ from ray.tune.tune_config import ResumeConfig
 from rich.console import Console
 from rich.text import Text
 
-from tdmpc_ray.errors import UserError, refuse_address
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import (
     FIGURE_FILE,
     TRACKING_FOLDER,
-    TUNE_FOLDER,
     begin,
-    existing,
     going_on,
-    has_trials,
-    only_process,
-    require_empty,
-    saved_trials,
 )
+from tdmpc_ray.studies.file.place import StudyPlace
 from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.models.register import log_best_models
 from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
@@ -52,7 +48,7 @@ from tdmpc_ray.studies.words import count, mlflow_command, program, shown
 
 def run_study(
     study: Study,
-    out: Path,
+    out: str | Path,
     *,
     study_file: Path | None = None,
     trainable: type[tune.Trainable] | None = None,
@@ -62,7 +58,7 @@ def run_study(
 
     Args:
         study: what to run.
-        out: the study's folder; new or empty.
+        out: the study's folder, or its address; new or empty.
         study_file: the file it was read from, to be kept with it.
         trainable: instead of TD-MPC2; gets what `configure.search_space` has, and `preset`, as its config,
             and says `done` at `total_steps`.
@@ -71,19 +67,18 @@ def run_study(
     Raises:
         UserError: the folder is in use, MLflow does not answer, or the machine lacks what a trial needs.
     """
-    refuse_address(Path(out))
-    out = Path(out).absolute()
-    require_empty(out)
-    run = _Run(study, out, trainable, console or Console())
-    with only_process(out, is_new=True):
-        artifacts = begin(study, out, study_file)
+    place = StudyPlace.of(out)
+    place.require_empty()
+    run = _Run(study, place, trainable, console or Console())
+    with place.taken(run.say, is_new=True):
+        artifacts = begin(study, place.out, study_file)
         if study_file is not None:
-            remember_folder(out, study_file)
+            remember_folder(place.out, study_file)
         return run(resume=False, artifacts=artifacts)
 
 
 def resume_study(
-    out: Path,
+    out: str | Path,
     *,
     changes: Mapping[str, Any] | None = None,
     trainable: type[tune.Trainable] | None = None,
@@ -94,7 +89,7 @@ def resume_study(
     One that has ended goes on where its file, or `changes`, say more steps, seeds or samples than before.
 
     Args:
-        out: the study's folder, wherever it lies now.
+        out: the study's folder, wherever it lies now, or its address.
         changes: keys of its file to values that replace those there.
         trainable: as for `run_study`.
         console: where to print; None: standard output.
@@ -102,16 +97,17 @@ def resume_study(
     Raises:
         UserError: the folder is no study's, or its file says what trials that have begun cannot take.
     """
-    out = existing(out)
-    with only_process(out):
-        use_folder_again(out)
-        study, grown = going_on(out, changes or {})
-        study = study.within(out)
-        run = _Run(study, out, trainable, console or Console(), resume=True)
+    place, console = StudyPlace.of(out), console or Console()
+    place.require_study()
+    with place.taken(console.print):
+        use_folder_again(place.out)
+        study, grown = going_on(place.out, changes or {}, has_trials=place.tune.has_trials)
+        study = study.within(place.out)
+        run = _Run(study, place, trainable, console, resume=True)
         for more in grown:
             run.say(f"it gets more {more}")
-        artifacts = begin(study, out, None) if grown or changes else ()
-        return run(resume=has_trials(out / TUNE_FOLDER), artifacts=artifacts)
+        artifacts = begin(study, place.out, None) if grown or changes else ()
+        return run(resume=place.tune.has_trials(), artifacts=artifacts)
 
 
 class _Run:
@@ -120,13 +116,13 @@ class _Run:
     def __init__(
         self,
         study: Study,
-        out: Path,
+        place: StudyPlace,
         trainable: type[tune.Trainable] | None,
         console: Console,
         resume: bool = False,
     ) -> None:
         self.study = study
-        self.out = out
+        self.place, self.out = place, place.out
         self.console = console
         # Everything that can be wrong shows here, before anything is written or started.
         parts = prepare(study, trainable)
@@ -139,19 +135,18 @@ class _Run:
         except UserError as error:
             if study.tracking.required and not resume:
                 raise
-            self.say(f"note: {error}; until then, metrics wait in {shown(out / TRACKING_FOLDER)}")
+            self.say(f"note: {error}; until then, metrics wait in {shown(self.out / TRACKING_FOLDER)}")
 
     def __call__(self, *, resume: bool, artifacts: Sequence[Path] = ()) -> StudyResult:
         study = self.study
         trials = count(study.trials(), "trial")
         what = "resuming" if resume else "starting"
-        self.say(
-            f"{what} {study.name}: {trials} of {steps(study)} steps on {study.what}, in {shown(self.out)}"
-        )
+        where = shown(self.place.given)
+        self.say(f"{what} {study.name}: {trials} of {steps(study)} steps on {study.what}, in {where}")
         for note in study.notes():
             self.say(f"note: {note}")
         if resume:
-            self.say(saved_trials(self.out / TUNE_FOLDER))
+            self.say(self.place.tune.saved_trials())
         public = study.public()  # Tune pickles what it is given, and others may read that
         label = partial(label_params, study=public)
         take = TakeFromStudy(study)
@@ -231,7 +226,8 @@ class _Run:
             ),
             run_config=tune.RunConfig(
                 name=TUNE_FOLDER,
-                storage_path=str(self.out),
+                storage_path=self.place.folder,
+                storage_filesystem=self.place.filesystem if self.place.mirror else None,
                 callbacks=callbacks,
                 stop=StopWhenEnough(study.public().enough),
                 failure_config=tune.FailureConfig(max_failures=study.max_failures),
@@ -251,13 +247,13 @@ class _Run:
         for trial in result.failed:
             log = f" (log: {shown(trial.log)})" if trial.log else ""
             self.say(f"failed: {trial.name}: {trial.reason}{log}")
-        again = f"{program('tdmpc-ray')} resume {shlex.quote(str(shown(self.out)))}"
+        again = f"{program('tdmpc-ray')} resume {shlex.quote(shown(self.place.given))}"
         if result.signum is not None:
             saved = f"{len(result.checkpoints)} of {self.study.trials()} trials have a checkpoint"
             self.say(f"interrupted: {saved}; resume with: {again}")
         elif result.failed:
             self.say(f"once the cause is gone, continue with: {again}")
-        sync = f"{program('tdmpc-ray')} sync {shlex.quote(str(shown(self.out)))}"
+        sync = f"{program('tdmpc-ray')} sync {shlex.quote(shown(self.place.given))}"
         if (self.out / TRACKING_FOLDER / SPOOL_FILE).exists():
             self.say(f"MLflow has not got everything: once it answers, bring it the rest with: {sync}")
         elif (self.out / TRACKING_FOLDER / REJECTED_FILE).exists():
@@ -284,7 +280,7 @@ class _Run:
             tracker.study_run.log_scaling(curve, metric)
         tracker.study_run.flush()
         if tracking.models:
-            log_best_models(self.out, say=self.say)
+            log_best_models(self.place.given, say=self.say)
         self.say(f"figure: {shown(figure)}")
         self.say(offer_view(runs, tracking.uri))
         return True
