@@ -86,6 +86,9 @@ def test_every_point_of_a_study_is_held_against_the_nodes() -> None:
         "it has 8 CPUs and 2 GPUs"
     )
     assert misfit(requests, Capacity("it", ({"CPU": 9.0, "GPU": 2.0, "memory": 1e9},))) == ""
+    drawn = study(space={"data.capacity": {"randint": [10**4, 10**8]}}, steps=10**8)
+    memory = [bundle["memory"] for request in bundles_of(drawn) for bundle in request if "memory" in bundle]
+    assert max(memory) > 1000 * min(memory), "of what may be drawn, both ends"
 
 
 def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +113,17 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
         (
             {"space": {"data.demonstrations": {"grid": ["", "nowhere"]}}},
             r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+        ),
+        (
+            {"space": {"data.demonstrations": {"choice": ["", "nowhere"]}}},
+            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+        ),
+        (
+            {
+                "space": {"update.batch_size": {"choice": [256, 255]}},
+                "resources": {"num_learners": 2, "num_env_runners": 2},
+            },
+            r"batch_size=255 .*num_learners=2",
         ),
         (
             {"metric": "eval/success"},

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import reduce
 from itertools import islice, product
 from operator import or_
@@ -183,6 +184,21 @@ class Study(StudyKeys):
             settings, resources = {**fixed, **_of_agent(at)}, with_resources(self.resources, at)
             found.append(Point(task, size, settings, resources, self.steps_of(task)))
         return found
+
+    def drawn_points(self, matters: Callable[[str], bool]) -> list[Point]:
+        """What may be drawn, at each of `points`: of one setting all its probes, of the others the first.
+
+        Args:
+            matters: which settings.
+        """
+        probes = {key: self.values(key) for key, draw in self.space.items() if draw.grid is None}
+        first, points = {key: values[0] for key, values in probes.items()}, self.points()
+        return [
+            replace(point, settings={**first, **point.settings, key: value})
+            for key, values in probes.items()
+            if matters(key)
+            for point, value in product(points, values)
+        ]
 
     def random_steps(self, point: Point) -> int:
         """Agent steps before the first update."""

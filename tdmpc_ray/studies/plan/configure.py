@@ -83,16 +83,21 @@ def checked_configs(study: Study) -> list[TDMPC2Config]:
 
 
 def distinct_points(study: Study) -> list[Point]:
-    """One point of all that are checked, and reserved for, alike.
+    """One point of all that are checked, and reserved for, alike; those of what is drawn among them.
 
     They differ in settings of an update or a planner that were checked with the file, such as learning rates.
     """
     found: dict[object, Point] = {}
-    for point in study.points():
+    for point in (*study.points(), *study.drawn_points(_matters)):
         agent = agent_config(point.model_size, study.preset, point.settings)
         parts = (agent.model, agent.data, agent.planner.horizon, agent.update.batch_size)
         found.setdefault((point.task, point.steps, point.resources, parts), point)
     return list(found.values())
+
+
+def _matters(key: str) -> bool:
+    """Whether trials that differ in this setting may be refused, or need other resources, one by one."""
+    return key.startswith(("model.", "data.")) or key in ("planner.horizon", "update.batch_size")
 
 
 def attributes(resources: Resources) -> dict[str, Any]:
