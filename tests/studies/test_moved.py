@@ -96,7 +96,10 @@ def test_a_stopped_study_goes_on_in_its_copy_and_where_it_was_moved(
         if place == moved:
             moved.parent.mkdir(parents=True)
             shutil.move(out, moved)
-        result = resume_study(place, trainable=Stub, console=quiet())
+        console = quiet()
+        result = resume_study(place, trainable=Stub, console=console)
+        said = console.file.getvalue()  # type: ignore[attr-defined]
+        assert ("this is a copy of" in said) == (place == copy)
         assert (result.finished, result.exit_status) == (6, 0)
         assert steps_at(place) == dict.fromkeys(range(6), STEPS)
         assert all(path.is_relative_to(place) for path in result.checkpoints.values())

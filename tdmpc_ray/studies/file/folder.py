@@ -25,11 +25,13 @@ from tdmpc_ray.studies.file.mirror import LOCK_FILE
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.tracking.client import without_secrets, write_private
+from tdmpc_ray.studies.tracking.study_run import StudyRun
 from tdmpc_ray.studies.words import shown
 
 STUDY_FILE = "study.yaml"
 TRACKING_FOLDER = "mlflow"
 FIGURE_FILE = "scaling.png"
+_PLACE_FILE = "place.txt"  # in the tracking folder: where the study lay when it last went on
 
 
 def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
@@ -47,6 +49,7 @@ def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
             texts[f"given_{name}" if name == STUDY_FILE else name] = given
         (out / TRACKING_FOLDER).mkdir(parents=True, exist_ok=True)
         write_private(out / STUDY_FILE, study.to_yaml(out))
+        (out / TRACKING_FOLDER / _PLACE_FILE).write_text(f"{out}\n", encoding="utf-8")
         for name, text in texts.items():
             files.append(out / TRACKING_FOLDER / name)
             files[-1].write_text(text, encoding="utf-8")
@@ -89,6 +92,16 @@ def require_empty(out: Path) -> None:
         raise UserError(
             f"{out} is not empty: continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
         )
+
+
+def original(out: Path) -> Path | None:
+    """The folder that a study's was copied from, where that is still there; notes where it lies now."""
+    note, key = out / TRACKING_FOLDER / _PLACE_FILE, StudyRun.saved_uid(out / TRACKING_FOLDER)
+    before = Path(note.read_text(encoding="utf-8").strip()) if note.is_file() else out
+    if note.parent.is_dir():
+        note.write_text(f"{out}\n", encoding="utf-8")
+    is_copy = before != out and key is not None and StudyRun.saved_uid(before / TRACKING_FOLDER) == key
+    return before if is_copy else None
 
 
 def going_on(

@@ -20,6 +20,7 @@ from tdmpc_ray.studies.file.folder import (
     TRACKING_FOLDER,
     begin,
     going_on,
+    original,
 )
 from tdmpc_ray.studies.file.place import StudyPlace
 from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
@@ -104,6 +105,11 @@ def resume_study(
         study, grown = going_on(place.out, changes or {}, has_trials=place.tune.has_trials)
         study = study.within(place.out)
         run = _Run(study, place, trainable, console, resume=True)
+        if place.mirror is None and (other := original(place.out)) is not None:
+            run.say(
+                f"note: this is a copy of {shown(other)}: both log to the same runs in MLflow, so go on with "
+                "one of them only, or compare them by their folders"
+            )
         for more in grown:
             run.say(f"it gets more {more}")
         artifacts = begin(study, place.out, None) if grown or changes else ()
