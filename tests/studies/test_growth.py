@@ -12,6 +12,7 @@ import runner_stub
 import yaml
 from ray import cloudpickle
 from ray.tune import register_trainable
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment, Trial
 from rich.console import Console
 from runner_stub import Stub
@@ -43,24 +44,36 @@ def study(**changes: Any) -> Study:
 
 
 def test_a_study_that_has_ended_gets_more_steps_and_seeds(
-    local_ray: None, store: str, tmp_path: Path, mlflow_read: SimpleNamespace
+    local_ray: None,
+    store: str,
+    tmp_path: Path,
+    mlflow_read: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quiet, out = Console(file=io.StringIO()), tmp_path / "out"
     tracking = {"uri": store, "experiment": "exp", "models": False}
-    begun = make_study(runner_stub.values(store, seeds=[0], steps=200, tracking=tracking))
-    assert run_study(begun, out, trainable=Stub, console=quiet).finished == 1
+    limit = {"max_concurrent_trials": 1}
+    values = runner_stub.values(store, seeds=[0, 2], steps=200, tracking=tracking, resources=limit)
+    assert run_study(make_study(values), out, trainable=Stub, console=quiet).finished == 2
     first = mlflow_read.runs(store, "exp")
-    printed = io.StringIO()
+    printed, at_once, start = io.StringIO(), list[int](), TuneController._schedule_trial_actor
+
+    def count(controller: TuneController, trial: Trial) -> None:
+        at_once.append(len(controller._trial_to_actor.keys() | controller._staged_trials))
+        start(controller, trial)
+
+    monkeypatch.setattr(TuneController, "_schedule_trial_actor", count)
     console = Console(file=printed, width=200)
-    result = resume_study(out, changes={"steps": 400, "seeds": [1, 0]}, trainable=Stub, console=console)
-    assert (result.finished, result.unfinished, result.exit_status) == (2, 0, 0)
+    result = resume_study(out, changes={"steps": 400, "seeds": [1, 0, 2]}, trainable=Stub, console=console)
+    assert (result.finished, result.unfinished, result.exit_status) == (3, 0, 0)
+    assert at_once == [1, 1, 1], "trials at once, at the start of each"
     assert "it gets more steps: 200 -> 400" in printed.getvalue()
-    assert "it gets more seeds: 0 -> 1, 0" in printed.getvalue()
+    assert "it gets more seeds: 0, 2 -> 1, 0, 2" in printed.getvalue()
     assert "size=tiny seed=0: done after 400 steps" in printed.getvalue()
     runs = mlflow_read.runs(store, "exp")
     assert {name: runs[name].info.run_id for name in first} == {n: r.info.run_id for n, r in first.items()}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         logged = mlflow_read.points(store, runs[f"size=tiny seed={seed}"], "train/return")
         assert [step for step, _ in logged] == [100, 200, 300, 400]
     assert runs["size=tiny seed=0"].data.metrics["starts"] == 2, "it went on from its last checkpoint"

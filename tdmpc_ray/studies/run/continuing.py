@@ -23,7 +23,7 @@ _GIVEN = ("_stopper", "_checkpoint_period", "_trial_checkpoint_config", "_fail_f
 
 
 @contextlib.contextmanager
-def trials_alone_restored(take: Callable[[Trial], None]) -> Iterator[None]:
+def trials_alone_restored(take: Callable[[Trial], None], limit: int | None = None) -> Iterator[None]:
     """Within, an experiment that Tune resumes takes its trials alone from disk.
 
     Tune itself would make the trials that do not exist yet from the saved experiment: with the folder, the
@@ -31,11 +31,12 @@ def trials_alone_restored(take: Callable[[Trial], None]) -> Iterator[None]:
 
     Args:
         take: called with each restored trial before it is queued.
+        limit: trials at once, at most; the search counts only those that it makes.
     """
     module: Any = importlib.import_module("ray.tune.tune")
     original = module.TuneController
 
-    module.TuneController = type("Controller", (_Controller,), {"taken": staticmethod(take)})
+    module.TuneController = type("Controller", (_Controller,), {"taken": staticmethod(take), "limit": limit})
     try:
         yield
     finally:
@@ -74,6 +75,7 @@ class _Controller(TuneController):
     """Tune's loop."""
 
     resumed = False  # so that Tune tells the search of the experiment as it is now
+    limit: int | None = None
 
     def __init__(self, **options: Any) -> None:
         self._not_restored: Exception | None = None
@@ -87,6 +89,16 @@ class _Controller(TuneController):
 
     def taken(self, trial: Trial) -> None:
         """Called with each restored trial."""
+
+    def _maybe_add_actors(self) -> None:
+        if self.limit is None:
+            super()._maybe_add_actors()
+            return
+        room = self.limit - len(self._staged_trials | self._trial_to_actor.keys())
+        if room > 0:
+            # Tune's own bound is on trials whose processes have not started yet.
+            self._max_pending_trials = self._actor_manager.num_pending_actors + room
+            super()._maybe_add_actors()
 
     def resume(self, resume_config: Any) -> None:
         try:

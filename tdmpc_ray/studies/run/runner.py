@@ -194,7 +194,7 @@ class _Run:
             if note := turns(study, self.requests, cluster_capacity()):
                 self.say(f"note: {note}")
             self.say("Ray is up; the trials start")
-            with trials_alone_restored(take):
+            with trials_alone_restored(take, study.resources.max_concurrent_trials):
                 self.tuner(callbacks, resume).fit()
             # Within: Tune asks Ray where its files are.
             result = outcome.result(self.out, request, self.expected_trials())
