@@ -22,7 +22,7 @@ DOCS = Path(__file__).parent
 BASELINE, BASELINE_NAME = DOCS / "data/light_baseline.csv", "published code"
 # Files of docs/data to images that they are drawn into.
 IMAGES = {"light_tdmpc_ray": "light.png", "light_bf16": "light_bf16.png"}
-LAST = 15_000
+EVERY, LAST = 2_500, 15_000
 
 
 def export(study: str, experiment: str, uri: str) -> pd.DataFrame:
@@ -36,9 +36,12 @@ def export(study: str, experiment: str, uri: str) -> pd.DataFrame:
     for run_id, curve in runs.curves.groupby("run_id"):
         wall = {p.step: p.value for p in client.get_metric_history(run_id, "time/wall_s")}
         for point in curve.itertuples():
-            frames = point.env_steps * runs.frames_per_step
+            steps = (
+                point.env_steps // EVERY * EVERY
+            )  # when it was due
             value, seconds = round(point.value, 1), round(wall[point.env_steps])
-            rows.append((study, point.task, int(point.seed), point.env_steps, frames, value, seconds))
+            frames = steps * runs.frames_per_step
+            rows.append((study, point.task, int(point.seed), steps, frames, value, seconds))
     columns = ["study", "task", "seed", "agent_steps", "env_frames", "eval_return", "wall_s"]
     return pd.DataFrame(rows, columns=columns)
 

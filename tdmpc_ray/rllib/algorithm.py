@@ -20,7 +20,7 @@ from ray.tune.result import DONE
 
 from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.envs import task_info
-from tdmpc_ray.errors import PassingError
+from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
@@ -241,6 +241,19 @@ class TDMPC2(DurableAlgorithm):
         """
         self.env_faults += len(faults)
         self._fault_window.add(faults, steps)
+
+    def compute_single_action(self, *args: Any, **kwargs: Any) -> Any:
+        """RLlib's old interface, which has no place for the plan that one step hands on to the next.
+
+        Raises:
+            UserError: names the way.
+        """
+        raise UserError(
+            "act with tdmpc_ray.rllib.evaluate.load_agent(CHECKPOINT).act(observations, is_first): it keeps each "
+            "episode's plan from step to step, for which compute_single_action has no place"
+        )
+
+    compute_actions = compute_single_action
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Take restarted runners back, with the learner's weights; waits for none."""

@@ -196,6 +196,12 @@ class TestRunning:
         with pytest.raises(UserError, match="no checkpoint in"):
             load_agent(tmp_path)
 
+    def test_rllibs_old_way_to_act_names_the_new_one(self) -> None:
+        algo = TDMPC2.__new__(TDMPC2)
+        for ask in (algo.compute_single_action, algo.compute_actions):
+            with pytest.raises(UserError, match=r"^act with tdmpc_ray\.rllib\.evaluate\.load_agent"):
+                ask({"obs": [0.0]}, explore=False)
+
     def test_tune_searches_sizes_and_overrides(self, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
         overrides = {**tiny_overrides, "update.lr": tune.grid_search([1e-3, 1e-4]), "data.seed_steps": 50}
         config = walker({}).training(overrides=overrides, total_steps=100)
