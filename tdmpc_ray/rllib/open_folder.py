@@ -33,5 +33,7 @@ def open_folder(place: str | Path) -> tuple[FileSystem, str]:
         folder = posixpath.normpath(folder)
         filesystem.get_file_info(folder)
     except (OSError, ValueError, ImportError) as error:
-        raise PassingError(f"cannot reach {public_address(address)}: {reason(error)}") from None
+        public = public_address(address)
+        why = reason(error).replace(address, public)
+        raise PassingError(f"cannot reach {public}: {why}") from None
     return filesystem, folder

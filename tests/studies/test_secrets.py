@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,15 @@ import yaml
 from rich.console import Console
 from synthetic import EXPERIMENT, log_study
 
+from tdmpc_ray.addresses import public_address
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.open_folder import open_folder
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.results.compare import compare
 from tdmpc_ray.studies.results.page import PAGE_FILE, write_report
 from tdmpc_ray.studies.run.jobs import Jobs
 from tdmpc_ray.studies.tracking import client as tracking
-from tdmpc_ray.studies.tracking.client import web_address
+from tdmpc_ray.studies.tracking.client import one_line, public_uri, web_address, without_secrets
 
 SECRET = "geheim-7"
 LAB = f"http://lab:{SECRET}@mlflow:5000"
@@ -58,6 +62,75 @@ def test_page_tables_tags_and_results_have_no_password(
     assert tracker.parent_run_id in {run.info.run_id for run in runs}
     texts += [str([run.to_dictionary() for run in runs]), str(experiment.tags)]
     assert not [text[:200] for text in texts if SECRET in text]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://lab:geheim@host:5000", "http://lab:***@host:5000"),
+        ("http://geheim@host:5000", "http://***@host:5000"),
+        ("http://lab:ab/geheim@host", "http://lab:***@host"),
+        ("http://ab/geheim@host", "http://***@host"),
+        ("http://host:5000/x?y=a@geheim", "http://host:5000/x?y=***"),
+        ("http://host:5000/?api_key=geheim", "http://host:5000/?api_key=***"),
+        ("http://host/?Access_Token=geheim&timeout=3", "http://host/?Access_Token=***&timeout=3"),
+        ("http://host/?timeout=3&passphrase=geheim", "http://host/?timeout=3&passphrase=***"),
+        ("http://[::1]:5000/#token=geheim", "http://[::1]:5000/#token=***"),
+        ("http://host/?timeout=3#token=geheim", "http://host/?timeout=***"),
+        ("http://host/?geheim", "http://host/?***"),
+        ("http://host/#geheim", "http://host/#***"),
+        ("http://lab:a?b=geheim@host", "http://***"),
+        ("lab:geheim@host:5000", "lab:***@host:5000"),
+        ("http:/lab:geheim@host", "http:***@host"),
+        ("postgresql+psycopg2://lab:geheim@host/db", "postgresql+psycopg2://lab:***@host/db"),
+        ("postgresql://lab:ge@heim@host/db", "postgresql://lab:***@host/db"),
+        ("postgresql+psycopg2://lab:ge/h#e?im@host/db", "postgresql+psycopg2://lab:***@host/db"),
+        ("postgresql://lab:a@b?geheim@host/db", "postgresql://***"),
+        ("postgresql+psycopg2://h/db?user=lab&password=geheim&port=1", "postgresql+psycopg2://h/db?user=lab&password=***&port=1"),
+        ("postgresql://h:1/db?password=a@geheim&sslmode=require", "postgresql://h:1/db?password=***&sslmode=require"),
+        ("postgresql://h/db?host=http%3A%2F%2Flab%3Ageheim%40host", "postgresql://h/db?host=***"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dlab%3BPWD%3Dgeheim", "mssql+pyodbc:///?odbc_connect=***"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER={ODBC 18};PWD=geheim", "mssql+pyodbc:///?odbc_connect=***"),
+        ("postgresql+psycopg2://lab@/db?host=/run", "postgresql+psycopg2://lab@/db?host=/run"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("sqlite:////home/me@lab/mlflow.db?timeout=3", "sqlite:////home/me@lab/mlflow.db?timeout=3"),
+        ("databricks://profile", "databricks://profile"),
+    ],
+)  # fmt: skip
+def test_addresses_are_shown_without_their_secrets(uri: str, shown: str) -> None:
+    assert public_uri(uri) == shown
+    for text in (
+        without_secrets(f"# ours\nuri: '{uri}'  # the lab's\n"),
+        without_secrets(f"uri: {uri}\n"),
+        one_line(OSError(f"API request to {uri}/api failed: reset")),
+        one_line(OSError(f"no such url: {re.sub('^[^?#]*', '/', uri)}/api (of host:5000)")),
+    ):
+        assert not {"geheim", "heim"} & set(re.findall(r"\w+", text)), text
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("s3://key:geheim@bucket/x?region=here", "s3://bucket/x?region=here"),
+        ("s3://key:ab/geheim@bucket/x", "s3://bucket/x"),
+        ("s3://key:ge@heim@bucket/x", "s3://bucket/x"),
+        ("s3://key:ab?geheim@bucket/x", "s3://bucket/x"),
+        ("s3://key:a?b=geheim@bucket/x", "s3://***"),
+        ("s3://bucket/me@lab/x?session_token=geheim", "s3://bucket/me@lab/x?session_token=***"),
+        ("s3://bucket/x#geheim", "s3://bucket/x#***"),
+        ("s3://b/x?scheme=http&endpoint_override=h%3A9", "s3://b/x?scheme=http&endpoint_override=h%3A9"),
+        ("s3://b/x?endpoint_override=http%3A%2F%2Fk%3Ageheim%40h", "s3://b/x?endpoint_override=***"),
+        ("s3://b/x?allow_bucket_creation=True", "s3://b/x?allow_bucket_creation=True"),
+    ],
+)
+def test_addresses_of_folders_are_shown_without_their_keys(address: str, shown: str) -> None:
+    assert public_address(address) == shown
+
+
+def test_an_address_that_cannot_be_read_is_not_repeated() -> None:
+    with pytest.raises(UserError, match=r"^cannot reach s3://bucket/x: Cannot parse URI") as caught:
+        open_folder("s3://key:ab/geheim@bucket/x")
+    assert "geheim" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,22 @@ def test_values_reach_the_algorithm() -> None:
             "space.update.lr: uniform needs [low, high], not [1]",
         ),
         (
+            {"space": {"update.lr": {"grid": [0.002, 0.001, 0.001]}}, "num_samples": 1},
+            "space.update.lr: 0.001 is there twice",
+        ),
+        (
+            {"space": {"update.lr": {"grid": ["1e-3", 0.002, 0.001]}}, "num_samples": 1},
+            "space.update.lr: 0.001 is there twice",
+        ),
+        (
+            {"space": {"planner.method": {"choice": ["cem", "mppi", "cem"]}}},
+            "space.planner.method: cem is there twice",
+        ),
+        (
+            {"space": {"resources.num_env_runners": {"grid": [2, "2"]}}, "num_samples": 1},
+            "space.resources.num_env_runners: 2 is there twice",
+        ),
+        (
             {"space": {"planner.horizon": {"grid": [2]}}},
             "num_samples > 1 would repeat the same trials: space draws nothing at random",
         ),

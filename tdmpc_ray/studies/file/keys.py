@@ -86,10 +86,7 @@ class StudyKeys(Section):
     @field_validator("model_sizes", "seeds")
     @classmethod
     def _no_repeats(cls, values: list[Any]) -> list[Any]:
-        counts = Counter(values)
-        for value in values:
-            if counts[value] > 1:
-                raise ValueError(f"{str(value)[:80]} is there twice")
+        refuse_repeats(values)
         return values
 
     @field_validator("model_sizes")
@@ -151,6 +148,18 @@ class StudyKeys(Section):
 
 def _worded(size: Any) -> Any:
     return str(size) if isinstance(size, int | float) and not isinstance(size, bool) else size
+
+
+def refuse_repeats(values: list[Any], where: str = "") -> None:
+    """Refuse equal values, which would stand for the same trials.
+
+    Raises:
+        ValueError: says which one, after `where`.
+    """
+    counts = Counter(values)
+    for value in values:
+        if counts[value] > 1:
+            raise ValueError(f"{where}{str(value)[:80]} is there twice")
 
 
 def as_value_error(check: Any, *args: Any) -> Any:

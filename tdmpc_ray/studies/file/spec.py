@@ -27,7 +27,7 @@ from pydantic import model_validator
 
 from tdmpc_ray.addresses import absolute, is_address
 from tdmpc_ray.core.config import agent_config, split_key
-from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error
+from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error, refuse_repeats
 from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
 from tdmpc_ray.studies.file.search_checks import check_search
 from tdmpc_ray.studies.tracking.client import absolute_uri, public_uri
@@ -60,6 +60,9 @@ class Study(StudyKeys):
             for probe in self._probes():
                 as_value_error(agent_config, size, self.preset, {**self.overrides, **_of_agent(probe)})
                 with_resources(self.resources, probe)
+        for key, draw in self.space.items():
+            if draw.grid or draw.choice:  # in their types: 1e-3 and 0.001 are one
+                refuse_repeats(as_value_error(self.values, key), f"space.{key}: ")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tdmpc_ray
@@ -27,9 +27,9 @@ def stage(folder: Path, paths: Sequence[Path], with_code: bool) -> str:
         UserError: something is missing, has another's name, is no file, or is more than Ray takes.
     """
     sources = [*paths, *((Path(tdmpc_ray.__file__).parent,) if with_code else ())]
-    sizes = sum_up(sources)
-    _refuse_too_much(sizes)
     try:
+        sizes = sum_up(sources)
+        _refuse_too_much(sizes)
         for path in sources:
             target = folder / path.resolve().name
             if target.exists():
@@ -37,12 +37,11 @@ def stage(folder: Path, paths: Sequence[Path], with_code: bool) -> str:
                     f"cannot send {path}: something else of this name goes along, rename one of them"
                 )
             if path.is_dir():
-                shutil.copytree(path, target, ignore=_left_out)
-            else:
-                shutil.copyfile(path, target)
-    except shutil.Error as error:  # of a folder: what could not be copied, and why
-        source, _, why = error.args[0][0]
-        raise UserError(f"cannot send {source}: {why}") from None
+                target.mkdir()
+            for file in files_in(path):
+                to = target / file.relative_to(path)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, to)
     except OSError as error:
         raise UserError(f"cannot send {error.filename}: {error.strerror}") from None
     return f"sending {_amount(sizes)}" if len(sizes) > 1 else ""
@@ -54,25 +53,41 @@ def sum_up(paths: Sequence[Path]) -> dict[Path, int]:
     Raises:
         UserError: a path is neither a file nor a folder.
     """
-    sizes = {}
     for path in paths:
         if path.exists() and not (path.is_dir() or path.is_file()):
             raise UserError(f"cannot send {path}: it is a device, a pipe or a socket, not a file")
-        if path.is_file():
-            sizes[path] = path.stat().st_size
-        for parent, folders, files in os.walk(path):
-            left_out = _left_out(parent, [*folders, *files])
-            folders[:] = [name for name in folders if name not in left_out]
-            found = (Path(parent, name) for name in files if name not in left_out)
-            sizes |= {file: file.stat().st_size for file in found if file.is_file()}
-    return sizes
+    return {file: file.stat().st_size for path in paths for file in files_in(path)}
 
 
-def _left_out(parent: str, names: Sequence[str]) -> set[str]:
+def files_in(path: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The files in a folder that go along, in linked folders too, or a file itself.
+
+    Links that lead nowhere, as editors leave them, pipes and sockets stay behind, and so does a linked folder
+    within itself.
+
+    Args:
+        path: of the folder, as the paths of the files begin.
+        above: real paths of the folders that it lies in.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    if path.is_file():
+        yield path
+        return
+    real = os.path.realpath(path)
+    if real in above:
+        return
+    names = sorted(os.listdir(path))
+    left_out = _left_out(path, names)
+    for inner in (path / name for name in names if name not in left_out):
+        if inner.is_dir() or inner.is_file():
+            yield from files_in(inner, above | {real})
+
+
+def _left_out(parent: Path, names: Sequence[str]) -> set[str]:
     """Of the names in a folder, those that stay behind."""
-    return {
-        name for name in names if name in _CODE or name.endswith(".pyc") or _is_output(Path(parent, name))
-    }
+    return {name for name in names if name in _CODE or name.endswith(".pyc") or _is_output(parent / name)}
 
 
 def _is_output(path: Path) -> bool:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from tdmpc_ray.addresses import masked_part, masked_query, split_user
 from tdmpc_ray.errors import UserError
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -32,7 +33,11 @@ _CHECK_DATABASE_S = 90.0  # a new database creates its tables first, which takes
 _HTTP = ("http", "https")
 _SDK = "mlflow.utils.databricks_utils"  # warns before MLflow raises
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_SECRET_PARTS = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|sslpassword|odbc_connect)=)[^&#\s'\"]+")
+_IN_TEXT = r"(?:[^\s'\"]|['\"](?=\w))"  # of an address; a quote may end it
+_ADDRESS = re.compile(rf"[\w+.-]+://{_IN_TEXT}*")
+_PARTS = re.compile(  # of the query of one
+    rf"((?<=/)[?#]|[?&;](?=[\w.-]+=)|(?<=\S)#(?=[\w.-]+=))((?:(?!&){_IN_TEXT})+)"
+)
 
 
 def default_uri() -> str:
@@ -211,17 +216,17 @@ def _advice(uri: str, reason: str) -> str:
 
 def public_uri(uri: str) -> str:
     """The address without its secrets."""
-    scheme, _, rest = uri.partition("://")
-    # A database's password may hold anything but '@', as SQLAlchemy reads it.
-    ends = r"[^/?#]*" if scheme in _HTTP else r"[^@]*"
-    found = re.match(rf"([^/?#@:]*)(:{ends})?@", rest)
-    masked = rest
-    if found is not None:
-        user, password = found.groups()
-        # A server's user without a password is a token.
-        who = f"{user}:***" if password else "***" if scheme in _HTTP else user
-        masked = f"{who}@{rest[found.end() :]}"
-    return f"{scheme}://" + _SECRET_PARTS.sub(r"\1***", masked) if rest else uri
+    scheme, mark, rest = uri.partition("://") if "://" in uri else ("", "", uri)
+    if scheme.partition("+")[0] == "sqlite":  # a path, which may hold an '@'
+        return scheme + mark + masked_query(rest)
+    who, place = split_user(rest)
+    if who is None:
+        return f"{scheme}{mark}***"
+    user, colon, _ = who.partition(":")
+    # A server's user without a password is a token.
+    is_public = re.search("[/?#]", user) is None and (colon or scheme not in _HTTP)
+    shown = (user if is_public else "***") + (":***" if colon else "")
+    return scheme + mark + (f"{shown}@" if who else "") + place
 
 
 def web_address(uri: str) -> str:
@@ -233,8 +238,13 @@ def web_address(uri: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """A text without the secrets of addresses in it: what stands between `://` and the line's last `@`."""
-    return _SECRET_PARTS.sub(r"\1***", re.sub(r"://.*@", "://***@", text))
+    """A text without the secrets of addresses in it, whole ones or their queries alone.
+
+    A password may hold a space: what stands between `://` and the line's last `@` is left out.
+    """
+    text = _ADDRESS.sub(lambda found: public_uri(found[0]), text)
+    text = _PARTS.sub(lambda found: found[1] + masked_part(found[2]), text)
+    return re.sub(r"(://).*@|(:)\S+@", r"\1\2***@", text)
 
 
 def write_private(path: Path, text: str) -> None:
