@@ -67,17 +67,40 @@ class Leaf:
         if shape != self.space.shape:
             raise LayoutError(f"{self.where} has shape {shape}, declared is {self.space.shape}")
 
-    def numbers(self, observation: Any) -> FloatArray:
-        """This part of an observation as a vector; of what is counted, one number per possibility."""
+    def array(self, observation: Any) -> NDArray[Any]:
+        """This part of an observation as an array of real numbers, which may be the environment's own."""
         value = self.of(observation)
         try:
-            if not isinstance(self.space, Box):
-                return np.asarray(gymnasium.spaces.flatten(self.space, value), np.float32)
-            vector = np.array(value, np.float32)
-        except (TypeError, ValueError, IndexError):
-            raise LayoutError(f"{self.where} is no array of numbers but {type(value).__name__}") from None
-        self.check_shape(vector.shape)
-        return vector.reshape(-1)
+            array = np.asarray(value)
+        except (TypeError, ValueError):
+            raise self._no_numbers(type(value).__name__) from None
+        if array.dtype.kind not in "biuf":  # words, complex numbers and None could be cast, too
+            raise self._no_numbers(f"an array of {array.dtype}" if array.shape else type(value).__name__)
+        return array
+
+    def numbers(self, observation: Any) -> FloatArray:
+        """This part of an observation as a vector; of what is counted, one number per possibility."""
+        array = self.array(observation)
+        if isinstance(self.space, Discrete) and array.size == 1:
+            array = array.reshape(())
+        self.check_shape(array.shape)
+        if isinstance(self.space, Box):
+            return array.astype(np.float32).reshape(-1)
+        self._check_counts(array)
+        return np.asarray(gymnasium.spaces.flatten(self.space, array.astype(np.int64)), np.float32)
+
+    def _check_counts(self, array: NDArray[Any]) -> None:
+        """Refuse what a counted space does not count to."""
+        low, number = _counts(self.space)
+        wrong = (array < low) | (array >= low + number) | (array != np.trunc(array))
+        if wrong.any():
+            value, first, number = (np.broadcast_to(x, array.shape)[wrong][0] for x in (array, low, number))
+            raise LayoutError(
+                f"{self.where} holds {value}, declared are whole numbers from {first} to {first + number - 1}"
+            )
+
+    def _no_numbers(self, what: str) -> LayoutError:
+        return LayoutError(f"{self.where} is no array of numbers but {what}")
 
 
 class VectorLayout:
@@ -110,7 +133,7 @@ class ImageLayout:
 
     def __call__(self, observation: Any) -> NDArray[np.uint8]:
         """The observation as an image (C, 64, 64)."""
-        image = np.asarray(self._leaf.of(observation))
+        image = self._leaf.array(observation)
         self._leaf.check_shape(image.shape)
         if image.dtype != np.uint8:
             raise LayoutError(f"{self._leaf.where} is an image of {image.dtype}, declared are bytes (uint8)")
@@ -189,6 +212,13 @@ def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[Leaf]:
             yield from _leaves(part, (*path, index))
     else:
         yield Leaf(path, space)
+
+
+def _counts(space: Space) -> tuple[Any, Any]:
+    """The lowest value of what is counted, and how many there are, of each number in it."""
+    if isinstance(space, Discrete):
+        return space.start, space.n
+    return (space.start, space.nvec) if isinstance(space, MultiDiscrete) else (0, 2)
 
 
 def _is_image(space: Space) -> bool:
