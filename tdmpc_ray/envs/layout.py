@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from numpy.typing import NDArray
 
 from tdmpc_ray.envs.contract import LayoutError
-from tdmpc_ray.envs.images import SIDE, ImageForm, to_frame
+from tdmpc_ray.envs.images import SIDE, SIZE, ImageForm, to_frame
 from tdmpc_ray.envs.spaces import FloatArray, meaning_of, observation_box, with_meaning
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import IMAGE, VECTOR
@@ -185,7 +185,7 @@ def read_layout(task: str, space: Space) -> Layout:
     if len(images) > 1:
         raise _refused(task, images[1].space, f"give one image: there is {image.where} already")
     if image.space.dtype != np.uint8:
-        raise _refused(task, image.space, "give images as bytes, 0 to 255 in uint8; a vector, flattened")
+        raise _refused(task, image.space, "give images as bytes, 0 to 255 in uint8; other numbers, flattened")
     form = ImageForm.of(image.space.shape or ())
     if form is None:
         raise _refused(task, image.space, "give one gray or RGB image, which is stacked here")
@@ -222,8 +222,15 @@ def _counts(space: Space) -> tuple[Any, Any]:
 
 
 def _is_image(space: Space) -> bool:
-    """Whether a space has height and width; smaller arrays, and flat ones that are no bytes, are grids."""
+    """Whether a space has height and width; other arrays are grids of numbers.
+
+    Of numbers that are no bytes, RGB and ready stacks are known by their shape; others can as well be maps of
+    heights, or tables, unless they are as large as the images that an agent sees.
+    """
     shape = space.shape or ()
-    if not isinstance(space, Box) or len(shape) < (2 if space.dtype == np.uint8 else 3):
+    if not isinstance(space, Box):
         return False
-    return any(min(sides) >= SIDE for sides in pairwise(shape))
+    form = ImageForm.of(shape)
+    has_colors = form is not None and form.channels > 1
+    side = SIDE if space.dtype == np.uint8 or has_colors else SIZE
+    return any(min(sides) >= side for sides in pairwise(shape))

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 
 from tdmpc_ray.envs.contract import Contract, EnvFaultError
-from tdmpc_ray.envs.layout import LayoutError, read_layout
+from tdmpc_ray.envs.layout import LayoutError, UnsupportedSpacesError, read_layout
 from tdmpc_ray.errors import UserError
 
 THREE = Box(-9, 9, (3,))
@@ -112,3 +112,42 @@ def test_numbers_of_all_kinds_are_rewards(reward: Any) -> None:
 
 def test_the_largest_reward_is_one() -> None:
     assert stepped(3.4e38) == 3.4e38
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.int8])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (63, 64),
+        (20, 20),
+        (20, 20, 1),
+        (1, 20, 20),
+        (20, 20, 2),
+        (2, 40, 40),
+        (9, 20, 20),
+        (63, 64, 4),
+        (2, 20, 20, 3),
+    ],
+)
+def test_grids_of_numbers_are_vectors(shape: tuple[int, ...], dtype: Any) -> None:
+    assert read_layout("odd", Box(-1, 1, shape, dtype)).space == Box(-np.inf, np.inf, (int(np.prod(shape)),))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.int8])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *[(84, 84), (84, 84, 1), (1, 84, 84), (64, 64)],  # gray
+        *[(84, 84, 3), (3, 84, 84), (16, 16, 3), (3, 20, 40)],
+        *[(4, 84, 84), (9, 64, 64), (84, 84, 4), (84, 84, 2), (2, 84, 84, 3)],
+    ],
+)
+def test_images_that_are_no_bytes_are_refused_however_they_are_shaped(
+    shape: tuple[int, ...], dtype: Any
+) -> None:
+    told = (
+        r"^task 'odd' has observations Box\(.*\) of .*: give images as bytes, .*; other numbers, flattened$"
+    )
+    for space in (Box(0, 1, shape, dtype), Dict(camera=Box(0, 1, shape, dtype), speed=THREE)):
+        with pytest.raises(UnsupportedSpacesError, match=told):
+            read_layout("odd", space)
