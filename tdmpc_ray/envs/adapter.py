@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Space
 from numpy.typing import ArrayLike
 
 from tdmpc_ray.envs.contract import Contract, named
-from tdmpc_ray.envs.images import FrameStack, is_stacked
+from tdmpc_ray.envs.images import STACK_SHAPES, FrameStack, is_stacked
 from tdmpc_ray.envs.layout import Layout, UnsupportedSpacesError, describe, read_layout
 from tdmpc_ray.envs.spaces import UNBOUNDED, ActionScale, action_box
 from tdmpc_ray.errors import UserError, described, reason
@@ -87,6 +87,24 @@ def check_spaces(task: str, actions: Space, observations: Space) -> tuple[Box, L
             f"bounds, less than {UNBOUNDED:g}, as larger ones overflow"
         )
     return actions, read_layout(task, observations)
+
+
+def check_ready(task: str, actions: Space, observations: Space) -> None:
+    """Refuse spaces of an environment that nothing adapts, as one object is all environments of a runner.
+
+    Raises:
+        UnsupportedSpacesError: as `check_spaces`; the observations are neither a vector nor a stack of frames
+            as `adapt` gives them.
+    """
+    check_spaces(task, actions, observations)
+    is_vector = observations.dtype == np.float32 and len(observations.shape or ()) == 1
+    is_stack = observations.dtype == np.uint8 and observations.shape == STACK_SHAPES[1]
+    if not isinstance(observations, Box) or not (is_vector or is_stack):
+        raise UnsupportedSpacesError(
+            f"task '{task}' has observations {describe(observations)}, which VECTOR_ENTRY_POINT does not "
+            f"adapt: give a vector of float32, or stacks {STACK_SHAPES[1]} of uint8; or use "
+            "gym_env_vectorize_mode=SYNC, which builds single environments and adapts them"
+        )
 
 
 def call_creator(create: Callable[..., Any], context: Mapping[str, Any]) -> Any:

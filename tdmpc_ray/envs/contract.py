@@ -20,6 +20,8 @@ from tdmpc_ray.observations import VECTOR
 if TYPE_CHECKING:
     from tdmpc_ray.envs.layout import Layout
 
+_LARGEST = float(np.finfo(np.float32).max)  # rewards are kept as float32
+
 
 class EnvFaultError(PassingError):
     """An environment broke its contract in a way that may pass."""
@@ -63,22 +65,24 @@ class Contract:
         """
         self.steps += 1
         observation = self._read(observation)
-        if isinstance(reward, np.ndarray) and reward.size == 1:
+        if isinstance(reward, (np.ndarray, np.generic)) and reward.size == 1:
             reward = reward.item()
-        if not isinstance(reward, (numbers.Real, np.bool_)):
+        if not isinstance(reward, numbers.Real):
             what = f"the reward is no number but {type(reward).__name__}"
             if not self._has_stepped:
                 raise UserError(self._named(f"{what}: mend the environment"))
             raise self._fault(what)
         self._has_stepped = True
-        if not math.isfinite(reward):
-            raise self._fault(f"the reward is {reward}")
+        reward = float(reward)
+        if not abs(reward) <= _LARGEST:
+            what = f"the reward is {reward}"
+            raise self._fault(f"{what}, more than float32 can hold" if math.isfinite(reward) else what)
         if self._limit is not None and self.steps >= self._limit and not ended:
             raise self._fault(
                 f"the episode goes on after its {self._limit} steps: end it, give a longer episode_length, "
                 "or wrap the environment in gymnasium.wrappers.TimeLimit"
             )
-        return observation, float(reward)
+        return observation, reward
 
     def last(self, info: dict[str, Any]) -> None:
         """Check the info of an episode's last step, of a task whose metric is its success.

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from numpy.typing import NDArray
 
 from tdmpc_ray.envs.contract import LayoutError
-from tdmpc_ray.envs.images import SIDE, ImageForm, to_frame
+from tdmpc_ray.envs.images import SIDE, SIZE, ImageForm, to_frame
 from tdmpc_ray.envs.spaces import FloatArray, meaning_of, observation_box, with_meaning
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import IMAGE, VECTOR
@@ -67,17 +67,40 @@ class Leaf:
         if shape != self.space.shape:
             raise LayoutError(f"{self.where} has shape {shape}, declared is {self.space.shape}")
 
-    def numbers(self, observation: Any) -> FloatArray:
-        """This part of an observation as a vector; of what is counted, one number per possibility."""
+    def array(self, observation: Any) -> NDArray[Any]:
+        """This part of an observation as an array of real numbers, which may be the environment's own."""
         value = self.of(observation)
         try:
-            if not isinstance(self.space, Box):
-                return np.asarray(gymnasium.spaces.flatten(self.space, value), np.float32)
-            vector = np.array(value, np.float32)
-        except (TypeError, ValueError, IndexError):
-            raise LayoutError(f"{self.where} is no array of numbers but {type(value).__name__}") from None
-        self.check_shape(vector.shape)
-        return vector.reshape(-1)
+            array = np.asarray(value)
+        except (TypeError, ValueError):
+            raise self._no_numbers(type(value).__name__) from None
+        if array.dtype.kind not in "biuf":  # words, complex numbers and None could be cast, too
+            raise self._no_numbers(f"an array of {array.dtype}" if array.shape else type(value).__name__)
+        return array
+
+    def numbers(self, observation: Any) -> FloatArray:
+        """This part of an observation as a vector; of what is counted, one number per possibility."""
+        array = self.array(observation)
+        if isinstance(self.space, Discrete) and array.size == 1:
+            array = array.reshape(())
+        self.check_shape(array.shape)
+        if isinstance(self.space, Box):
+            return array.astype(np.float32).reshape(-1)
+        self._check_counts(array)
+        return np.asarray(gymnasium.spaces.flatten(self.space, array.astype(np.int64)), np.float32)
+
+    def _check_counts(self, array: NDArray[Any]) -> None:
+        """Refuse what a counted space does not count to."""
+        low, number = _counts(self.space)
+        wrong = (array < low) | (array >= low + number) | (array != np.trunc(array))
+        if wrong.any():
+            value, first, number = (np.broadcast_to(x, array.shape)[wrong][0] for x in (array, low, number))
+            raise LayoutError(
+                f"{self.where} holds {value}, declared are whole numbers from {first} to {first + number - 1}"
+            )
+
+    def _no_numbers(self, what: str) -> LayoutError:
+        return LayoutError(f"{self.where} is no array of numbers but {what}")
 
 
 class VectorLayout:
@@ -110,7 +133,7 @@ class ImageLayout:
 
     def __call__(self, observation: Any) -> NDArray[np.uint8]:
         """The observation as an image (C, 64, 64)."""
-        image = np.asarray(self._leaf.of(observation))
+        image = self._leaf.array(observation)
         self._leaf.check_shape(image.shape)
         if image.dtype != np.uint8:
             raise LayoutError(f"{self._leaf.where} is an image of {image.dtype}, declared are bytes (uint8)")
@@ -162,7 +185,7 @@ def read_layout(task: str, space: Space) -> Layout:
     if len(images) > 1:
         raise _refused(task, images[1].space, f"give one image: there is {image.where} already")
     if image.space.dtype != np.uint8:
-        raise _refused(task, image.space, "give images as bytes, 0 to 255 in uint8; a vector, flattened")
+        raise _refused(task, image.space, "give images as bytes, 0 to 255 in uint8; other numbers, flattened")
     form = ImageForm.of(image.space.shape or ())
     if form is None:
         raise _refused(task, image.space, "give one gray or RGB image, which is stacked here")
@@ -191,9 +214,23 @@ def _leaves(space: Space, path: tuple[Any, ...] = ()) -> Iterator[Leaf]:
         yield Leaf(path, space)
 
 
+def _counts(space: Space) -> tuple[Any, Any]:
+    """The lowest value of what is counted, and how many there are, of each number in it."""
+    if isinstance(space, Discrete):
+        return space.start, space.n
+    return (space.start, space.nvec) if isinstance(space, MultiDiscrete) else (0, 2)
+
+
 def _is_image(space: Space) -> bool:
-    """Whether a space has height and width; smaller arrays, and flat ones that are no bytes, are grids."""
+    """Whether a space has height and width; other arrays are grids of numbers.
+
+    Of numbers that are no bytes, RGB and ready stacks are known by their shape; others can as well be maps of
+    heights, or tables, unless they are as large as the images that an agent sees.
+    """
     shape = space.shape or ()
-    if not isinstance(space, Box) or len(shape) < (2 if space.dtype == np.uint8 else 3):
+    if not isinstance(space, Box):
         return False
-    return any(min(sides) >= SIDE for sides in pairwise(shape))
+    form = ImageForm.of(shape)
+    has_colors = form is not None and form.channels > 1
+    side = SIDE if space.dtype == np.uint8 or has_colors else SIZE
+    return any(min(sides) >= side for sides in pairwise(shape))

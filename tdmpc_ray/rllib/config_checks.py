@@ -42,8 +42,11 @@ def check_values(config: TDMPC2Config) -> None:
     """
     if config.episode_length is None:
         raise UserError("set training(episode_length=...): the catalog does not know this environment")
+    mode = VectorizeMode(config.gym_env_vectorize_mode)
+    if config.info is not None and mode == VectorizeMode.VECTOR_ENTRY_POINT:
+        raise UserError(f"task '{config.task}' is no vector environment: set gym_env_vectorize_mode=SYNC")
     is_set = config.info is not None and bool(config.info.tasks)
-    if is_set and VectorizeMode(config.gym_env_vectorize_mode) != VectorizeMode.SYNC:
+    if is_set and mode != VectorizeMode.SYNC:
         raise UserError("a set of tasks needs gym_env_vectorize_mode=SYNC, to share its tasks out")
     if config.videos and (config.info is None or config.total_steps is None):
         raise UserError("videos need a task of the catalog and total_steps: they are filmed at the end")

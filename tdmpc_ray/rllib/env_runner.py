@@ -20,7 +20,7 @@ from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
 from tdmpc_ray.core.precision import prepare_device
-from tdmpc_ray.envs.adapter import check_spaces
+from tdmpc_ray.envs.adapter import check_ready
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
 from tdmpc_ray.errors import PassingError, UserError, reason
@@ -28,7 +28,7 @@ from tdmpc_ray.rllib import stop_request
 from tdmpc_ray.rllib.fragments import is_cut
 from tdmpc_ray.rllib.last_words import last_words_file, take_last_words
 from tdmpc_ray.rllib.seeding import Stream, derive, seed_globals
-from tdmpc_ray.rllib.task_env import TaskEnv, env_creator
+from tdmpc_ray.rllib.task_env import TaskEnv, env_creator, env_name
 
 logger = logging.getLogger(__name__)
 
@@ -109,9 +109,13 @@ class TDMPC2EnvRunner(SingleAgentEnvRunner):
         mode = VectorizeMode(self.config.gym_env_vectorize_mode)
         if mode == VectorizeMode.VECTOR_ENTRY_POINT:  # one object, which nobody can rebuild in part
             super().make_env()
-            if self.env is not None:
+            assert self.env is not None
+            try:
                 spaces = self.env.single_action_space, self.env.single_observation_space
-                check_spaces(str(self.config.env), *spaces)
+                check_ready(env_name(self.config.env), *spaces)
+            except UserError:
+                self.env.close()
+                raise
             return
         if self.env is not None:
             self.env.close()

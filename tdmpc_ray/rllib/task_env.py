@@ -72,8 +72,12 @@ def env_creator(
     create = env if callable(env) else partial(_from_gymnasium, env)
     if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
         create = _global_registry.get(ENV_CREATOR, env)
-    name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
-    return partial(_guarded, name, create, timeout_s, episode_length)
+    return partial(_guarded, env_name(env), create, timeout_s, episode_length)
+
+
+def env_name(env: Any) -> str:
+    """What errors call RLlib's `config.env`."""
+    return env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
 
 
 def require_env(config: Any) -> None:
