@@ -113,18 +113,20 @@ def going_on(out: Path, changes: Mapping[str, Any]) -> tuple[Study, list[str]]:
     """A study that goes on, and what it tries more than when it began.
 
     Args:
-        out: its folder.
+        out: its folder; paths in its file begin there.
         changes: keys of its file to values that replace those there.
 
     Raises:
         UserError: its file is wrong, or says what its trials cannot take.
     """
     file, begun = out / STUDY_FILE, out / TRACKING_FOLDER / STUDY_FILE
-    now = make_study({**read_mapping(file), **changes}) if changes else load_study(file)
+    now = (
+        make_study({**read_mapping(file), **changes}, folder=out) if changes else load_study(file, folder=out)
+    )
     if not (begun.is_file() and has_trials(out / TUNE_FOLDER)):
         return now, []
     try:
-        return now, growth(load_study(begun), now)
+        return now, growth(load_study(begun, folder=out), now)
     except UserError as error:
         raise UserError(f"{shown(file)}: {error}") from None
 

@@ -106,7 +106,6 @@ def resume_study(
     with only_process(out):
         use_folder_again(out)
         study, grown = going_on(out, changes or {})
-        study = study.within(out)
         run = _Run(study, out, trainable, console or Console(), resume=True)
         for more in grown:
             run.say(f"it gets more {more}")
