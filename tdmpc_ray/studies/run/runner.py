@@ -167,6 +167,7 @@ class _Run:
             reopened=take.reopened,
             failure=failure_reason,
             kind=study.kind,
+            evaluation_every=study.evaluation.every,
         )
         outcome = Outcome(label, take.reopened)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
