@@ -36,9 +36,7 @@ def export(study: str, experiment: str, uri: str) -> pd.DataFrame:
     for run_id, curve in runs.curves.groupby("run_id"):
         wall = {p.step: p.value for p in client.get_metric_history(run_id, "time/wall_s")}
         for point in curve.itertuples():
-            steps = (
-                point.env_steps // EVERY * EVERY
-            )  # when it was due
+            steps = point.env_steps // EVERY * EVERY  # when it was due
             value, seconds = round(point.value, 1), round(wall[point.env_steps])
             frames = steps * runs.frames_per_step
             rows.append((study, point.task, int(point.seed), steps, frames, value, seconds))

@@ -280,6 +280,9 @@ def agent_config(
     return sized.with_settings({**PRESETS[preset], **(overrides or {})})
 
 
+PATH_SETTINGS = ("data.demonstrations",)  # settings that name a file or a folder
+
+
 def known_keys() -> list[str]:
     """All dotted keys that overrides may name."""
     return [f"{name}.{f.name}" for name, section in SECTIONS.items() for f in fields(section)]

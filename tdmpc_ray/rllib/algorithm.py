@@ -21,6 +21,7 @@ from ray.tune.result import DONE
 from tdmpc_ray.core.threads import limit_threads
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import PassingError, UserError
+from tdmpc_ray.rllib.activity import doing
 from tdmpc_ray.rllib.async_loop import AsyncLoop
 from tdmpc_ray.rllib.config import TDMPC2Config
 from tdmpc_ray.rllib.durable import DurableAlgorithm
@@ -249,7 +250,7 @@ class TDMPC2(DurableAlgorithm):
             UserError: names the way.
         """
         raise UserError(
-            "act with tdmpc_ray.rllib.evaluate.load_agent(CHECKPOINT).act(observations, is_first): it keeps each "
+            "act with tdmpc_ray.rllib.evaluate.load_agent(CHECKPOINT).act(obs, is_first): it keeps each "
             "episode's plan from step to step, for which compute_single_action has no place"
         )
 
@@ -309,7 +310,7 @@ class TDMPC2(DurableAlgorithm):
         self.notes = []
         told = {
             DONE: self.at_end and not self.evaluator.stopped,  # Tune ends the trial
-            "updates_owed": self.pace.updates_owed(),
+            "catching_up": self.pace.catching_up(),
             "evaluated_at": self.evaluator.evaluated_at,
             "latest": dict(self.latest),
             "report": report,
@@ -360,7 +361,8 @@ class TDMPC2(DurableAlgorithm):
         """Film an episode of each task, where asked for and the last step is done."""
         if self.at_end and not self.evaluator.stopped:
             for task in self._filmed(self.config):
-                film_episode(checkpoint, task, checkpoint / VIDEO_FOLDER)
+                with doing(self.trial_id, "filming"):
+                    film_episode(checkpoint, task, checkpoint / VIDEO_FOLDER)
 
     @staticmethod
     def _filmed(config: TDMPC2Config) -> Sequence[str]:

@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.addresses import absolute
-from tdmpc_ray.core.config import AgentConfig, agent_config
+from tdmpc_ray.core.config import PATH_SETTINGS, AgentConfig, agent_config
 from tdmpc_ray.envs import TaskInfo, check_obs, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import unknown
@@ -26,7 +26,6 @@ from tdmpc_ray.rllib.task_env import TaskEnv, read_task_config, require_env, tas
 
 # Where the published implementation departs from its defaults for a whole suite.
 _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
-_DEMONSTRATIONS = "data.demonstrations"
 _MAX_EVALUATION_ENVS = 32  # in one process
 
 
@@ -151,10 +150,10 @@ class TDMPC2Config(AlgorithmConfig):
             system_metrics: report what the main process's node and GPUs do, energy included.
         """
         super().training(**kwargs)
-        folder = None if overrides is NotProvided else overrides.get(_DEMONSTRATIONS)
-        if isinstance(folder, str) and folder:
+        if overrides is not NotProvided:
+            paths = {key: overrides[key] for key in PATH_SETTINGS if isinstance(overrides.get(key), str)}
             # The learner may run in another folder.
-            overrides = {**overrides, _DEMONSTRATIONS: os.path.abspath(folder)}
+            overrides = {**overrides, **{key: path and os.path.abspath(path) for key, path in paths.items()}}
         given = {
             "model_size": model_size,
             "preset": preset,

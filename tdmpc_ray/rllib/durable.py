@@ -17,6 +17,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.rllib.activity import doing
 from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.learner import TDMPC2Learner
 from tdmpc_ray.rllib.learner_link import LearnerLink
@@ -60,7 +61,7 @@ class DurableAlgorithm(Algorithm):
             return super().save(checkpoint_dir)
         before, index, self._tune_saves = storage.checkpoint_fs_path, storage.current_checkpoint_index, True
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, doing(self.trial_id, "saving"):
                 return super().save(checkpoint_dir or folder)
         except (OSError, CannotWrite) as error:
             self.notes.append(

@@ -12,6 +12,7 @@ import ray
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.activity import doing
 from tdmpc_ray.rllib.env_runner import caught
 from tdmpc_ray.rllib.evaluation import evaluation_call, summarize
 from tdmpc_ray.rllib.stop_request import is_asked
@@ -91,7 +92,8 @@ class Evaluator:
         """Evaluate now; at the run's end, wait for runners that have died: it is the last chance."""
         deadline = time.monotonic() + _LAST_EVALUATION_S
         while True:
-            result = self._algorithm._run_one_evaluation(parallel_train_future=None)
+            with doing(self._algorithm.trial_id, "evaluating"):
+                result = self._algorithm._run_one_evaluation(parallel_train_future=None)
             self.stopped = not self.last and is_asked()
             if self.last or self.stopped or not self._algorithm.at_end:
                 return result

@@ -64,6 +64,10 @@ class Pace:
             return 0
         return max(self._allowed() - self.grad_updates, 0)
 
+    def catching_up(self) -> int:
+        """Of these, the ones for the random steps: the run goes on evenly once they are taken."""
+        return min(self.updates_owed(), max(self.base_updates - self.grad_updates, 0))
+
     def _is_lagging(self) -> bool:
         """Whether a learner or a task has too little, however many steps there are."""
         is_new = self.grad_updates == 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config, evaluation, stop_request
+from tdmpc_ray.rllib.activity import activities
 
 EVERY = 100
 
@@ -73,18 +74,21 @@ def test_a_stop_is_seen_in_an_evaluation_and_that_is_made_up_for(
     algo = build(tiny_overrides, steps=EVERY, runners=0)
     try:
         runner = algo.eval_env_runner_group.local_env_runner
-        step, taken = runner._try_env_step, []
+        step, taken, seen = runner._try_env_step, [], []
 
         def steps_and_asks(actions: Any) -> Any:
             taken.append(1)
+            if len(taken) == 1:
+                seen.append(activities())
             if len(taken) == 250:  # in the second episode of two
                 stop_request.ask_to_stop()
             return step(actions)
 
         monkeypatch.setattr(runner, "_try_env_step", steps_and_asks)
-        while (result := algo.train())["env_steps"] < EVERY or result["updates_owed"]:
+        while (result := algo.train())["env_steps"] < EVERY or algo.pace.updates_owed():
             pass
-        assert len(taken) == 250
+        assert (len(taken), seen) == (250, [{algo.trial_id: "evaluating"}])
+        assert activities() == {}
         assert not result["done"], "its evaluation is owed"
         assert "eval/return" not in result["report"]
         stop_request.withdraw()

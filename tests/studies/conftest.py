@@ -135,13 +135,13 @@ class Callbacks:
         trial: SimpleNamespace,
         env_steps: int,
         seconds: float = 0.0,
-        updates_owed: int = 0,
+        catching_up: int = 0,
         **report: float,
     ) -> None:
         report = {key.replace("__", "/"): value for key, value in report.items()}
         result = {
             "env_steps": env_steps,
-            "updates_owed": updates_owed,
+            "catching_up": catching_up,
             "report": report,
             "time_total_s": seconds,
         }

@@ -63,7 +63,8 @@ def log_study(
     Returns:
         The tracker, closed.
     """
-    tracker = MLflowTracker(uri=uri, experiment=EXPERIMENT, study=study, spool_dir=folder / study)
+    about = {"study": study, "spool_dir": folder / study, "evaluation_every": STEPS[0]}
+    tracker = MLflowTracker(uri=uri, experiment=EXPERIMENT, **about)
     tracker.setup()
     calls = drive(tracker)
     rng = np.random.default_rng(0)

@@ -209,13 +209,17 @@ def make_trials(folder: Path, **changes: Any) -> list[Trial]:
     return suggested(search)
 
 
-def test_a_restored_trial_keeps_what_a_population_has_changed(tmp_path: Path) -> None:
+def test_a_restored_trial_keeps_what_a_population_has_changed_and_finds_what_has_moved(
+    tmp_path: Path,
+) -> None:
     trial = make_trials(tmp_path)[0]
     trial.set_config({**trial.config, "start_from": "/old/start", "agent_overrides": {"update.lr": 0.5}})
-    study = make_study(runner_stub.values("sqlite:///no.db", start_from="start", max_failures=4))
-    TakeFromStudy(study.within(tmp_path))(trial)
+    changes = {"start_from": "start", "set": {"data.demonstrations": "shown"}, "max_failures": 4}
+    study = make_study(runner_stub.values("sqlite:///no.db", **changes), folder=tmp_path)
+    TakeFromStudy(study)(trial)
     assert trial.max_failures == 4
     # As Tune does for configs that hold classes, such as RLlib's.
     trial.resolve_config_placeholders({})
-    assert trial.config["agent_overrides"] == {"update.lr": 0.5}
+    shown = str(tmp_path / "shown")
+    assert trial.config["agent_overrides"] == {"update.lr": 0.5, "data.demonstrations": shown}
     assert trial.config["start_from"] == str(tmp_path / "start")

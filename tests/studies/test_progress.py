@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tdmpc_ray.rllib import activity
+from tdmpc_ray.rllib.pace import Pace
+from tdmpc_ray.studies.run import progress as progress_module
 from tdmpc_ray.studies.run.progress import ProgressTable, TrialRow
 
 
@@ -150,9 +153,9 @@ def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) 
     calls = drive(progress)
     trial = drive.trial("a", size="1", seed=0, total_steps=1000)
     calls.start(trial)
-    calls.result(trial, 500, updates_owed=500)
+    calls.result(trial, 500, catching_up=500)
     assert "500 updates to go" in shown(progress, pipe)
-    calls.result(trial, 500, updates_owed=0)
+    calls.result(trial, 500, catching_up=0)
     assert pipe.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "size=1 seed=0: starting",
         "size=1 seed=0: 500/1,000 steps, 500 updates to go",
@@ -163,10 +166,59 @@ def test_updates_that_catch_up_with_the_random_steps(drive: Any, pipe: Console) 
 def test_the_time_left_does_not_count_catching_up() -> None:
     row = TrialRow("x", 1000, status="running")
     for seconds, steps, owed in [(1, 500, 500), (900, 500, 1), (1000, 500, 0)]:
-        row.update({"env_steps": steps, "time_total_s": float(seconds), "updates_owed": owed})
+        row.update({"env_steps": steps, "time_total_s": float(seconds), "catching_up": owed})
         assert row.seconds_left is None
-    row.update({"env_steps": 600, "time_total_s": 1010.0, "updates_owed": 0})
+    row.update({"env_steps": 600, "time_total_s": 1010.0, "catching_up": 0})
     assert row.seconds_left == pytest.approx(40.0)
+
+
+def test_updates_that_are_always_owed_with_runners_hide_no_speed() -> None:
+    pace, row = Pace(1.0, seed_steps=500, lead=100), TrialRow("x", 3000, status="running")
+    pace.add_steps(500)
+    said = []
+    for second in range(5):
+        result = {"env_steps": pace.env_steps, "catching_up": pace.catching_up()}
+        row.update({**result, "time_total_s": float(second)})
+        said.append((row.activity, row.seconds_left))
+        pace.grad_updates += 250
+        pace.add_steps(250 if pace.grad_updates >= 500 else 0)
+    assert pace.updates_owed() > 0
+    assert [word for word, _ in said] == ["500 updates to go", "250 updates to go", *["running"] * 3]
+    assert said[-1][1] == pytest.approx((3000 - 1250) / 250)
+
+
+def test_what_keeps_a_trial_from_reporting_is_its_status(
+    drive: Any, pipe: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: dict[bytes, bytes] = {}
+    for name, call in {
+        "initialized": lambda: True,
+        "put": store.__setitem__,
+        "del": lambda key, del_by_prefix=False: [store.pop(k) for k in [*store] if k.startswith(key)],
+        "list": lambda prefix: [key for key in store if key.startswith(prefix)],
+    }.items():
+        monkeypatch.setattr(activity, f"_internal_kv_{name}", call)
+    monkeypatch.setattr(activity, "_prefix", lambda: "job/")
+    monkeypatch.setattr(progress_module, "_LOOK_EVERY_S", 0.0)
+    progress = ProgressTable(trial_params=params, console=pipe, interval_s=0.0)
+    calls = drive(progress)
+    trial, other = (drive.trial(name, size="1", seed=seed) for seed, name in enumerate(("a", "b")))
+    calls.start(trial)
+    calls.start(other)
+
+    def activity_of_both() -> list[str]:
+        progress.on_step_end(0, calls.trials)
+        return [progress._row(one).activity for one in (trial, other)]
+
+    with activity.doing("a", "saving"):
+        assert activity_of_both() == ["saving", "running"]
+        with activity.doing("a", "filming"), activity.doing("b", "evaluating"):
+            assert activity_of_both() == ["filming", "evaluating"]
+    assert activity_of_both() == ["running", "running"]
+    assert "size=1 seed=1: 0 steps, evaluating" in pipe.file.getvalue()  # type: ignore[attr-defined]
+    store[b"job/a/evaluating"] = b"1"  # of a process that was killed
+    calls.start(trial)
+    assert activity_of_both() == ["running", "running"]
 
 
 def test_it_survives_a_restore(drive: Any) -> None:

@@ -28,6 +28,7 @@ from tdmpc_ray.studies.run.cluster import ray_session
 from tdmpc_ray.studies.run.room import Capacity
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 from tdmpc_ray.studies.tracking.client import connect
+from tdmpc_ray.studies.tracking.study_run import EVALUATION_EVERY
 from tdmpc_ray.studies.words import mlflow_command, program
 
 # Ray's workers cannot import test modules.
@@ -108,6 +109,7 @@ def test_a_trial_that_cannot_be_set_up_has_failed_for_mlflow_too(
     runs = mlflow_read.runs(store, "exp")
     assert {name: run.info.status for name, run in runs.items()} == {"toy": "FAILED", run_name(0): "FAILED"}
     assert runs[run_name(0)].data.tags["failure"] == "no room for it"
+    assert runs["toy"].data.tags[EVALUATION_EVERY] == str(study.evaluation.every)
     assert "in 1 trials, of which 1 failed before the first evaluation: no room for it" in printed.getvalue()
     assert "wait for one" not in printed.getvalue()
 

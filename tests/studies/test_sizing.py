@@ -87,6 +87,18 @@ def test_hours_and_trials_at_once() -> None:
     assert (nothing.at_once, nothing.hours) == (0, float("inf"))
 
 
+def test_a_forecast_counts_the_start_and_shared_cores() -> None:
+    alone, beside, many = (predicted(study(num_env_runners=number)) for number in (0, 1, 8))
+    assert (alone.start_s, beside.start_s, many.start_s) == (15.0, 30.0, 30.0)
+    short = make_study({"name": "s", "task": "walker-walk", "steps": 10, "evaluation": {"episodes": 1}})
+    assert predicted(short).hours * 3600 > 15.0
+    halves = {"cpus_per_env_runner": 0.5, "cpus_for_main_process": 0.5}
+    shared = predicted(study(num_env_runners=1, **halves))
+    assert shared.start_s == 30.0
+    assert shared.update_s == pytest.approx(2 * beside.update_s)
+    assert shared.plan_s == pytest.approx(2 * beside.plan_s)
+
+
 def test_as_many_runners_as_balance_the_learner() -> None:
     written = study(num_env_runners=1, gpus_per_learner=1)
     found = best(written, MACHINE, cpus=1000, gpus=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import yaml
 from ray.tune.search.variant_generator import generate_variants
 
+from tdmpc_ray.core.config import PATH_SETTINGS, SECTIONS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.studies.file.folder import going_on
 from tdmpc_ray.studies.file.load import load_study, make_study
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import algorithm_config, env_configs, search_space
@@ -70,6 +73,49 @@ def test_the_written_study_is_the_same_study(tmp_path: Path, monkeypatch: pytest
     assert again.settings() == study.settings()
     ignored = {"tracking", "overrides"}
     assert again.model_dump(exclude=ignored) == study.model_dump(exclude=ignored)
+
+
+def test_paths_are_absolute_once_read_and_mean_the_same_where_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, out, moved = (tmp_path / name for name in ("begun", "out", "moved"))
+    for folder in (begun, out):
+        folder.mkdir()
+    monkeypatch.chdir(begun)
+    paths = {"start_from": "start", "set": {"data.demonstrations": "shown", "update.tau": 0.1}}
+    study = load_study(write(tmp_path, **paths))
+    assert study.start_from == str(begun / "start")
+    for variant in generate_variants(search_space(study, env_configs(study))):
+        assert variant[1]["agent_overrides"]["data.demonstrations"] == str(begun / "shown")
+    own = {"start_from": "../out/start", "set": {}, "num_samples": 1}
+    own |= {"space": {"data.demonstrations": {"grid": ["", "a", str(out / "b"), "~/c", "s3://d"]}}}
+    monkeypatch.setenv("HOME", "/home")
+    of_out = make_study({**yaml.safe_load(STUDY), **own})
+    listed = ["", str(begun / "a"), str(out / "b"), "/home/c", "s3://d"]
+    assert of_out.space["data.demonstrations"].grid == listed
+
+    for now in (study, of_out):
+        (out / "study.yaml").write_text(now.to_yaml(out))
+        (out / "mlflow").mkdir(exist_ok=True)
+        monkeypatch.chdir("/")
+        out.rename(moved)
+        again, grown = going_on(moved, {"seeds": [0, 1, 2, 3]})
+        expected = yaml.safe_load(now.to_yaml().replace(str(out), str(moved)))
+        assert yaml.safe_load(again.to_yaml()) == {**expected, "seeds": [0, 1, 2, 3]}
+        assert not grown, "no trials yet"
+        moved.rename(out)
+
+
+def test_every_setting_that_is_a_text_is_a_word_or_a_path() -> None:
+    texts = {
+        f"{section}.{field.name}"
+        for section, kind in SECTIONS.items()
+        for field in dataclasses.fields(kind)
+        if isinstance(field.default, str)
+    }
+    words = {"planner.method", "data.priority_new"}
+    words |= {f"{section}.{key}" for section in ("planner", "update") for key in ("compile", "dtype")}
+    assert texts == words | set(PATH_SETTINGS)
 
 
 def test_a_list_of_tasks_is_one_set() -> None:

@@ -16,7 +16,7 @@ from browsers import chromium
 from rich.console import Console
 from synthetic import EXPERIMENT, PARAMS, STEPS, log_study, wall_s
 
-from tdmpc_ray.studies.results.aligned_curves import SPACING, nominal_steps, spacing_of
+from tdmpc_ray.studies.results.aligned_curves import due_steps
 from tdmpc_ray.studies.results.compare import compare
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.study_runs import load_study_runs
@@ -97,13 +97,13 @@ def test_a_view_says_what_it_shows(drive: Any, store: str, tmp_path: Path) -> No
 
 
 def test_late_evaluations_stand_where_they_were_due() -> None:
-    late = pd.DataFrame({"run_id": "a", "env_steps": [505, 1010, 1540, 2020, 2200]})
-    on_time = pd.DataFrame({"run_id": "b", "env_steps": [500, 1000, 1500, 2000, 2200]})
-    assert spacing_of(late) == 505
-    assert spacing_of(pd.concat([late, on_time])) == 500
-    assert spacing_of(late.iloc[:1]) == 505
-    for curve in (late, on_time):  # the last one came out of turn
-        assert nominal_steps(curve["env_steps"], 500).tolist() == [500, 1000, 1500, 2000, 2200]
+    late, on_time = [505, 1010, 1940, 2020, 2200], [500, 1000, 1500, 2000, 2200]
+    for steps in (late, on_time):  # the last one came out of turn
+        assert due_steps(pd.Series(steps), 500).tolist() == [500, 1000, 1500, 2000, 2200]
+    assert due_steps(pd.Series([1075, 2075, 3000]), 1000).tolist() == [1000, 2000, 3000]
+    assert due_steps(pd.Series([300]), 1000).tolist() == [300]
+    turned = due_steps(pd.Series([3000, 1075], index=[7, 8]), 1000)
+    assert turned.to_dict() == {7: 3000, 8: 1000}
 
 
 def test_what_a_view_has_logged_stays_in_place(drive: Any, store: str, tmp_path: Path) -> None:
@@ -114,14 +114,12 @@ def test_what_a_view_has_logged_stays_in_place(drive: Any, store: str, tmp_path:
     write_view(replace(runs, curves=early), store)
     write_view(runs, store)
     client = connect(store)
-    (parent,) = runs.parent_run_ids
-    assert client.get_run(parent).data.tags[SPACING] == "1020.0"
     costs = [
         {p.step: p.value for p in client.get_metric_history(run_id, "curve/wall_s")}
         for run_id in runs.trials["run_id"]
     ]
     assert costs[0] == costs[1]  # the seed that came later takes the costs that stood there
-    assert list(costs[0]) == [1020 * n for n in range(1, 11)]
+    assert list(costs[0]) == list(STEPS), "at the steps that were due, which the study has said"
 
 
 def test_a_view_that_cannot_be_written_is_no_failure(drive: Any, store: str, tmp_path: Path) -> None:

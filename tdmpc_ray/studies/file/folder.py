@@ -110,7 +110,7 @@ def going_on(
     """A study that goes on, and what it tries more than when it began.
 
     Args:
-        out: its folder.
+        out: its folder; paths in its file begin there.
         has_trials: whether Tune has saved any.
         changes: keys of its file to values that replace those there.
 
@@ -118,10 +118,12 @@ def going_on(
         UserError: its file is wrong, or says what its trials cannot take.
     """
     file, begun = out / STUDY_FILE, out / TRACKING_FOLDER / STUDY_FILE
-    now = make_study({**read_mapping(file), **changes}) if changes else load_study(file)
+    now = (
+        make_study({**read_mapping(file), **changes}, folder=out) if changes else load_study(file, folder=out)
+    )
     if not (begun.is_file() and has_trials()):
         return now, []
     try:
-        return now, growth(load_study(begun), now)
+        return now, growth(load_study(begun, folder=out), now)
     except UserError as error:
         raise UserError(f"{shown(file)}: {error}") from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tdmpc_ray.core.config import PRESETS, agent_config, split_key
 from tdmpc_ray.errors import UserError, unknown
 from tdmpc_ray.studies.file.draws import Draw
+from tdmpc_ray.studies.file.paths import absolute, map_settings, map_space
 from tdmpc_ray.studies.file.points import RESOURCES, check_resource
 from tdmpc_ray.studies.file.sections import (
     Amount,
@@ -76,7 +77,7 @@ class StudyKeys(Section):
         default=3600,
         description="seconds that a learner in a process of its own may leave a call unanswered; 0: any time",
     )
-    tracking: Tracking = Tracking()
+    tracking: Tracking = Field(default_factory=Tracking)
 
     @field_validator("model_sizes", mode="before")
     @classmethod
@@ -128,22 +129,27 @@ class StudyKeys(Section):
 
     @field_validator("overrides")
     @classmethod
-    def _settings_exist(cls, settings: dict[str, Any]) -> dict[str, Any]:
+    def _settings_exist(cls, settings: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         for key in settings:
             if key in cls.model_fields:
                 raise ValueError(f"'{key}' is no setting of the agent: give it beside set, not in it")
             as_value_error(split_key, key)
-        return settings
+        return map_settings(settings, lambda path: absolute(path, info))
 
     @field_validator("space")
     @classmethod
-    def _space_exists(cls, space: dict[str, Draw]) -> dict[str, Draw]:
+    def _space_exists(cls, space: dict[str, Draw], info: ValidationInfo) -> dict[str, Draw]:
         for key, draw in space.items():
             if key.startswith(RESOURCES):
                 check_resource(key, draw)
             else:
                 as_value_error(split_key, key)
-        return space
+        return map_space(space, lambda path: absolute(path, info))
+
+    @field_validator("start_from")
+    @classmethod
+    def _start_is_absolute(cls, path: str | None, info: ValidationInfo) -> str | None:
+        return path and absolute(path, info)
 
 
 def _worded(size: Any) -> Any:

@@ -11,12 +11,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from tdmpc_ray.errors import brief, unknown
-from tdmpc_ray.studies.tracking.client import DEFAULT_URI, default_uri
+from tdmpc_ray.studies.file.paths import base
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri, default_uri
 
 # Searchers of Tune that learn from the scores of earlier trials: the package that each needs, and where from.
 SEARCHERS = {
@@ -226,6 +228,7 @@ class Tracking(Section):
 
     uri: str = Field(
         default_factory=default_uri,
+        validate_default=True,
         description=f"none: MLFLOW_TRACKING_URI of the environment, or {DEFAULT_URI}",
     )
     experiment: str = Field(default="tdmpc-ray", min_length=1)
@@ -238,3 +241,8 @@ class Tracking(Section):
     required: bool = Field(
         default=True, description="false: begin where MLflow does not answer, too; `sync` brings it the rest"
     )
+
+    @field_validator("uri")
+    @classmethod
+    def _file_is_absolute(cls, uri: str, info: ValidationInfo) -> str:
+        return absolute_uri(uri, base(info))

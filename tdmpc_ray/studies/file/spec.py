@@ -25,12 +25,12 @@ from typing import Any
 import yaml
 from pydantic import model_validator
 
-from tdmpc_ray.addresses import absolute, is_address
 from tdmpc_ray.core.config import agent_config, split_key
 from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error, refuse_repeats
+from tdmpc_ray.studies.file.paths import map_settings, map_space, relative
 from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
 from tdmpc_ray.studies.file.search_checks import check_search
-from tdmpc_ray.studies.tracking.client import absolute_uri, public_uri
+from tdmpc_ray.studies.tracking.client import public_uri
 from tdmpc_ray.studies.tracking.kind import StudyKind
 
 _MAX_CHECKED = 1000  # combinations of the space that are checked one by one
@@ -239,22 +239,19 @@ class Study(StudyKeys):
         """This study with every default written out; nothing depends on the working directory.
 
         Args:
-            folder: the study's own; what lies in it is named relative to it, so that it can be moved.
+            folder: the study's own; what lies in it is named relative to it, so that it can be moved, and
+                read again with `load_study(file, folder)`.
         """
         values = self.model_dump(by_alias=True)
-        values["set"] = self.settings()
-        values["space"] = {key: draw.model_dump(exclude_none=True) for key, draw in self.space.items()}
-        if self.start_from and not is_address(self.start_from):
-            start, home = (os.path.abspath(path) for path in (self.start_from, folder or "/"))
-            is_inside = folder is not None and Path(start).is_relative_to(home)
-            values["start_from"] = os.path.relpath(start, home) if is_inside else start
-        values["tracking"]["uri"] = absolute_uri(self.tracking.uri)
-        return yaml.safe_dump(values, sort_keys=False)
 
-    def within(self, folder: Path) -> Study:
-        """As `to_yaml` wrote it for its folder, wherever that lies now."""
-        start = self.start_from
-        return self.model_copy(update={"start_from": start and absolute(start, folder)})
+        def named(path: str) -> str:
+            return path if folder is None else relative(path, Path(os.path.abspath(folder)))
+
+        values["set"] = map_settings(self.settings(), named)
+        space = map_space(self.space, named)
+        values["space"] = {key: draw.model_dump(exclude_none=True) for key, draw in space.items()}
+        values["start_from"] = self.start_from and named(self.start_from)
+        return yaml.safe_dump(values, sort_keys=False)
 
     def _resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings in their types; beside the space's first point, because alone they may not fit."""

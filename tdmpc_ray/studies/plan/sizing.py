@@ -20,7 +20,7 @@ from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.speeds import Measured
+from tdmpc_ray.studies.plan.speeds import START_S, Measured
 
 _NEAR = 1.02  # fewer runners are better where more would save less than this
 
@@ -39,6 +39,7 @@ class Trial:
         ratio: updates per agent step.
         seed_steps: agent steps before the first update.
         evaluation_s: that training waits for evaluations, in all.
+        start_s: before its first step.
     """
 
     point: Point
@@ -51,6 +52,7 @@ class Trial:
     ratio: float
     seed_steps: int
     evaluation_s: float
+    start_s: float
 
     @property
     def resources(self) -> Resources:
@@ -102,13 +104,13 @@ class Trial:
 
     @property
     def hours(self) -> float:
-        """Of the whole trial: random steps, as many updates, the rest, evaluations."""
+        """Of the whole trial: its start, random steps, as many updates, the rest, evaluations."""
         random = min(self.seed_steps, self.steps)
         learns = self.steps > self.seed_steps
         # What a plan takes is of no account while actions are random.
         unplanned = 1 - self.plan_s * self.resources.num_envs_per_env_runner / self.step_s
         begin = random / self.sampling * unplanned + learns * random * self.update_s
-        return (begin + (self.steps - random) / self.rate + self.evaluation_s) / 3600
+        return (self.start_s + begin + (self.steps - random) / self.rate + self.evaluation_s) / 3600
 
 
 @lru_cache
@@ -155,6 +157,7 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
         ratio=agent.data.utd_ratio,
         seed_steps=agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1)),
         evaluation_s=0.0 if evaluation.runners else episodes * info.episode_length * alone_s,
+        start_s=start_seconds(resources, evaluation.runners),
     )
 
 
@@ -221,6 +224,13 @@ def best(study: Study, measured: Measured, cpus: float, gpus: float) -> Forecast
 def is_asynchronous(resources: Resources) -> bool:
     """Whether sampling and learning go on at once, as in `TDMPC2Config`."""
     return resources.num_env_runners > 0 if resources.asynchronous is None else resources.asynchronous
+
+
+def start_seconds(resources: Resources, evaluation_runners: int) -> float:
+    """Seconds until a trial's processes have begun: the main one, then the others on the cores it gets."""
+    others = resources.num_env_runners + resources.num_learners + evaluation_runners
+    cpus, _ = needs(resources, evaluation_runners)
+    return START_S * (1 + max(others / max(cpus, 1.0), 1.0 if others else 0.0))
 
 
 def needs(resources: Resources, evaluation_runners: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from tdmpc_ray.studies.file.spec import Study
 
 # Of docs/scaling.md.
 LOOP_S, LOOP_ENV_S = 2e-3, 5e-5
+START_S = 15.0  # of a core, for each process of a trial: its imports
 GPU_TFLOPS, GPU_FLOOR_MS = 23.0, 5.0
 _MEASURE_S = 1.0
 
@@ -45,10 +46,10 @@ class Speeds:
     loop_env_s: float = LOOP_ENV_S
 
     def seconds(self, flops: float, cpus: float, gpus: float) -> float:
-        """Of work on a part of a GPU, or without one on CPU cores."""
+        """Of work on a part of a GPU, or without one on CPU cores, or a part of one that others use, too."""
         if gpus:
             return self.gpu_floor_s + flops / (self.gpu_flops * min(gpus, 1.0))
-        return flops / (self.core_flops * max(cpus, 1.0))
+        return flops / (self.core_flops * (cpus or 1.0))
 
 
 def measure_speeds(

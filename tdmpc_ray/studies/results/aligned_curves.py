@@ -15,10 +15,9 @@ import pandas as pd
 
 from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.study_runs import StudyRuns
-from tdmpc_ray.studies.tracking.study_run import now_ms
+from tdmpc_ray.studies.tracking.study_run import EVALUATION_EVERY, now_ms
 
 COSTS = {"wall_s": "curve/wall_s", "flops": "curve/flops"}  # column of `curves` to metric
-SPACING = "evaluation_spacing"  # tag of a study's run, see `spacing_of`
 _BATCH = 1000  # metrics that MLflow takes at once
 
 
@@ -30,7 +29,7 @@ def log_aligned(client: Any, runs: StudyRuns, parents: Iterable[Any]) -> None:
         runs: the studies, with costs (see `with_costs`).
         parents: the studies' runs.
     """
-    every = runs.curves.assign(due=_due(client, runs.curves, parents))
+    every = runs.curves.assign(due=_due(runs.curves, parents))
     for _, curves in every.groupby(["task", "model_size", "setting"]):
         _log_curves(client, curves, curve_metric(runs.metric))
 
@@ -40,33 +39,26 @@ def curve_metric(metric: str) -> str:
     return f"curve/{metric.removeprefix('eval/')}"
 
 
-def spacing_of(curves: pd.DataFrame) -> float:
-    """Agent steps from one evaluation to the next, of the trial whose evaluations are least late."""
-    ordered = [curve["env_steps"].sort_values() for _, curve in curves.groupby("run_id")]
-    # The last one may come out of turn.
-    spacings = [steps.iloc[max(len(steps) - 2, 0)] / max(len(steps) - 1, 1) for steps in ordered]
-    return float(f"{min(spacings):.3g}")
+def due_steps(steps: pd.Series, every: int) -> pd.Series:
+    """The agent steps that a trial's evaluations were due at; they are made some steps late.
 
-
-def nominal_steps(steps: pd.Series, spacing: float) -> pd.Series:
-    """The steps that evaluations were due at, the same for all seeds: they are made some steps late.
-
-    Multiples of the spacing; the own step where none is near, as for a last evaluation out of turn.
+    Each is the first one from a multiple of `every` on. What comes after it before the next multiple came out
+    of turn, at the run's end, and is due where it was made.
     """
-    due = (steps / spacing).round() * spacing
-    return due.where((steps - due).abs() <= spacing / 4, steps).round().astype(int)
+    steps = steps.sort_values()
+    due = steps // every * every
+    return due.where(due > due.shift(fill_value=0), steps)
 
 
-def _due(client: Any, curves: pd.DataFrame, parents: Iterable[Any]) -> pd.Series:
-    """Nominal steps of all evaluations. Each study keeps its first spacing: what is logged stays in place."""
-    parts = []
-    for parent in parents:
-        of_study = curves[curves["parent"] == parent.info.run_id]
-        if len(of_study):
-            spacing = float(parent.data.tags.get(SPACING) or spacing_of(of_study))
-            client.set_tag(parent.info.run_id, SPACING, spacing)
-            parts.append(nominal_steps(of_study["env_steps"], spacing))
-    return pd.concat(parts)
+def _due(curves: pd.DataFrame, parents: Iterable[Any]) -> pd.Series:
+    """Steps that all evaluations were due at, by what their study has said; without, those of their own."""
+    every = {parent.info.run_id: int(parent.data.tags.get(EVALUATION_EVERY, 0)) for parent in parents}
+    due = [
+        due_steps(curve["step"], every[parent]) if every[parent] else curve["step"]
+        for (parent, _, _), curve in curves.groupby(["parent", "run_id", "task"])
+    ]
+    tasks = (curves["step"] / curves["env_steps"]).round().astype(int)  # that share a trial's steps
+    return pd.concat(due) // tasks
 
 
 def _log_curves(client: Any, curves: pd.DataFrame, metric: str) -> None:

@@ -13,6 +13,7 @@ from ray.tune import Checkpoint
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from tdmpc_ray.core.config import PATH_SETTINGS
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.run import interrupt
@@ -52,12 +53,14 @@ class TakeFromStudy:
 
     def __init__(self, study: Study) -> None:
         self._study = study
+        settings = study.settings()
+        self._paths = {key: settings[key] for key in PATH_SETTINGS if key in settings}
         self.reopened: set[str] = set()
 
     def __call__(self, trial: Trial) -> None:
         total, before = self._study.steps_of(trial.config["env_config"]["task"]), trial.config["total_steps"]
         # Tune makes a trial's config anew from what it began with, without what a population has changed.
-        now: dict[str, Any] = {"total_steps": total, OVERRIDES: trial.config[OVERRIDES]}
+        now: dict[str, Any] = {"total_steps": total, OVERRIDES: {**trial.config[OVERRIDES], **self._paths}}
         if "start_from" in trial.config:
             now["start_from"] = self._study.start_from
         for config in (trial.config, trial._Trial__unresolved_config):

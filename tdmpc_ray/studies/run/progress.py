@@ -21,6 +21,7 @@ from tdmpc_ray.studies.tracking.naming import trial_label
 _STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "bold red", "stopped": "yellow"}
 _ORDER = ("running", "failed", "stopped", "done", "waiting")
 _WINDOW = 20  # results over which the speed is taken
+_LOOK_EVERY_S = 1.0  # for what trials are about between two results
 
 
 @dataclass
@@ -35,7 +36,8 @@ class TrialRow:
     eval_success: float | None = None  # of tasks that are judged by it
     train_return: float | None = None
     elapsed_s: float = 0.0
-    updates_owed: int = 0
+    catching_up: int = 0  # updates for the random steps that are to go
+    doing: str = ""  # beside training, see `rllib.activity`
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     printed_at: float = float("-inf")
 
@@ -44,22 +46,26 @@ class TrialRow:
         report = result.get("report") or {}
         self.env_steps = int(result.get("env_steps", self.env_steps))
         self.elapsed_s = float(result.get("time_total_s", self.elapsed_s))
-        self.updates_owed = int(result.get("updates_owed", 0))
+        self.catching_up = int(result.get("catching_up", 0))
         self.train_return = report.get("train/return", self.train_return)
         self.eval_return = report.get("eval/return", self.eval_return)
         self.eval_success = report.get("eval/success", self.eval_success)
         went_back = self.recent and self.env_steps < self.recent[-1][1]  # to an older checkpoint
-        if went_back or self.updates_owed:  # catching up with the random steps tells nothing about the rest
+        if went_back or self.catching_up:  # catching up with the random steps tells nothing about the rest
             self.recent.clear()
-        if not self.updates_owed:
+        if not self.catching_up:
             self.recent.append((self.elapsed_s, self.env_steps))
         return "eval/return" in report
 
     @property
     def activity(self) -> str:
-        """The status; of a trial whose updates catch up with its random steps, how many are to go."""
-        catching_up = self.status == "running" and self.updates_owed > 0
-        return f"{self.updates_owed:,} updates to go" if catching_up else self.status
+        """The status; of a running trial, what else it is about.
+
+        While its updates catch up with its random steps, how many are to go.
+        """
+        if self.status != "running":
+            return self.status
+        return self.doing or (f"{self.catching_up:,} updates to go" if self.catching_up else self.status)
 
     @property
     def steps(self) -> str:
@@ -105,6 +111,7 @@ class ProgressTable(tune.Callback):
         self._rows: dict[str, TrialRow] = {}
         self._live: Live | None = None
         self._expected: int | None = None
+        self._looked_at = float("-inf")
 
     @property
     def console(self) -> Console:
@@ -132,9 +139,12 @@ class ProgressTable(tune.Callback):
             atexit.unregister(self.close)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        from tdmpc_ray.rllib.activity import forget
+
         for other in trials:
             self._row(other)
         row = self._row(trial)
+        forget(trial.trial_id)
         row.status, row.total_steps = "running", trial.config.get("total_steps")  # more than before a resume
         if self._live is None:
             self._say(f"{row.name}: starting")
@@ -150,6 +160,19 @@ class ProgressTable(tune.Callback):
         if self._live is None and (evaluated or now - row.printed_at >= self._interval_s):
             self._print_line(row, evaluated)
             row.printed_at = now
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        from tdmpc_ray.rllib.activity import activities  # late: RLlib takes seconds to import
+
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_EVERY_S:
+            return
+        self._looked_at, doing = now, activities()
+        for trial_id, row in self._rows.items():
+            row.doing = doing.get(trial_id, "")
+            if self._live is None and row.doing and now - row.printed_at >= self._interval_s:
+                self._print_line(row, evaluated=False)
+                row.printed_at = now
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         row = self._row(trial)
@@ -223,7 +246,7 @@ class ProgressTable(tune.Callback):
 
     def _print_line(self, row: TrialRow, evaluated: bool) -> None:
         words = [f"{row.name}: {row.steps} steps"]
-        if row.updates_owed:
+        if row.activity != "running":
             words.append(row.activity)
         if evaluated:
             words.append(f"eval return {_number(row.eval_return)}")

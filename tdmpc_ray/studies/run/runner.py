@@ -103,7 +103,6 @@ def resume_study(
     with place.taken(console.print):
         use_folder_again(place.out)
         study, grown = going_on(place.out, changes or {}, has_trials=place.tune.has_trials)
-        study = study.within(place.out)
         run = _Run(study, place, trainable, console, resume=True)
         if place.mirror is None and (other := original(place.out)) is not None:
             run.say(
@@ -169,6 +168,7 @@ class _Run:
             reopened=take.reopened,
             failure=failure_reason,
             kind=study.kind,
+            evaluation_every=study.evaluation.every,
         )
         outcome = Outcome(label, take.reopened)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import

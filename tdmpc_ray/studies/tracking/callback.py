@@ -27,7 +27,14 @@ from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
 from tdmpc_ray.studies.tracking.naming import clean_metrics, clean_params, clean_tags, trial_label
 from tdmpc_ray.studies.tracking.provenance import provenance_tags
 from tdmpc_ray.studies.tracking.spooled import replay_spool
-from tdmpc_ray.studies.tracking.study_run import ENOUGH, FAILURE, STOPPED_EARLY, StudyRun, now_ms
+from tdmpc_ray.studies.tracking.study_run import (
+    ENOUGH,
+    EVALUATION_EVERY,
+    FAILURE,
+    STOPPED_EARLY,
+    StudyRun,
+    now_ms,
+)
 from tdmpc_ray.studies.tracking.trial_record import TrialRecord
 
 __all__ = ["DEFAULT_URI", "MLflowTracker", "StudyRun", "check_tracking", "replay_spool"]
@@ -54,6 +61,7 @@ class MLflowTracker(tune.Callback):
             trial does.
         failure: a trial of Tune to why it has failed.
         kind: what is special about its trials.
+        evaluation_every: agent steps from one evaluation to the next; 0: not known.
         reopened: ids of trials that had ended and go on; until they start, the study has not ended.
         shutdown_s: the longest wait for MLflow at the end of the study; the rest is spooled.
     """
@@ -73,6 +81,7 @@ class MLflowTracker(tune.Callback):
         enough: Callable[[Mapping[str, Any]], str] | None = None,
         failure: Callable[[Any], str] | None = None,
         kind: StudyKind = StudyKind.PLAIN,
+        evaluation_every: int = 0,
         reopened: Set[str] = frozenset(),
         shutdown_s: float = 30.0,
     ) -> None:
@@ -88,6 +97,7 @@ class MLflowTracker(tune.Callback):
         self._enough = enough
         self._failure = failure
         self._kind = kind
+        self._evaluation_every = evaluation_every
         self._reopened, self._begun = reopened, set[str]()
         self._shutdown_s = shutdown_s
         self._uid = f"{study}-{uuid.uuid4().hex[:12]}".replace("'", "_")  # it stands in search filters
@@ -127,7 +137,7 @@ class MLflowTracker(tune.Callback):
         self._open = True
         atexit.register(self.close)  # a second Ctrl-C leaves Tune without its last callback
         tags = {**self._tags, "study": self._study, "study_uid": self._uid, "kind": "study"}
-        tags[KIND_TAG] = str(self._kind)
+        tags |= {KIND_TAG: str(self._kind), EVALUATION_EVERY: str(self._evaluation_every)}
         about: dict[str, Any] = {"tags": tags, "params": {}, "parent": None, "fresh": not self._resumed}
         self._put(run_ops.create(self._uid, name=self._study, time=now_ms(), **about))
         if self._resumed:
@@ -146,7 +156,9 @@ class MLflowTracker(tune.Callback):
         record.spent_before, record.spent = record.all_spent(), {}
         if self._resumed or again is not None:
             self._put(run_ops.status(key, "RUNNING", time=now_ms()))
-        self._log_changes(key, record, dict(self._trial_params(trial.config)))
+        for name, step, value in record.take_changes(self._trial_params(trial.config)):
+            metrics, _ = clean_metrics({f"hp/{name}": value})
+            self._put(run_ops.metrics(key, metrics, step=step, time=now_ms()))
 
     def _begin(self, trial: Any) -> TrialRecord:
         """The trial's record, and its run in MLflow."""
@@ -271,18 +283,6 @@ class MLflowTracker(tune.Callback):
             self._put(run_ops.tags(key, tag))
         self._put(run_ops.status(key, status, time=now_ms()))
 
-    def _log_changes(self, key: str, record: TrialRecord, params: Mapping[str, Any]) -> None:
-        """Log numbers that a scheduler has changed as metrics, from the value they began with."""
-        for name, value in params.items():
-            first = record.params.get(name)
-            if not (_is_number(value) and _is_number(first)) or value == record.changed.get(name, first):
-                continue
-            points = [(0, first)] if name not in record.changed else []
-            record.changed[name] = value
-            for step, number in [*points, (record.env_steps, value)]:
-                metrics, _ = clean_metrics({f"hp/{name}": number})
-                self._put(run_ops.metrics(key, metrics, step=step, time=now_ms()))
-
     def _key(self, trial: Any) -> str:
         return f"{self._uid}/{trial.trial_id}"
 
@@ -296,7 +296,3 @@ def _ended(trial: Any) -> str | None:
         return "FAILED"
     is_done = (getattr(trial, "last_result", None) or {}).get("done", False)
     return "FINISHED" if trial.status == "TERMINATED" and is_done else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

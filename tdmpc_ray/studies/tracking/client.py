@@ -139,16 +139,19 @@ def ensure_experiment(client: Any, uri: str, name: str) -> str:
         return str(existing.experiment_id)
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """Absolute path of the database file of a sqlite address, or None for any other address."""
+def sqlite_path(uri: str, folder: Path | str = "") -> Path | None:
+    """Absolute path of the database file of a sqlite address, or None for any other address.
+
+    A relative one begins at `folder`; none: this process's own.
+    """
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    return Path(folder, uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
 
 
-def absolute_uri(uri: str) -> str:
-    """The same address, independent of the working folder."""
-    path = sqlite_path(uri)
+def absolute_uri(uri: str, folder: Path | str = "") -> str:
+    """The same address, independent of the working folder; `folder` as for `sqlite_path`."""
+    path = sqlite_path(uri, folder)
     return uri if path is None else f"sqlite:///{path}{uri[uri.find('?') :] if '?' in uri else ''}"
 
 

@@ -27,6 +27,7 @@ STOPPED_EARLY = "stopped_early"  # tag of a trial that a scheduler has ended
 ENOUGH = "enough"  # tag of one that ended early because the study's `stop` said so: its result counts
 FAILURE = "failure"  # tag of a trial that has failed: why
 RANDOM_RETURN = "baseline/random_return"
+EVALUATION_EVERY = "evaluation_every"  # tag of a study: agent steps from one evaluation to the next
 
 
 class StudyRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,3 +26,23 @@ class TrialRecord:
         """What the trial has really spent, whatever checkpoints it went on from."""
         names = {**self.spent_before, **self.spent}
         return {name: self.spent_before.get(name, 0.0) + self.spent.get(name, 0.0) for name in names}
+
+    def take_changes(self, params: Mapping[str, Any]) -> list[tuple[str, int, float]]:
+        """Numbers that a scheduler has changed since the last call: name, agent steps, value.
+
+        At the first change of one, the value that it began with comes before.
+        """
+        points: list[tuple[str, int, float]] = []
+        for name, value in params.items():
+            first: Any = self.params.get(name)
+            if not (_is_number(value) and _is_number(first)) or value == self.changed.get(name, first):
+                continue
+            if name not in self.changed:
+                points.append((name, 0, first))
+            self.changed[name] = value
+            points.append((name, self.env_steps, value))
+        return points
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
