@@ -6,6 +6,8 @@ mlflow/        what MLflow has not got yet, and study.yaml as the study has begu
 baseline.json  the random policy's return
 python_path.txt  the folder of the file that it was read from
 scaling.png    the figure
+metrics.csv    every result of every trial, a row each (see `metrics_file`)
+result.json    how the study stands (see `record`)
 """
 
 from __future__ import annotations
@@ -22,16 +24,15 @@ from filelock import FileLock, Timeout
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.growth import growth
 from tdmpc_ray.studies.file.load import load_study, make_study
+from tdmpc_ray.studies.file.names import LOCK_FILE, STUDY_FILE
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.tracking.client import without_secrets, write_private
 from tdmpc_ray.studies.words import count, shown
 
-STUDY_FILE = "study.yaml"
 TUNE_FOLDER = "tune"
 TRACKING_FOLDER = "mlflow"
 FIGURE_FILE = "scaling.png"
-LOCK_FILE = ".lock"
 
 
 def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
