@@ -39,6 +39,7 @@ from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import check_resources, cluster_capacity, ray_session
 from tdmpc_ray.studies.run.continuing import TakeFromStudy, trials_alone_restored
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
+from tdmpc_ray.studies.run.loggers import make_loggers
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, failure_reason, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.recording import RecordResults
@@ -180,6 +181,7 @@ class _Run:
             LogBaseline(tracker, baselines),
             SaveTrials(study.checkpoint_steps, say=self.say),
             record,
+            *make_loggers(study, self.out / TRACKING_FOLDER, trial_params, label),
             CollectReplays(),
             KeepRungs(self.scheduler),
             SayWhatIsMissing(self.requests, self.say),
