@@ -60,6 +60,7 @@ COMMANDS = (
     "train",
     "tune",
     "resume",
+    "runs",
     "evaluate",
     "compare",
     "report",

@@ -21,7 +21,7 @@ from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.models import log_models, register, serve
 from tdmpc_ray.cli.planning import plan_cluster, schema
-from tdmpc_ray.cli.results import compare, evaluate, report, sync
+from tdmpc_ray.cli.results import compare, evaluate, report, runs, sync
 from tdmpc_ray.cli.training import resume, train, tune
 from tdmpc_ray.errors import UserError
 
@@ -62,6 +62,7 @@ for command in (
     train,
     tune,
     resume,
+    runs,
     evaluate,
     compare,
     report,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +14,10 @@ from tdmpc_ray.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="As JSON, for programs; docs/json.md has the schema.")
+]
 MLflowOption = Annotated[str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="Address of MLflow.")]
-
-
-def file_name(text: str) -> str:
-    """The text without what file names should not have."""
-    return re.sub(r"[^\w.-]+", "-", text).lstrip("-.")
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -40,6 +38,28 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, RecursionError):
             raise UserError(f"--set {pair}: '{value}' is not a value") from None
     return settings
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; numbers that are none, as JSON has them not, are null."""
+    import json
+
+    print(json.dumps(_finite(value), indent=1))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows, the head first, in columns as wide as their longest cells."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def make_console() -> Console:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import file_name
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.names import file_name
 
 IMPORTED = "imported"
 

@@ -9,8 +9,36 @@ from typing import Annotated
 
 import typer
 
-from tdmpc_ray.cli.common import MLflowOption, make_console, parse_settings, progress_bar
-from tdmpc_ray.studies.tracking.client import DEFAULT_URI
+from tdmpc_ray.cli.common import (
+    JsonOption,
+    make_console,
+    parse_settings,
+    print_json,
+    print_table,
+    progress_bar,
+)
+from tdmpc_ray.errors import UserError
+
+_WhatArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="EXPERIMENT|DIR...", help="An experiment in MLflow by its name, or result folders."
+    ),
+]
+_StudyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Of the experiment, by name or run id; repeatable. Default: the newest."),
+]
+_AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of MLflow. Default: the folders' own; of an experiment, MLFLOW_TRACKING_URI or "
+        "sqlite:///mlflow.db."
+    ),
+]
+_MetricOption = Annotated[
+    str | None, typer.Option(help="Such as eval/return. Default: what the tasks are judged by.")
+]
 
 
 def evaluate(
@@ -64,12 +92,39 @@ def evaluate(
             print(f"{name}: {file}")
 
 
-def compare(
-    experiment: Annotated[str, typer.Argument(help="Name of the experiment in MLflow.")],
-    study: Annotated[
-        list[str] | None, typer.Option(help="Its name or run id; repeatable. Default: the newest.")
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="DIR...", help="Result folders, or folders of them.")
     ] = None,
-    mlflow_uri: MLflowOption = DEFAULT_URI,
+    as_json: JsonOption = False,
+) -> None:
+    """List the results on this machine, newest first.
+
+    The return is that of the newest evaluation, of several trials the best one's.
+
+    Example: tdmpc-ray runs results
+    """
+    from tdmpc_ray.studies.file.record import local_runs
+
+    folders = folders or [Path("results")]
+    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise UserError(f"there is no folder {absent[0]}: name the one that holds your results")
+    found = local_runs(folders)
+    if as_json:
+        print_json([run.model_dump() for run in found])
+        return
+    rows = [("name", "task", "steps", "return", "status", "folder")]
+    for run in found:
+        steps = "-" if run.env_steps is None or run.steps is None else f"{run.env_steps:,}/{run.steps:,}"
+        value = "-" if run.last_return is None else f"{run.last_return:.1f}"
+        rows.append((run.name, run.task, steps, value, run.status, run.folder))
+    print_table(rows)
+
+
+def compare(
+    what: _WhatArgument,
+    study: _StudyOption = None,
+    mlflow_uri: _AddressOption = None,
     out: Annotated[Path | None, typer.Option(help="PNG file, or a folder for it.")] = None,
     over: Annotated[
         list[str] | None,
@@ -78,6 +133,7 @@ def compare(
             help="Draw over published curves: of tdmpc2, tdmpc2-pixels, tdmpc, dreamerv3, sac; repeatable.",
         ),
     ] = None,
+    metric: _MetricOption = None,
     charts: Annotated[
         bool, typer.Option("--charts", help="Write charts into MLflow as well, as `tune` does at its end.")
     ] = False,
@@ -88,28 +144,26 @@ def compare(
     published ones. It reads from MLflow, and writes there only with --charts.
 
     Example: tdmpc-ray compare tdmpc-ray --study quickstart --over tdmpc2 --out figures
+
+    Two runs: tdmpc-ray compare results/FIRST results/SECOND
     """
+    from tdmpc_ray.studies.file.tracked import named_studies
     from tdmpc_ray.studies.results.compare import compare as compare_study
 
+    named = named_studies(what, study, mlflow_uri)
     console = make_console()
-    figure = compare_study(
-        experiment, mlflow_uri, study or None, out, over=over or (), charts=charts, console=console
-    )
+    figure = compare_study(*named, out, metric=metric, over=over or (), charts=charts, console=console)
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
 
 
 def report(
-    experiment: Annotated[str, typer.Argument(help="Name of the experiment in MLflow.")],
-    study: Annotated[
-        list[str] | None, typer.Option(help="Its name or run id; repeatable. Default: the newest.")
-    ] = None,
+    what: _WhatArgument,
+    study: _StudyOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for it. Default: STUDY_report.")
     ] = None,
-    mlflow_uri: MLflowOption = DEFAULT_URI,
-    metric: Annotated[
-        str | None, typer.Option(help="Such as eval/return. Default: what the tasks are judged by.")
-    ] = None,
+    mlflow_uri: _AddressOption = None,
+    metric: _MetricOption = None,
 ) -> None:
     """Write a page about studies: curves, statistics, costs.
 
@@ -120,9 +174,10 @@ def report(
 
     Example: tdmpc-ray report tdmpc-ray --study model_scaling --out scaling
     """
+    from tdmpc_ray.studies.file.tracked import named_studies
     from tdmpc_ray.studies.results.page import write_report
 
-    page = write_report(experiment, mlflow_uri, study or None, out, metric=metric)
+    page = write_report(*named_studies(what, study, mlflow_uri), out, metric=metric)
     print(f"report: {page}")
     print("logged to the study's run in MLflow, as its artifact report/")
 

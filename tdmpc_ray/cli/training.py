@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tdmpc_ray.cli.cluster import BesideOption, CodeOption
-from tdmpc_ray.cli.common import MLflowOption, file_name, make_console, parse_settings
+from tdmpc_ray.cli.common import MLflowOption, make_console, parse_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI
 
@@ -22,6 +22,7 @@ OutOption = Annotated[
 
 # Keys of a study to the options of `train` that set them.
 _OPTIONS = {
+    "name": "--name",
     "task": "--task",
     "obs": "--obs",
     "preset": "--preset",
@@ -84,6 +85,9 @@ def train(
     ] = None,
     mlflow_uri: MLflowOption = DEFAULT_URI,
     experiment: Annotated[str, typer.Option(help="Experiment in MLflow.")] = "tdmpc-ray",
+    name: Annotated[
+        str | None, typer.Option(help="Of the run. Default: task, size, seed, and what else is set.")
+    ] = None,
     out: OutOption = None,
 ) -> int:
     """Train one agent on one task.
@@ -96,8 +100,7 @@ def train(
         raise UserError("train needs --task, such as --task walker-walk")
     if steps is None:
         raise UserError("train needs --steps, such as --steps 100000")
-    values = {
-        "name": file_name(f"{task}-size{model_size}-seed{seed}"),
+    values: dict[str, Any] = {
         "task": task,
         "obs": obs,
         "preset": preset,
@@ -118,8 +121,11 @@ def train(
         "tracking": {"uri": mlflow_uri, "experiment": experiment},
     }
     from tdmpc_ray.studies.file.load import make_study
+    from tdmpc_ray.studies.file.names import run_name
+    from tdmpc_ray.studies.file.spec import Study
 
-    study = make_study(values, _OPTIONS)
+    name = run_name(values, Study.defaults()) if name is None else name
+    study = make_study({"name": name, **values}, _OPTIONS)
     from tdmpc_ray.studies.run.runner import run_study
 
     return run_study(study, out or _default_out(study.name), console=make_console()).exit_status
@@ -185,7 +191,7 @@ def resume(
     steps, seeds, num_samples, model_sizes, tasks or values of a grid than before, these are done as well. A
     new run with --start-from takes over the networks alone.
 
-    Example: tdmpc-ray resume results/walker-walk-size1-seed0-20261121-120000-3f9a51
+    Example: tdmpc-ray resume results/walker-walk-size1-seed0-light-20261121-120000-3f9a51
     """
     if address is not None:
         from tdmpc_ray.cli.cluster import resume_job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import os
 import signal
@@ -22,6 +23,7 @@ from runner_stub import Stub
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import begin
 from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.file.record import local_runs, read_record
 from tdmpc_ray.studies.run import cluster, runner
 from tdmpc_ray.studies.run.baseline import random_baselines
 from tdmpc_ray.studies.run.cluster import ray_session
@@ -81,6 +83,12 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     kept = sorted(path.name for path in newest.parent.glob("checkpoint_*"))
     assert kept == ["checkpoint_000000", "checkpoint_000001"]
 
+    record = read_record(out)
+    assert record is not None
+    assert (record.status, {t.label: t.status for t in record.trials}) == (
+        "failed",
+        {"size=tiny seed=0": "finished", "size=tiny seed=1": "failed"},
+    )
     (tmp_path / "fails").unlink()
     again = resume_study(out, trainable=Stub, console=console)
     assert (again.finished, again.failed, again.exit_status) == (2, (), 0)
@@ -90,6 +98,12 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
         name: run.info.run_id for name, run in runs.items()
     }
     assert after[good.info.run_name].data.metrics["starts"] == 1.0
+    assert [run.status for run in local_runs([out])] == ["finished"]
+    for seed in ("0", "1"):
+        rows = [row for row in csv.DictReader((out / "metrics.csv").open()) if row["seed"] == seed]
+        assert [(row["env_steps"], row["train/return"]) for row in rows] == [
+            (f"{n}", f"{n}.0") for n in range(100, 2001, 100)
+        ]
     assert "nothing was left to do" not in printed.getvalue()
     assert resume_study(out, trainable=Stub, console=console).exit_status == 0
     assert "note: nothing was left to do; a new run with --start-from" in printed.getvalue()

@@ -24,13 +24,13 @@ from typing import Any
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.file.names import LOCK_FILE
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.tracking.client import write_private
 from tdmpc_ray.studies.words import shown
 
 BEAT_S = 10.0  # between two copies, by which others see that a process is at work
 OWNER_FILE = ".owner"  # who has worked on the study; another one at the address: another machine has since
-LOCK_FILE = ".lock"
 _TAKEN = "another machine has gone on with the study"
 _NOT_COPIED = (OWNER_FILE, LOCK_FILE)
 

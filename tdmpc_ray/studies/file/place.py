@@ -12,7 +12,7 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 
 from tdmpc_ray.addresses import is_address, refuse_address
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.folder import STUDY_FILE, only_process, require_empty
+from tdmpc_ray.studies.file.folder import STUDY_FILE, existing, only_process, require_empty
 from tdmpc_ray.studies.file.mirror import Mirror
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER, TuneFolder
 from tdmpc_ray.studies.words import shown
@@ -72,9 +72,9 @@ class StudyPlace:
         Raises:
             UserError: says so.
         """
-        if self.mirror is None and not os.path.isdir(self.out):
-            raise UserError(f"there is no folder {shown(self.out)}")
-        if not os.path.isfile(self.out / STUDY_FILE) and not (self.mirror and self.mirror.has(STUDY_FILE)):
+        if self.mirror is None:
+            existing(self.out)
+        elif not os.path.isfile(self.out / STUDY_FILE) and not self.mirror.has(STUDY_FILE):
             raise UserError(f"{shown(self.given)} is not a study's folder: it has no {STUDY_FILE}")
 
     @contextlib.contextmanager

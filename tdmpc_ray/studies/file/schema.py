@@ -7,7 +7,7 @@ from typing import Any
 
 from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, SECTIONS
 from tdmpc_ray.studies.file.points import RESOURCE_KEYS
-from tdmpc_ray.studies.file.sections import SCHEDULERS, SEARCHES
+from tdmpc_ray.studies.file.sections import LOGGERS, SCHEDULERS, SEARCHES
 from tdmpc_ray.studies.file.spec import Study
 
 
@@ -33,6 +33,7 @@ def study_schema() -> dict[str, Any]:
     for key, part, names in (("search", "Search", SEARCHES), ("scheduler", "Scheduling", SCHEDULERS)):
         parts[part]["properties"]["method"]["enum"] = list(names)
         properties[key] = {"anyOf": [{"$ref": f"#/$defs/{part}"}, {"enum": list(names)}]}
+    parts["Tracking"]["properties"]["also"]["items"] = {"enum": [*LOGGERS]}
     _accept_strings(schema)
     return schema
 

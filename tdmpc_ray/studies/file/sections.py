@@ -30,6 +30,8 @@ SEARCHERS = {
 }
 SEARCHES = {"random": "every point of the grids, the rest at random", "grid": "grids alone", **SEARCHERS}
 
+LOGGERS = ("tensorboard", "wandb")  # trackers beside MLflow, see `run.loggers`
+
 # Schedulers, and the keys that each knows.
 SCHEDULERS = {
     "none": set[str](),
@@ -235,6 +237,10 @@ class Tracking(Section):
     models: bool = Field(
         default=True, description="at the end, log each trial's best checkpoint as a model that plans"
     )
+    also: list[str] = Field(
+        default=[],
+        description="beside MLflow: tensorboard (event files in tune/TRIAL), wandb (a run per trial)",
+    )
     system_metrics: bool = Field(
         default=False, description="log processors, memory, GPUs and energy of each trial's node (system/...)"
     )
@@ -246,3 +252,11 @@ class Tracking(Section):
     @classmethod
     def _file_is_absolute(cls, uri: str, info: ValidationInfo) -> str:
         return absolute_uri(uri, base(info))
+
+    @field_validator("also")
+    @classmethod
+    def _loggers_exist(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in LOGGERS:
+                raise ValueError(str(unknown("tracker", name, LOGGERS)))
+        return [*dict.fromkeys(names)]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 
 from tdmpc_ray.core.config import agent_config, split_key
 from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error, refuse_repeats
@@ -77,6 +77,13 @@ class Study(StudyKeys):
             return [dict(zip(probes, values, strict=True)) for values in product(*probes.values())]
         single = ({key: value} for key, values in probes.items() for value in values)
         return list(islice(single, _MAX_CHECKED))
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The keys of a study file to what they are where it does not say."""
+        fields = cls.model_fields.items()
+        known = {info.alias or key: info.get_default(call_default_factory=True) for key, info in fields}
+        return {key: v.model_dump() if isinstance(v, BaseModel) else v for key, v in known.items()}
 
     def trials(self) -> int:
         """Number of trials."""

@@ -188,7 +188,7 @@ def compare(
         for row in against_published(runs, over).to_dict("records"):
             console.print(_against(row), highlight=False, soft_wrap=True)
     figure, kind = (published_figure(runs, over), "published") if over else (scaling_figure(runs), "scaling")
-    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in runs.study)
+    safe = runs.file_name
     path = Path(f"{safe}_{kind}.png") if out is None else Path(out)
     if path.is_dir() or path.suffix not in (".png", ".pdf", ".svg"):
         path = path / f"{safe}_{kind}.png"

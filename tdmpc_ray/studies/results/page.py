@@ -55,8 +55,7 @@ def write_report(
             written; MLflow does not take the files.
     """
     runs = with_costs(load_study_runs(experiment, uri, study, metric=metric), uri)
-    safe = re.sub(r"[^\w.-]", "_", runs.study)
-    folder = Path(f"{safe}_report") if out is None else Path(out)
+    folder = Path(f"{runs.file_name}_report") if out is None else Path(out)
     report = build_report(runs)
     with tempfile.TemporaryDirectory() as fresh:  # MLflow gets nothing else that lies in `out`
         save_report(report, Path(fresh), uri)

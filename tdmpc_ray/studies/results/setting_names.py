@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
+from tdmpc_ray.core.config import SECTIONS, agent_config, split_key
+from tdmpc_ray.errors import UserError
+
+_BEGAN = "%Y%m%d-%H%M%S"  # as in the names of result folders
+_BY_TASK = ("update.discount_max", "update.rho", "model.episodic")  # not the preset's alone, see rllib.config
 _FIXED = {f"param.{name}" for name in ("model_size", "seed", "task")}
 
 
@@ -40,6 +47,48 @@ def settings(trials: pd.DataFrame) -> pd.Series:
         [", ".join(filter(None, row)) for row in zip(*words, strict=True)] if words else "",
         index=trials.index,
     )
+
+
+def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials' parameters, with those that some of them leave to their preset as this has them."""
+    if "param.preset" not in trials:
+        return trials
+    full = trials.copy()
+    for name in trials:
+        key = str(name).removeprefix("param.")
+        missing = trials[name].isna() & trials["param.preset"].notna()
+        if key.partition(".")[0] not in SECTIONS or key in _BY_TASK or not missing.any():
+            continue
+        for index, size, preset in trials.loc[missing, ["model_size", "param.preset"]].itertuples():
+            full.loc[index, name] = _default(key, size, preset)
+    return full
+
+
+@cache
+def _default(key: str, size: str, preset: str) -> str | None:
+    try:
+        section, field = split_key(key)
+        return str(agent_config(size, preset, {}).to_dict()[section][field])
+    except UserError:  # of another version of this package
+        return None
+
+
+def told_apart(trials: pd.DataFrame, parents: dict[str, Any]) -> pd.Series:
+    """The settings, with the studies' names where trials of two of them have nothing else that differs.
+
+    They would count as seeds of one setting, though their seeds are equal.
+    """
+    same = trials.groupby(["task", "model_size", "setting", "seed"])["parent"]
+    if (same.nunique() <= 1).all():
+        return trials["setting"]
+    names = {run_id: parent.info.run_name for run_id, parent in parents.items()}
+    if len(set(names.values())) < len(names):
+        began = {run_id: time.localtime(run.info.start_time / 1000) for run_id, run in parents.items()}
+        stamps = {run_id: time.strftime(_BEGAN, at) for run_id, at in began.items()}
+        are_unique = len(set(stamps.values())) == len(stamps)
+        names = {key: f"{name} {stamps[key] if are_unique else key[:8]}" for key, name in names.items()}
+    words = trials["parent"].map(lambda parent: f"run={names[parent]}")
+    return words.where(trials["setting"] == "", trials["setting"] + ", " + words)
 
 
 def natural(text: str) -> list[Any]:

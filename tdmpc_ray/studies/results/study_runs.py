@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -15,7 +16,7 @@ from tdmpc_ray.core.config import MODEL_SIZES
 from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.histories import read_histories
-from tdmpc_ray.studies.results.setting_names import natural, settings
+from tdmpc_ray.studies.results.setting_names import natural, settings, told_apart, with_defaults
 from tdmpc_ray.studies.results.task_sets import shares
 from tdmpc_ray.studies.results.trial_rows import curve_of, frames_per_step, points_of, row_of
 from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, one_line, sqlite_path
@@ -25,6 +26,7 @@ from tdmpc_ray.studies.tracking.naming import metric_name
 from tdmpc_ray.studies.tracking.study_run import FAILURE, RANDOM_RETURN
 
 MOVED = "hp/"  # metrics of settings that a scheduler has changed
+_MOST_CHARS = 60  # of a file's name; a character takes up to four bytes
 CHANGES = ["run_id", "setting", "step", "value"]
 Group = tuple[str, str]  # model size and setting
 
@@ -66,6 +68,11 @@ class StudyRuns:
     kind: StudyKind = StudyKind.PLAIN
     moved: tuple[str, ...] = ()
     changes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHANGES))
+
+    @property
+    def file_name(self) -> str:
+        """Their names without what file names should not have, no longer than file systems take."""
+        return re.sub(r"[^\w.-]", "_", self.study)[:_MOST_CHARS]
 
     @property
     def is_population(self) -> bool:
@@ -208,6 +215,7 @@ def _read(
     trials = pd.DataFrame(rows)
     kinds = {parent.info.run_id: StudyKind.parse(parent.data.tags.get(KIND_TAG, "")) for parent in parents}
     trials["setting"] = _settings(trials, kinds)
+    trials["setting"] = told_apart(trials, {parent.info.run_id: parent for parent in parents})
     curves = pd.DataFrame(points).merge(trials[["run_id", "task", "setting"]], on=["run_id", "task"])
     curves = curves.sort_values(["model_size", "setting", "seed", "env_steps"], ignore_index=True)
     return StudyRuns(
@@ -243,7 +251,7 @@ def _settings(trials: pd.DataFrame, kinds: dict[str, StudyKind]) -> pd.Series:
     is_member = trials["parent"].map(lambda parent: StudyKind.POPULATION in kinds[parent])
     if is_member.all():
         return pd.Series("", index=trials.index)
-    words = settings(trials[~is_member]).reindex(trials.index)
+    words = settings(with_defaults(trials[~is_member])).reindex(trials.index)
     return words.where(~is_member, "population")
 
 

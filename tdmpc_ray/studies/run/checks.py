@@ -13,6 +13,7 @@ from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import MakeEnvConfig, trainable_and_fixed, trial_requests
 from tdmpc_ray.studies.run.cluster import quiet
+from tdmpc_ray.studies.run.loggers import check_loggers
 from tdmpc_ray.studies.run.room import Bundles
 from tdmpc_ray.studies.run.scheduling import make_scheduler
 from tdmpc_ray.studies.run.searching import make_search
@@ -54,6 +55,7 @@ def prepare(study: Study, trainable: type[tune.Trainable] | None = None) -> Prep
     kind, fixed, env_config = trainable_and_fixed(study, trainable)
     quiet()  # again: at its import, RLlib says how much it tells
     _check_metric(study)
+    check_loggers(study.tracking.also)
     search, scheduler = make_search(study, env_config), make_scheduler(study)
     for task in study.task_names:
         require_task(task)

@@ -36,8 +36,10 @@ from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import check_resources, cluster_capacity, ray_session
 from tdmpc_ray.studies.run.continuing import TakeFromStudy, trials_alone_restored
 from tdmpc_ray.studies.run.interrupt import SaveTrials, graceful_stop
+from tdmpc_ray.studies.run.loggers import make_loggers
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, failure_reason, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
+from tdmpc_ray.studies.run.recording import RecordResults
 from tdmpc_ray.studies.run.room import most_of_each, turns
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough
 from tdmpc_ray.studies.run.searching import trials_left_out, trials_of
@@ -171,6 +173,7 @@ class _Run:
             evaluation_every=study.evaluation.every,
         )
         outcome = Outcome(label, take.reopened)
+        record = RecordResults(public, self.out, trial_params, label, self.say)
         from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
 
         baselines = random_baselines(study.task_names, self.out, self.say, study.env_step_timeout_s)
@@ -178,6 +181,8 @@ class _Run:
             tracker,
             LogBaseline(tracker, baselines),
             SaveTrials(study.checkpoint_steps, say=self.say),
+            record,
+            *make_loggers(study, self.out / TRACKING_FOLDER, trial_params, label),
             CollectReplays(),
             KeepRungs(self.scheduler),
             SayWhatIsMissing(self.requests, self.say),
@@ -198,6 +203,7 @@ class _Run:
                 self.tuner(callbacks, resume).fit()
             # Within: Tune asks Ray where its files are.
             result = outcome.result(self.out, request, self.expected_trials())
+        record.close(result)
         if resume and not outcome.num_results and not result.failed and request.signum is None:
             self.say(
                 "note: nothing was left to do; a new run with --start-from goes on from these networks, and "

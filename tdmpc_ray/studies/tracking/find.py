@@ -21,7 +21,7 @@ def find_experiment(client: Any, name: str) -> str:
 
 
 def find_study(client: Any, experiment: str, experiment_id: str, study: str | None) -> Any:
-    """The run of a study, by its name or run id; None: the newest one.
+    """The run of a study, by its name, run id or uid; None: the newest one.
 
     Raises:
         UserError: there is none; names the nearest one.
@@ -34,7 +34,7 @@ def find_study(client: Any, experiment: str, experiment_id: str, study: str | No
     if study is None:
         return parents[0]
     for parent in parents:
-        if study in (parent.info.run_name, parent.info.run_id):
+        if study in (parent.info.run_name, parent.info.run_id, parent.data.tags.get("study_uid")):
             return parent
     names = list(dict.fromkeys(parent.info.run_name for parent in parents))
     best = nearest(study, names)
