@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.growth import growth
-from tdmpc_ray.studies.file.load import load_study, make_study
+from tdmpc_ray.studies.file.load import load_study, make_study, merged
 from tdmpc_ray.studies.file.names import LOCK_FILE, STUDY_FILE
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.file.spec import Study
@@ -121,7 +121,7 @@ def going_on(out: Path, changes: Mapping[str, Any]) -> tuple[Study, list[str]]:
         UserError: its file is wrong, or says what its trials cannot take.
     """
     file, begun = out / STUDY_FILE, out / TRACKING_FOLDER / STUDY_FILE
-    now = make_study({**read_mapping(file), **changes}) if changes else load_study(file)
+    now = make_study(merged(read_mapping(file), changes)) if changes else load_study(file)
     if not (begun.is_file() and has_trials(out / TUNE_FOLDER)):
         return now, []
     try:
