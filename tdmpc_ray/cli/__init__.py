@@ -28,7 +28,6 @@ from tdmpc_ray.errors import UserError
 app = typer.Typer(
     name="tdmpc-ray",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -6,11 +6,13 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tdmpc_ray.cli.common import JsonOption, print_json
 from tdmpc_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,16 +60,26 @@ def submit(
 
 
 def resume_job(
-    job_id: str, address: str, wait: bool, with_code: bool, beside: list[Path], more: list[str]
+    job_id: str,
+    address: str,
+    wait: bool,
+    with_code: bool,
+    beside: list[Path],
+    more: list[str],
+    mlflow_uri: str | None,
 ) -> int:
     """`resume` of a submitted study; `more`: options of the command there."""
     jobs = _jobs(address)
-    return _submitted(jobs, jobs.resume(job_id, with_code=with_code, beside=beside, more=more), wait)
+    again = jobs.resume(job_id, with_code=with_code, beside=beside, more=more, mlflow_uri=mlflow_uri)
+    return _submitted(jobs, again, wait)
 
 
-def status(job_id: _JobArgument, address: AddressOption = None) -> None:
+def status(job_id: _JobArgument, address: AddressOption = None, as_json: JsonOption = False) -> None:
     """Say how a submitted study is doing."""
     job = _jobs(address).get(job_id)
+    if as_json:
+        print_json(_form(job))
+        return
     print(f"{job.id}: {job.status}{_since(job)}")
     if job.message and job.status != "RUNNING":
         print(job.message)
@@ -108,9 +120,12 @@ def stop(
     return 0
 
 
-def list_jobs(address: AddressOption = None) -> None:
+def list_jobs(address: AddressOption = None, as_json: JsonOption = False) -> None:
     """List the studies of a cluster, oldest first."""
     found = _jobs(address).all()
+    if as_json:
+        print_json([_form(job) for job in found])
+        return
     width = max((len(job.id) for job in found), default=0)
     for job in found:
         print(f"{job.id:<{width}}  {job.status:<9}{_since(job)}")
@@ -147,6 +162,12 @@ def _submitted(jobs: Jobs, job_id: str, wait: bool) -> int:
     print(f"follow it with: tdmpc-ray logs -f {shlex.quote(job_id)}")
     print(f"stop it with: tdmpc-ray stop {shlex.quote(job_id)}")
     return 0
+
+
+def _form(job: Job) -> dict[str, Any]:
+    from tdmpc_ray.cli.forms import JobForm
+
+    return JobForm(**asdict(job)).model_dump()
 
 
 def _since(job: Job) -> str:

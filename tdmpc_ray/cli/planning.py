@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tdmpc_ray.cli.common import make_console
+from tdmpc_ray.cli.common import JsonOption, make_console, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tdmpc_ray.cli.forms import ForecastForm
     from tdmpc_ray.studies.file.spec import Study
     from tdmpc_ray.studies.plan.sizing import Forecast
 
@@ -30,6 +31,7 @@ def plan_cluster(
     gpu_floor_ms: Annotated[
         float | None, typer.Option(min=0, help="Least milliseconds of an update or a plan on a GPU.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate how long a study takes on a cluster.
 
@@ -56,6 +58,16 @@ def plan_cluster(
     measured = measure_speeds(
         study, env_ms=env_ms, core_gflops=core_gflops, gpu_tflops=gpu_tflops, gpu_floor_ms=gpu_floor_ms
     )
+    given = [point.resources for point in study.points()]
+    asks = any(resources.gpus_per_learner or resources.gpus_per_env_runner for resources in given)
+    idle = "the study asks for no GPU (resources.gpus_per_learner): all would stay idle"
+    notes = [idle] if gpus and not asks else []
+    as_written = forecast(study, measured, cpus, gpus)
+    better = best(study, measured, cpus, gpus)
+    if as_json:
+        other = _forecast(better, study) if better.runners != as_written.runners else None
+        print_json(_plan(study, as_written, better=other, notes=notes))
+        return
     speeds, _ = next(iter(measured.values()))
     step_ms = " or ".join(dict.fromkeys(f"{1e3 * task.env_s:.2f}" for task, _ in measured.values()))
     console = make_console()
@@ -66,12 +78,8 @@ def plan_cluster(
         f"{1e3 * speeds.gpu_floor_s:g} ms at least.",
         highlight=False,
     )
-    given = [point.resources for point in study.points()]
-    asks = any(resources.gpus_per_learner or resources.gpus_per_env_runner for resources in given)
-    if gpus and not asks:
-        console.print("note: the study asks for no GPU (resources.gpus_per_learner): all would stay idle")
-    as_written = forecast(study, measured, cpus, gpus)
-    better = best(study, measured, cpus, gpus)
+    for note in notes:
+        console.print(f"note: {note}")
     console.print(_table(as_written, study))
     console.print(f"as the file says, {_verdict(as_written, study.trials(), cpus, gpus)}", highlight=False)
     if better.runners != as_written.runners:
@@ -81,6 +89,66 @@ def plan_cluster(
             f"{_verdict(better, study.trials(), cpus, gpus)}",
             highlight=False,
         )
+
+
+def print_dry_run(study: Study, as_json: bool) -> None:
+    """Print what `tune` would start."""
+    from tdmpc_ray.studies.run.cluster import quiet
+
+    quiet()
+    from tdmpc_ray.studies.run.dry_run import dry_run, survey, trial_labels
+    from tdmpc_ray.studies.run.room import misfit, summed
+
+    if not as_json:
+        dry_run(study, make_console())
+        return
+    found = survey(study)
+    more = {
+        "labels": [*trial_labels(study)],
+        "request": summed(found.largest),
+        "obstacle": misfit(found.requests, found.room) or None,
+        "notes": found.notes,
+    }
+    print_json(_plan(study, found.forecast, **more))
+
+
+def _plan(study: Study, as_written: Forecast, **more: Any) -> dict[str, Any]:
+    from tdmpc_ray.cli.forms import PlanForm
+
+    return PlanForm(
+        study=study.name,
+        tasks=study.task_names,
+        trials=study.trials(),
+        steps=study.most_steps,
+        as_written=_forecast(as_written, study),
+        **more,
+    ).model_dump()
+
+
+def _forecast(found: Forecast, study: Study) -> ForecastForm:
+    from tdmpc_ray.cli.forms import ForecastForm, TrialPlanForm
+    from tdmpc_ray.studies.plan.labels import label_point
+    from tdmpc_ray.studies.tracking.naming import trial_label
+
+    points = [
+        TrialPlanForm(
+            label=trial_label(label_point(study, trial.point)),
+            params=trial.num_params,
+            num_env_runners=trial.resources.num_env_runners,
+            steps=trial.steps,
+            plan_ms=1e3 * trial.plan_s,
+            update_ms=1e3 * trial.update_s,
+            sampling_per_s=trial.sampling,
+            learning_per_s=trial.learning,
+            steps_per_s=trial.rate,
+            balance=trial.balance,
+            hours=trial.hours,
+            train_flops=trial.train_flops,
+            act_flops=trial.act_flops,
+        )
+        for trial in found.trials
+    ]
+    return ForecastForm(at_once=found.at_once, hours=found.hours, points=points)
 
 
 def _table(found: Forecast, study: Study) -> Table:

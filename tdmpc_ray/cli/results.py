@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from tdmpc_ray.cli.common import (
     progress_bar,
 )
 from tdmpc_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from tdmpc_ray.studies.file.tracked import Named
 
 _WhatArgument = Annotated[
     list[str],
@@ -137,6 +140,7 @@ def compare(
     charts: Annotated[
         bool, typer.Option("--charts", help="Write charts into MLflow as well, as `tune` does at its end.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the table and figure of studies from MLflow.
 
@@ -151,9 +155,36 @@ def compare(
     from tdmpc_ray.studies.results.compare import compare as compare_study
 
     named = named_studies(what, study, mlflow_uri)
+    if as_json:
+        print_json(_compared(named, out, metric, over or [], charts))
+        return
     console = make_console()
     figure = compare_study(*named, out, metric=metric, over=over or (), charts=charts, console=console)
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _compared(
+    named: Named, out: Path | None, metric: str | None, over: list[str], charts: bool
+) -> dict[str, Any]:
+    from tdmpc_ray.cli.forms import CompareForm, PublishedForm, ResultForm
+    from tdmpc_ray.studies.results.compare import draw, load_study_runs, summary_table
+    from tdmpc_ray.studies.results.published import against_published
+    from tdmpc_ray.studies.results.views import find_view, offer_view
+
+    runs = load_study_runs(*named, metric=metric)
+    published = against_published(runs, over).to_dict("records") if over else []
+    # What a table has not for a row, such as the random policy's parameters, pandas calls NaN.
+    rows = [{k: v for k, v in row.items() if v == v} for row in summary_table(runs).to_dict("records")]
+    return CompareForm(
+        experiment=runs.experiment,
+        study=runs.study,
+        run_ids=[*runs.parent_run_ids],
+        metric=runs.metric,
+        results=[ResultForm(**row) for row in rows],
+        published=[PublishedForm(**row) for row in published],
+        figure=str(draw(runs, over, out)),
+        charts=(offer_view if charts else find_view)(runs, named.uri),
+    ).model_dump()
 
 
 def report(

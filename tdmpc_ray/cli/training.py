@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from tdmpc_ray.cli.cluster import BesideOption, CodeOption
-from tdmpc_ray.cli.common import MLflowOption, make_console, parse_settings
+from tdmpc_ray.cli.common import JsonOption, MLflowOption, make_console, parse_settings
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.tracking.client import DEFAULT_URI
+from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri
 
 OutOption = Annotated[
     str | None,
@@ -134,30 +134,45 @@ def train(
 def tune(
     file: Annotated[Path | None, typer.Argument(metavar="FILE.yaml", help="The study.")] = None,
     out: OutOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all trials; repeatable."),
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Instead of the file's seeds; repeatable.")] = None,
+    name: Annotated[str | None, typer.Option(help="Instead of the file's.")] = None,
+    mlflow_uri: Annotated[str | None, typer.Option(help="Address of MLflow instead of the file's.")] = None,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would start, and how long that takes; no more.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Run a study file and compare its trials.
 
     A study varies model sizes, seeds and settings; experiments/ has some to begin with.
 
+    Options replace what the file says. --json goes with --dry-run.
+
     Example: tdmpc-ray tune experiments/quickstart.yaml
     """
     if file is None:
         raise UserError("tune needs a study file, such as experiments/quickstart.yaml")
-    from tdmpc_ray.studies.file.load import load_study
+    if as_json and not dry:
+        raise UserError("--json goes with --dry-run; how a study stands that runs, its result.json says")
+    from tdmpc_ray.studies.file.load import load_changed
     from tdmpc_ray.studies.file.python_path import use_folder_of
 
     use_folder_of(file)
-    study = load_study(file)
+    given = {
+        "name": name,
+        "seeds": seed,
+        "set": parse_settings(set_ or []),
+        "tracking": {} if mlflow_uri is None else {"uri": mlflow_uri},
+    }
+    study = load_changed(file, {key: value for key, value in given.items() if value})
     if dry:
-        from tdmpc_ray.studies.run.cluster import quiet
+        from tdmpc_ray.cli.planning import print_dry_run
 
-        quiet()
-        from tdmpc_ray.studies.run.dry_run import dry_run
-
-        dry_run(study, make_console())
+        print_dry_run(study, as_json)
         return 0
     from tdmpc_ray.studies.run.runner import run_study
 
@@ -183,6 +198,9 @@ def resume(
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2", help="Seeds, with others than before among them.")
     ] = None,
+    mlflow_uri: Annotated[
+        str | None, typer.Option(help="Address of MLflow from now on; on a cluster, as that sees it.")
+    ] = None,
 ) -> int:
     """Continue what was stopped or killed, or do more of it.
 
@@ -199,12 +217,14 @@ def resume(
         more = [
             f"--{name}={value}" for name, value in (("steps", steps), ("seeds", seeds)) if value is not None
         ]
-        return resume_job(folder, address, wait, with_code, beside or [], more)
+        return resume_job(folder, address, wait, with_code, beside or [], more, mlflow_uri)
     from tdmpc_ray.studies.run.runner import resume_study
 
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}
     if seeds is not None:
         changes["seeds"] = [int(part) if part.strip().isdigit() else part for part in seeds.split(",")]
+    if mlflow_uri is not None:
+        changes["tracking"] = {"uri": absolute_uri(mlflow_uri)}
     return resume_study(folder, changes=changes, console=make_console()).exit_status
 
 

@@ -207,6 +207,10 @@ def test_what_names_a_job_is_no_part_of_a_shells_line() -> None:
     jobs_of(client).resume("x-20260101-000000-abcdef")
     [job] = client.started
     assert job["entrypoint"].endswith(f" resume '{evil}'")
+    jobs_of(client).resume("x-20260101-000000-abcdef", mlflow_uri="http://user:secret@m:5000")
+    entrypoint = client.started[1]["entrypoint"]
+    assert entrypoint.endswith(f" resume '{evil}' --mlflow-uri \"$MLFLOW_TRACKING_URI\"")
+    assert "secret" not in str(client.started[1]["metadata"]) + entrypoint
     with pytest.raises(UserError, match="has no job"):
         jobs_of(NoRay()).resume(f"{evil}-20260101-000000-abcdef")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from ray import cloudpickle
 from written_study import run_study
 
 from tdmpc_ray import cli
+from tdmpc_ray.cli import forms
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.config import _GYMNASIUM_SETTINGS
 from tdmpc_ray.studies.file.folder import TRACKING_FOLDER, begin, only_process
@@ -315,3 +317,72 @@ def test_runs_that_differ_only_in_their_seeds_are_one_setting(drive: Any, store:
     calls.complete(one)
     assert tracker.close("FINISHED") is None
     assert load_study_runs("walkers", store, ["first", "second"]).settings == [""]
+
+
+def test_compare_as_json(
+    drive: Any,
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_study(drive, store, tmp_path, "sizes", sizes=("1", "19"), seeds=2)
+    compare = ["compare", "walkers", "--mlflow-uri", store, "--json", "--out", "a.png"]
+    assert cli.main([*compare, "--over", "tdmpc2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    forms.CompareForm.model_validate(found)
+    assert set(found) == set(forms.CompareForm.model_fields)
+    assert [(row["model_size"], row["final"]) for row in found["results"]] == [
+        ("1", 605.0),
+        ("19", 905.0),
+        ("random", 39.0),
+    ]
+    assert found["results"][2]["low"] is None
+    assert {row["algorithm"] for row in found["published"]} == {"tdmpc2"}
+    assert (found["figure"], found["metric"]) == ("a.png", "eval/return")
+    assert cli.main([*compare, "--metric", "time/wall_s"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["final"] == 300.0
+
+
+def test_a_metric_that_is_not_there_is_answered_with_those_that_are(
+    drive: Any, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_study(drive, store, tmp_path, "one", sizes=("1",), seeds=1)
+    for command in ("compare", "report"):
+        options = ["walkers", "--mlflow-uri", store, "--out", str(tmp_path / "x"), "--metric"]
+        assert cli.main([command, *options, "eval/retrun"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(
+            "error: study 'one' has no metric 'eval/retrun': did you mean 'eval/return'?; "
+        )
+        assert "there are: eval/return, " in line
+        assert "time/wall_s" in line
+    run_study(drive, store, tmp_path, "early", sizes=("1",), seeds=1, evaluate=False)
+    with pytest.raises(UserError, match="which ended before the first evaluation"):
+        load_study_runs("walkers", store, "early", metric="eval/return")
+
+
+def test_a_study_that_goes_on_with_another_mlflow_has_runs_there(
+    drive: Any, store: str, empty_store: Path, tmp_path: Path
+) -> None:
+    shutil.copy(empty_store, tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path}/other.db"
+
+    def tracker_of(uri: str) -> MLflowTracker:
+        return MLflowTracker(uri=uri, experiment="lab", study="s", spool_dir=tmp_path / "spool")
+
+    first, again = tracker_of(store), tracker_of(other)
+    first.setup()
+    calls, one = drive(first), drive.trial("a", model_size="1", seed=0, task="walker-walk")
+    calls.start(one)
+    calls.result(one, 1000, eval__return=1.0)
+    assert first.close("KILLED") is None
+    again.set_state(first.get_state())
+    again.setup()
+    calls = drive(again)
+    calls.start(one)
+    calls.result(one, 2000, eval__return=2.0)
+    calls.complete(one)
+    assert again.close("FINISHED") is None
+    assert load_study_runs("lab", other).curves["value"].tolist() == [2.0]

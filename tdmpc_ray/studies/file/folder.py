@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.growth import growth
-from tdmpc_ray.studies.file.load import load_study, make_study
+from tdmpc_ray.studies.file.load import load_study, make_study, merged
 from tdmpc_ray.studies.file.names import LOCK_FILE, STUDY_FILE
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.file.spec import Study
@@ -133,9 +133,7 @@ def going_on(
         UserError: its file is wrong, or says what its trials cannot take.
     """
     file, begun = out / STUDY_FILE, out / TRACKING_FOLDER / STUDY_FILE
-    now = (
-        make_study({**read_mapping(file), **changes}, folder=out) if changes else load_study(file, folder=out)
-    )
+    now = make_study(merged(read_mapping(file), changes), folder=out) if changes else load_study(file, out)
     if not (begun.is_file() and has_trials()):
         return now, []
     try:

@@ -31,6 +31,33 @@ def load_study(path: Path | str, folder: Path | str = "") -> Study:
         raise UserError(_joined(f"{path}", problems(error, Study))) from None
 
 
+def load_changed(path: Path | str, changes: Mapping[str, Any]) -> Study:
+    """Read and check a study file, with what the command line says in its place.
+
+    Args:
+        path: of the file.
+        changes: see `merged`.
+
+    Raises:
+        UserError: something in the file or in the changes is wrong.
+    """
+    if not changes:
+        return load_study(path)
+    try:
+        return make_study(merged(read_mapping(Path(path)), changes))
+    except UserError as error:
+        raise UserError(f"{path}, with the options: {error}") from None
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A study file's values with others in their place; sections keep what is not named."""
+    new = dict(values)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(new.get(key), Mapping)
+        new[key] = {**new[key], **value} if both else value
+    return new
+
+
 def make_study(
     values: Mapping[str, Any], names: Mapping[str, str] | None = None, folder: Path | str = ""
 ) -> Study:

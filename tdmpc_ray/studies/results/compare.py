@@ -187,6 +187,14 @@ def compare(
     if over:
         for row in against_published(runs, over).to_dict("records"):
             console.print(_against(row), highlight=False, soft_wrap=True)
+    path = draw(runs, over, out)
+    offer = offer_view if charts else find_view
+    console.print(offer(runs, uri), markup=False, highlight=False, soft_wrap=True)
+    return path
+
+
+def draw(runs: StudyRuns, over: Sequence[str] = (), out: Path | None = None) -> Path:
+    """Write the figure of studies, see `compare`; returns its file."""
     figure, kind = (published_figure(runs, over), "published") if over else (scaling_figure(runs), "scaling")
     safe = runs.file_name
     path = Path(f"{safe}_{kind}.png") if out is None else Path(out)
@@ -197,8 +205,6 @@ def compare(
         figure.savefig(path, dpi=160)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from None
-    offer = offer_view if charts else find_view
-    console.print(offer(runs, uri), markup=False, highlight=False, soft_wrap=True)
     return path
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tdmpc_ray.core.config import MODEL_SIZES
 from tdmpc_ray.envs.catalog import task_info
-from tdmpc_ray.errors import UserError
+from tdmpc_ray.errors import UserError, nearest
 from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.setting_names import natural, settings, told_apart, with_defaults
 from tdmpc_ray.studies.results.task_sets import shares
@@ -189,6 +189,8 @@ def _read(
     found = [run for of_study in filters for run in all_runs(client, experiment_id, of_study)]
     name = ", ".join(parent.info.run_name for parent in parents)
     tasks = {run.data.params.get("task", "task") for run in found}
+    if metric is not None:
+        _require(metric, name, found)
     metric = metric or _metric(tasks)
     rows: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
@@ -231,6 +233,17 @@ def _read(
         kind=reduce(or_, kinds.values()),
         moved=tuple(sorted({name for run in found for name in run.data.metrics if name.startswith(MOVED)})),
     )
+
+
+def _require(metric: str, study: str, found: Sequence[Any]) -> None:
+    """Refuse a metric that no trial has; of an evaluation only where there has been one."""
+    known = {name for run in found for name in run.data.metrics}
+    is_early = metric.startswith("eval/") and not any(name.startswith("eval/") for name in known)
+    if metric not in known and not is_early:
+        best = nearest(metric, known)
+        there = ", ".join(sorted(known, key=lambda name: (not name.startswith("eval/"), name)))
+        hint = f": did you mean '{best}'?" if best else ""
+        raise UserError(f"study '{study}' has no metric '{metric}'{hint}; there are: {there}")
 
 
 def _why_none(parents: Sequence[Any], found: Sequence[Any]) -> str:

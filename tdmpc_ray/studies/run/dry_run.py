@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,8 +29,26 @@ from tdmpc_ray.studies.words import count
 _MOST_TRIALS = 20  # that are listed
 
 
-def dry_run(study: Study, console: Console) -> None:
-    """Print what `tune` would start, how long it would take, and where it would not fit.
+class Survey(NamedTuple):
+    """What a study would be, not started.
+
+    Attributes:
+        forecast: how long it would take.
+        requests: of all trials.
+        largest: the request of the largest.
+        room: what there is.
+        notes: what a user might not expect.
+    """
+
+    forecast: Forecast
+    requests: Sequence[Bundles]
+    largest: Bundles
+    room: Capacity
+    notes: list[str]
+
+
+def survey(study: Study) -> Survey:
+    """Find out what `tune` would start, how long it would take, and where it would not fit.
 
     Raises:
         UserError: no cluster at RAY_ADDRESS, or something in the study can never work.
@@ -47,6 +66,18 @@ def dry_run(study: Study, console: Console) -> None:
     memory = need.get("memory", 0)
     most = int(room.total("memory") // memory) if memory else None
     found = forecast(study, measure_speeds(study), room.total("CPU"), room.total("GPU"), most)
+    shared = "" if os.environ.get("RAY_ADDRESS") else sharing(need)
+    notes = [*study.notes(), turns(study, requests, room), shared, waits]
+    return Survey(found, requests, max(requests, key=_size), room, [*filter(None, notes)])
+
+
+def dry_run(study: Study, console: Console) -> None:
+    """Print what `tune` would start, how long it would take, and where it would not fit.
+
+    Raises:
+        UserError: see `survey`.
+    """
+    found, requests, largest, room, notes = survey(study)
 
     def say(line: str) -> None:
         console.print(Text(line), soft_wrap=True)
@@ -57,14 +88,11 @@ def dry_run(study: Study, console: Console) -> None:
         say(f"  {label}")
     if (rest := sum(1 for _ in labels)) > 0:
         say(f"  and {rest:,} more")
-    shared = "" if os.environ.get("RAY_ADDRESS") else sharing(need)
-    notes = [*study.notes(), turns(study, requests, room), shared, waits]
-    for note in filter(None, notes):
+    for note in notes:
         say(f"note: {note}")
-    largest = max(requests, key=_size)
     each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
     say(f"{each}: {said(summed(largest))}, in {count(len(largest), 'part')}")
-    say(f"its replay takes {gigabytes(memory)} of memory when it is full")
+    say(f"its replay takes {gigabytes(most_of_each(requests).get('memory', 0))} of memory when it is full")
     console.print(_costs(found, study))
     say(verdict(found, requests, room, study.trials()))
 

@@ -170,6 +170,8 @@ class Jobs:
         with tempfile.TemporaryDirectory() as folder:
             self._send(Path(folder), [*map(Path, paths)], with_code)
             call = shlex.join(["resume", metadata[_OUT], *more])
+            if mlflow_uri:  # by its variable, as others may read the command; the study has one of its own
+                call += ' --mlflow-uri "$MLFLOW_TRACKING_URI"'
             return self._submit(name, call, folder, metadata, mlflow_uri)
 
     def _send(self, folder: Path, paths: Sequence[Path], with_code: bool) -> None:

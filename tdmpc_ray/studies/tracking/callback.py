@@ -249,11 +249,13 @@ class MLflowTracker(tune.Callback):
     def get_state(self) -> dict[str, Any]:
         trials = {trial_id: asdict(record) for trial_id, record in self._trials.items()}
         run_ids = self._run.writer.run_ids if self._run else self._run_ids
-        return {"uid": self._uid, "run_ids": run_ids, "trials": trials}
+        return {"uid": self._uid, "uri": public_uri(self._uri), "run_ids": run_ids, "trials": trials}
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._uid = state["uid"]
-        self._run_ids = dict(state["run_ids"])
+        # Another MLflow has other ids; one that has moved is asked for them.
+        is_same = state.get("uri", public_uri(self._uri)) == public_uri(self._uri)
+        self._run_ids = dict(state["run_ids"]) if is_same else {}
         self._trials = {trial_id: TrialRecord(**values) for trial_id, values in state["trials"].items()}
         self._run = None
         self._resumed = True
