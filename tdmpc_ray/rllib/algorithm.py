@@ -39,6 +39,7 @@ from tdmpc_ray.rllib.replay_memory import with_memory
 from tdmpc_ray.rllib.report import Reporter
 from tdmpc_ray.rllib.sampling import RUNNER_STEPS, sample_together, shards
 from tdmpc_ray.rllib.start_networks import check_networks, read_networks
+from tdmpc_ray.rllib.stop_request import EvaluationStopped
 from tdmpc_ray.rllib.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.video import require_film
 from tdmpc_ray.rllib.work import Work, merged
@@ -358,11 +359,20 @@ class TDMPC2(DurableAlgorithm):
             self._loop.discard()
 
     def saved(self, checkpoint: Path) -> None:
-        """Film an episode of each task, where asked for and the last step is done."""
+        """Film an episode of each task, where asked for and the last step is done.
+
+        A stop ends that: the checkpoint is whole without films.
+        """
         if self.at_end and not self.evaluator.stopped:
             for task in self._filmed(self.config):
-                with doing(self.trial_id, "filming"):
-                    film_episode(checkpoint, task, checkpoint / VIDEO_FOLDER)
+                try:
+                    with doing(self.trial_id, "filming"):
+                        film_episode(
+                            checkpoint, task, checkpoint / VIDEO_FOLDER, self.config.env_step_timeout_s
+                        )
+                except EvaluationStopped:
+                    logger.warning("no film of '%s': a stop came first; evaluate --video makes one", task)
+                    return
 
     @staticmethod
     def _filmed(config: TDMPC2Config) -> Sequence[str]:

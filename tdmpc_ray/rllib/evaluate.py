@@ -18,6 +18,7 @@ from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.observations import ObsArray, map_parts, parts_of, stack
+from tdmpc_ray.rllib import stop_request
 from tdmpc_ray.rllib.checkpoint import load_module
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.task_env import guarded_task
@@ -100,6 +101,7 @@ def evaluate_checkpoint(
     settings: Mapping[str, Any] | None = None,
     task: str | None = None,
     record: Path | str | None = None,
+    timeout_s: float | None = None,
 ) -> dict[str, Any]:
     """Play episodes with the planner in evaluation mode.
 
@@ -113,6 +115,7 @@ def evaluate_checkpoint(
         settings: of the planner, where they shall differ from those of the training.
         task: which one, of an agent that knows several.
         record: write each episode into this folder, for `data.demonstrations`.
+        timeout_s: see `GuardedEnv`.
 
     Returns:
         `task`, per episode the lists `returns`, `lengths`, `successes` (None where the task says none), and
@@ -133,20 +136,34 @@ def evaluate_checkpoint(
         raise UserError(f"{ask}this agent knows: {', '.join(known)}")
     folder = None if record is None else Path(record)
     if video is None and grid is None:
-        return play(agent, name, episodes, seed, None, on_progress, folder)
+        return play(agent, name, episodes, seed, None, on_progress, folder, timeout_s)
     with Film(*(None if file is None else Path(file) for file in (video, grid))) as film:
-        return play(agent, name, episodes, seed, film, on_progress, folder)
+        return play(agent, name, episodes, seed, film, on_progress, folder, timeout_s)
 
 
-def film_episode(path: Path, task: str, folder: Path) -> None:
+def film_episode(path: Path, task: str, folder: Path, timeout_s: float | None = None) -> None:
     """Film an episode of a checkpoint into `folder/TASK.mp4`, with frames of it in `folder/TASK.png`.
 
-    What goes wrong is logged: a film is no reason to lose a trained agent.
+    What goes wrong is logged: a film is no reason to lose a trained agent. No half film is left.
+
+    Args:
+        path: of the checkpoint.
+        task: which one to play.
+        folder: of the two files.
+        timeout_s: see `GuardedEnv`.
+
+    Raises:
+        EvaluationStopped: the study is to stop.
     """
-    name = _file_name(task)
+    mp4, grid = (folder / f"{_file_name(task)}{suffix}" for suffix in (".mp4", ".png"))
+    watch: dict[str, Any] = {"timeout_s": timeout_s, "on_progress": stop_request.check}
     try:
-        evaluate_checkpoint(path, 1, video=folder / f"{name}.mp4", grid=folder / f"{name}.png", task=task)
+        evaluate_checkpoint(path, 1, video=mp4, grid=grid, task=task, **watch)
     except Exception as error:
+        for file in (mp4, grid):
+            file.unlink(missing_ok=True)
+        if isinstance(error, stop_request.EvaluationStopped):
+            raise
         logger.warning("no film of '%s': %s", task, reason(error))
 
 

@@ -1,6 +1,7 @@
 """Films of episodes: what lies in the files, and that runs leave them in their last checkpoint."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import imageio.v2 as imageio
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from test_rllib_tasks import LabCounter
 
-from tdmpc_ray.envs import register_task, registered
+from tdmpc_ray.envs import register_task, registered, task_info
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config, evaluate, stop_request
 from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
+from tdmpc_ray.rllib.task_env import guarded_task
 from tdmpc_ray.rllib.video import Film
 
 
@@ -107,6 +109,66 @@ def test_a_run_leaves_films_in_its_last_checkpoint(
     assert np.allclose(brightness(films[0]), np.arange(0, 210, 10), atol=6)
     evaluate_checkpoint(path, 1, grid=tmp_path / "b.png", task="slides-b")
     assert (tmp_path / "b.png").stat().st_size > 1000
+
+
+class Saving(SimpleNamespace):
+    """What `TDMPC2.saved` sees of a run at its end."""
+
+    _filmed = staticmethod(TDMPC2._filmed)
+
+    def films(self, folder: Path) -> list[str]:
+        TDMPC2.saved(self, folder)  # type: ignore[arg-type]
+        return sorted(file.name for file in folder.glob("videos/*"))
+
+
+@pytest.fixture
+def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
+    """A run of two tasks; `played` notes their environments, with the seconds that a step may take."""
+
+    def noted(name: str, *args: Any, timeout_s: float | None = None, **how: Any) -> Any:
+        run.played.append((name, timeout_s))
+        return guarded_task(name, *args, timeout_s=timeout_s, **how)
+
+    def act(obs: np.ndarray, is_first: np.ndarray, task: str) -> np.ndarray:
+        return np.zeros((len(obs), 1), np.float32)
+
+    monkeypatch.setattr(registered, "_tasks", {})
+    for name in ("a", "b"):
+        register_task(name, Slides, episode_length=20, can_terminate=True)
+    agent = SimpleNamespace(task="a+b", tasks=("a", "b"), obs="state", act=act)
+    monkeypatch.setattr(evaluate, "load_agent", lambda *args: agent)
+    monkeypatch.setattr(evaluate, "guarded_task", noted)
+    monkeypatch.setattr(stop_request, "LOOK_EVERY_S", 0.0)
+    config = SimpleNamespace(videos=True, info=task_info("a+b"), env_step_timeout_s=7.0)
+    run = Saving(at_end=True, evaluator=SimpleNamespace(stopped=False), config=config, played=[])
+    return run
+
+
+def test_a_stop_is_seen_while_the_last_episode_is_filmed(
+    saving: Saving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[bool] = []
+    monkeypatch.setattr(stop_request, "is_asked", lambda: looks.append(True) or len(looks) == 5)
+    assert saving.films(tmp_path) == []
+    assert len(looks) == 5, "it goes on after the stop"
+    assert saving.played == [("a", 7.0)]
+    assert "no film of 'a': a stop came first" in caplog.text
+    assert saving.films(tmp_path) == ["a.mp4", "a.png", "b.mp4", "b.png"]  # no stop any more
+    assert saving.played[1:] == [("a", 7.0), ("b", 7.0)]
+
+
+def test_no_half_film_is_left_of_what_breaks(
+    saving: Saving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames: list[None] = []
+
+    def render(self: Any) -> Any:
+        frames.append(None)
+        return None if len(frames) == 5 else np.zeros((48, 64, 3), np.uint8)
+
+    monkeypatch.setattr(Slides, "render", render)
+    assert saving.films(tmp_path) == ["b.mp4", "b.png"]
+    assert "no film of 'a': cannot film: render() gives NoneType" in caplog.text
 
 
 def test_what_cannot_be_filmed_is_said_before_the_run(
