@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import reprlib
 from collections.abc import Iterable
 
-_SHORT = reprlib.Repr()
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # of terminals
+# First lines that say little.
+_ONLY_PLACE = re.compile(r"ray::|Traceback \(most recent call last\):")
+_PYDANTIC = re.compile(r"\d+ validation errors? for \S+$")
+_YAML = re.compile(r"(^|: )while \w+ing (a|an|the) [\w ]+$")
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Warning)\b")
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write a number of more than 4,300 digits.
+        if x.bit_length() <= 1000:
+            return super().repr_int(x, level)
+        return f"a number of about {x.bit_length() * math.log10(2):,.0f} digits"
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = _SHORT.maxset = 10
 _SHORT.maxlevel = 3
@@ -74,11 +92,18 @@ def described(error: BaseException) -> str:
 
 
 def _gist(message: str) -> str:
-    """The line of a message that says something: a traceback ends with it, a colon leads to it."""
-    lines = [line for line in message.splitlines() if line.strip()]
+    """The line of a message that says something: a traceback ends with it, a heading leads to it."""
+    lines = [line for line in _COLOUR.sub("", message).splitlines() if line.strip()]
     frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
     if frames:
         ends = [number for number in range(frames[-1], len(lines)) if not lines[number][0].isspace()]
         lines = lines[ends[0] :] if ends else lines
-    first, second = ([line.strip() for line in lines] + ["", ""])[:2]
+    elif lines and _ONLY_PLACE.match(lines[0]):
+        lines = next((lines[number:] for number, line in enumerate(lines) if _ERROR.match(line)), lines)
+    first, second, third = ([line.strip() for line in lines] + [""] * 3)[:3]
+    if _PYDANTIC.search(first) and third:
+        return f"{first}: {second}: {third.partition(' [type=')[0]}"
+    if _YAML.search(first):
+        problem = next((line for line in lines[1:] if not line[0].isspace()), "")
+        return f"{first}: {problem}".removesuffix(": ")
     return f"{first} {second}".strip() if first.endswith(":") else first

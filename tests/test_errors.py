@@ -1,6 +1,12 @@
 """The one line that an error is told in."""
 
+import traceback
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from tdmpc_ray.errors import described, reason
 
@@ -20,9 +26,50 @@ ValueError: no room
 """
 
 
+class Model(BaseModel):
+    steps: int
+    seeds: list[int]
+
+
+def refused(call: Callable[..., Any], *args: Any) -> Exception:
+    try:
+        call(*args)
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+INVALID = refused(Model.model_validate, {"steps": "many", "seeds": [0, "one"]})
+UNCLOSED = refused(yaml.safe_load, "a: [1\n")
+UNFINISHED_KEY = refused(yaml.safe_load, "a: 1\nb\nc: 2\n")
+COLOURED = "\x1b[36mray::f()\x1b[39m (pid=12)\n"
+PYDANTIC = (
+    "2 validation errors for Model: steps: "
+    "Input should be a valid integer, unable to parse string as an integer"
+)
+IN_YAML = "while parsing a flow sequence: expected ',' or ']', but got '<stream end>'"
+
+
+def traced(error: Exception) -> RuntimeError:
+    """As Ray brings it from another process."""
+    return RuntimeError(COLOURED + "".join(traceback.format_exception(error)))
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
+        (INVALID, PYDANTIC),
+        (traced(INVALID), f"pydantic_core._pydantic_core.ValidationError: {PYDANTIC}"),
+        (UNCLOSED, IN_YAML),
+        (traced(UNCLOSED), f"yaml.parser.ParserError: {IN_YAML}"),
+        (UNFINISHED_KEY, "while scanning a simple key: could not find expected ':'"),
+        (RuntimeError(f"{COLOURED}ValueError: bad"), "ValueError: bad"),
+        (RuntimeError(f"{COLOURED}  at work\nmodule.DeadError: gone\nmore"), "module.DeadError: gone"),
+        (RuntimeError(COLOURED), "ray::f() (pid=12)"),
+        (RuntimeError("Traceback (most recent call last):\nOSError: no disk"), "OSError: no disk"),
+        (RuntimeError("\x1b[1;31mtoo large\x1b[0m"), "too large"),
+        (RuntimeError("cannot draw\nOSError: no display"), "cannot draw"),
+        (RuntimeError("stopped while writing a file\nmore"), "stopped while writing a file"),
         (ValueError("\n  too large \nsee the manual"), "too large"),
         (
             RuntimeError("Error(s) in loading Net:\n\tMissing key(s): a"),

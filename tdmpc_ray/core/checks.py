@@ -30,13 +30,13 @@ def coerce(key: str, value: Any, kind: Any) -> Any:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise problem from None
     if not math.isfinite(number):
         raise problem
     if kind is float:
         return number
-    if number != int(number):
+    if number != int(number) or abs(number) >= 2**63:
         raise problem
     return int(number)
 

@@ -93,6 +93,7 @@ def test_page_tables_tags_and_results_have_no_password(
         ("mssql+pyodbc:///?odbc_connect=DRIVER={ODBC 18};PWD=geheim", "mssql+pyodbc:///?odbc_connect=***"),
         ("postgresql+psycopg2://lab@/db?host=/run", "postgresql+psycopg2://lab@/db?host=/run"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("sqlite+pysqlcipher://:geheim@/mlflow.db", "sqlite+pysqlcipher://:***@/mlflow.db"),
         ("sqlite:////home/me@lab/mlflow.db?timeout=3", "sqlite:////home/me@lab/mlflow.db?timeout=3"),
         ("databricks://profile", "databricks://profile"),
     ],

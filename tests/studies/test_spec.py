@@ -406,6 +406,59 @@ def test_nothing_long_is_repeated(tmp_path: Path) -> None:
         make_study({**yaml.safe_load(STUDY), "seeds": [*"ab"] * 250})
 
 
+HUGE = 10**5000  # Python refuses to write it
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": HUGE}, "steps: must lie within ±9223372036854775807, not a number of about 5,000 digits"),
+        ({"steps": -HUGE}, "steps: must lie within ±9223372036854775807, not a number of about 5,000 digits"),
+        ({"steps": 2**63}, "steps: must lie within ±9223372036854775807, not 9223372036854775808"),
+        ({"steps": "9223372036854775808"}, "steps: must be a whole number, not 9.22"),
+        ({"max_failures": 2**63}, "max_failures: must lie within"),
+        ({"seeds": [0, HUGE]}, "seeds.1: must lie within"),
+        ({"model_sizes": [HUGE]}, "model_sizes.0: must lie within"),
+        ({"name": HUGE}, "name: must lie within"),
+        ({"set": {"update.batch_size": 10**400}}, "set.update.batch_size: must lie within"),
+        ({"set": {"update.batch_size": "9" * 400}}, "update.batch_size='9999"),
+        ({"set": {"data.capacity": "1e30"}}, "data.capacity='1e30' is not a valid value: expected int"),
+        ({"set": {HUGE: 1}}, "set: a key must be a word"),
+        ({"space": {"update.lr": {"uniform": [0, HUGE]}}}, "space.update.lr.uniform.1: must lie within"),
+        (
+            {"space": {"update.lr": {HUGE: [0, 1]}}},
+            "space.update.lr: unknown distribution 'a number of about",
+        ),
+        (
+            {"space": {"planner.horizon": {"randint": [1, "9" * 400]}}},
+            "space.planner.horizon: randint needs ",
+        ),
+        ({"stop": {"score": HUGE}}, "stop.score: must lie within"),
+        ({"search": {"method": "optuna", "options": {"seed": HUGE}}}, "search.options.seed: must lie within"),
+        ({"name": "n" * 251}, "name: must have 250 characters at most, not 251"),
+        ({"name": "n" * 3_000_000}, "name: must have 10,000 characters at most, not 3,000,000"),
+        ({"tracking": {"experiment": "x" * 251}}, "tracking.experiment: must have 250 characters at most"),
+        ({"tracking": {"uri": "x" * 10_001}}, "tracking.uri: must have 10,000 characters at most"),
+    ],
+    ids=range(21),
+)
+def test_nothing_huge_is_taken(changes: dict[Any, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_study({**yaml.safe_load(STUDY), **changes})
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_number_that_python_does_not_read(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text().replace("steps: 6000", f"steps: {'9' * 5000}"))
+    assert refused(file) == f"{file}: a number in it has more than 4,300 digits"
+
+
+def test_the_longest_name_is_taken() -> None:
+    assert make_study({**yaml.safe_load(STUDY), "name": "n" * 250, "steps": 2**63 - 1}).steps == 2**63 - 1
+
+
 def test_aliases_that_stand_for_too_much(tmp_path: Path) -> None:
     lines = ["name: a", "a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]

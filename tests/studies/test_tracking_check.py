@@ -140,7 +140,23 @@ def test_a_new_database_is_made_quietly(first_use: SimpleNamespace) -> None:
 def test_a_sqlite_address_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert absolute_uri("sqlite+pysqlite:///x.db?mode=ro") == f"sqlite+pysqlite:///{tmp_path}/x.db?mode=ro"
+    assert absolute_uri("SQLite:///x.db") == f"SQLite:///{tmp_path}/x.db"
     assert absolute_uri("http://host:5000") == "http://host:5000"
+
+
+def test_a_database_by_its_driver_is_the_same_file(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_tracking("sqlite+pysqlite:///x.db", "exp", create=False)
+    assert list(tmp_path.iterdir()) == []
+    assert "/absent is missing" in refusal("sqlite+pysqlite:////absent/x.db")
+    assert "names no database file" in refusal("sqlite+pysqlite://:key@/x.db")
+    shutil.copy(empty_store, tmp_path / "x.db")
+    check_tracking("sqlite+pysqlite:///x.db", "exp")
+    experiment = connect(f"sqlite:///{tmp_path}/x.db").get_experiment_by_name("exp")
+    assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
 
 
 def test_files_and_names_that_mlflow_cannot_use(store: str, tmp_path: Path) -> None:

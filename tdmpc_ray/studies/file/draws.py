@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tdmpc_ray.errors import brief, unknown
+from tdmpc_ray.studies.file.reading import MOST_COUNTED
 
 KINDS = {
     "grid": "[values], every one of them",
@@ -42,7 +43,8 @@ class Draw(BaseModel):
             raise ValueError(f"give a distribution, or put the fixed value {brief(value)} under 'set'")
         for kind in value:
             if kind not in KINDS:
-                raise ValueError(str(unknown("distribution", str(kind), KINDS)))
+                name = kind if isinstance(kind, str) else brief(kind)
+                raise ValueError(str(unknown("distribution", name, KINDS)))
         if len(value) != 1:
             raise ValueError(f"give exactly one of: {', '.join(KINDS)}")
         [(kind, given)] = value.items()
@@ -56,8 +58,11 @@ class Draw(BaseModel):
             bounds = getattr(self, kind)
             if bounds is None:
                 continue
-            if not (all(math.isfinite(bound) for bound in bounds) and bounds[0] < bounds[1]):
-                raise ValueError(f"{kind} needs [low, high] with low < high, not {list(bounds)}")
+            is_finite = all(isinstance(bound, int) or math.isfinite(bound) for bound in bounds)
+            if not (is_finite and bounds[0] < bounds[1]):
+                raise ValueError(f"{kind} needs [low, high] with low < high, not {brief(list(bounds))}")
+            if kind == "randint" and max(map(abs, bounds)) > MOST_COUNTED:
+                raise ValueError(f"randint needs numbers within ±{MOST_COUNTED}, not {brief(list(bounds))}")
             if kind == "loguniform" and bounds[0] <= 0:
                 raise ValueError(f"loguniform needs a low above 0, not {bounds[0]}")
         return self

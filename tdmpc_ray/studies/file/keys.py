@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tdmpc_ray.core.config import PRESETS, agent_config, split_key
 from tdmpc_ray.errors import UserError, unknown
 from tdmpc_ray.studies.file.draws import Draw
 from tdmpc_ray.studies.file.paths import absolute, map_settings, map_space
 from tdmpc_ray.studies.file.points import RESOURCES, check_resource
+from tdmpc_ray.studies.file.reading import refuse_huge
 from tdmpc_ray.studies.file.sections import (
     Amount,
     Checkpoint,
     Count,
     CountOrNone,
     Evaluation,
+    Name,
     Resources,
     Scheduling,
     Search,
@@ -31,7 +33,7 @@ from tdmpc_ray.studies.file.sections import (
 class StudyKeys(Section):
     """What can be written in a study file."""
 
-    name: str = Field(min_length=1, pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
+    name: Name = Field(pattern=r"^\w[\w.-]*$", description="letters, digits, '-', '_' and '.'")
     task: str | None = Field(
         default=None, description="a task, a set of them (mt30, mt80), or a list for one model"
     )
@@ -78,6 +80,12 @@ class StudyKeys(Section):
         description="seconds that a learner in a process of its own may leave a call unanswered; 0: any time",
     )
     tracking: Tracking = Field(default_factory=Tracking)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_huge(cls, values: Any) -> Any:
+        refuse_huge(values)
+        return values
 
     @field_validator("model_sizes", mode="before")
     @classmethod

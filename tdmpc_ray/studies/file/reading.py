@@ -15,6 +15,8 @@ from tdmpc_ray.errors import UserError, brief, reason, unknown
 
 _MOST_PROBLEMS = 20  # that are told one by one
 _MOST_WORDS = 800  # characters of a line
+MOST_COUNTED = 2**63 - 1
+_MOST_LETTERS = 10_000  # of a text
 _MOST_VALUES = 100_000  # in a file, with what its aliases stand for
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text"}
 
@@ -41,12 +43,38 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         raise UserError(f"{path}{_riddle(error)}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
-        raise UserError(f"{path}: {reason(error)}") from None
+        why = reason(error)
+        if "integer string conversion" in why:  # which is Python's
+            why = "a number in it has more than 4,300 digits"
+        raise UserError(f"{path}: {why}") from None
     except RecursionError:
         raise UserError(f"{path}: its lists and mappings are nested too deeply") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold 'key: value' lines, such as 'task: walker-walk'")
     return values
+
+
+def refuse_huge(values: Any) -> None:
+    """Refuse numbers and texts of a size that nothing here counts or stores.
+
+    Raises:
+        ValueError: names the key.
+    """
+    known: set[int] = set()  # an alias may hold itself
+
+    def look(value: Any, where: str) -> None:
+        if isinstance(value, int) and abs(value) > MOST_COUNTED:
+            raise ValueError(f"{where}must lie within ±{MOST_COUNTED}, not {brief(value)}")
+        if isinstance(value, str) and len(value) > _MOST_LETTERS:
+            raise ValueError(f"{where}must have {_MOST_LETTERS:,} characters at most, not {len(value):,}")
+        if not isinstance(value, Mapping | list | tuple) or id(value) in known:
+            return
+        known.add(id(value))
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            name = key if isinstance(key, str) and len(key) <= 80 else brief(key)
+            look(part, f"{where.removesuffix(': ')}{'.' if where else ''}{name}: ")
+
+    look(values, "")
 
 
 def _refuse_special(path: Path) -> None:
@@ -98,6 +126,9 @@ def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
             lines.append(f"{where}: must be a list, such as [{_plain(value)}]")
         elif item["type"] in ("too_short", "string_too_short"):
             lines.append(f"{where}: must not be empty")
+        elif item["type"] == "string_too_long":
+            most = item["ctx"]["max_length"]
+            lines.append(f"{where}: must have {most} characters at most, not {len(value):,}")
         elif item["type"] == "string_pattern_mismatch" and where == "metric":
             lines.append(f"{where}: must begin with eval/, such as eval/return, not {brief(value)}")
         elif item["type"] == "string_pattern_mismatch":

@@ -67,6 +67,7 @@ Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
 CountOrNone = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Seed = Annotated[CountOrNone, Field(le=2**32 - 1)]  # what NumPy and the simulators take
 Amount = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Name = Annotated[str, Field(min_length=1, max_length=250)]  # MLflow and file systems take no longer ones
 GPUs = Annotated[Amount, AfterValidator(_whole_above_one)]
 
 
@@ -233,7 +234,7 @@ class Tracking(Section):
         validate_default=True,
         description=f"none: MLFLOW_TRACKING_URI of the environment, or {DEFAULT_URI}",
     )
-    experiment: str = Field(default="tdmpc-ray", min_length=1)
+    experiment: Name = "tdmpc-ray"
     models: bool = Field(
         default=True, description="at the end, log each trial's best checkpoint as a model that plans"
     )

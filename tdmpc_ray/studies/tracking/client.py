@@ -32,6 +32,7 @@ _CHECK_S = 4.0  # for an answer of a server
 _CHECK_DATABASE_S = 90.0  # a new database creates its tables first, which takes seconds
 _HTTP = ("http", "https")
 _SDK = "mlflow.utils.databricks_utils"  # warns before MLflow raises
+_SQLITE = re.compile(r"sqlite(\+\w+)?:///", re.IGNORECASE)  # maybe with the name of a driver
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _IN_TEXT = r"(?:[^\s'\"]|['\"](?=\w))"  # of an address; a quote may end it
 _ADDRESS = re.compile(rf"[\w+.-]+://{_IN_TEXT}*")
@@ -80,7 +81,8 @@ def check_tracking(uri: str, experiment: str | None = None, *, create: bool = Tr
     except ValueError as error:
         raise UserError(f"'{public_uri(uri)}' is not an address: {error}") from None
     _check_scheme(uri, parts.scheme)
-    if parts.scheme == "sqlite":
+    database = parts.scheme.partition("+")[0]
+    if database == "sqlite":
         _check_folder(uri)
         if not create:
             return
@@ -89,7 +91,7 @@ def check_tracking(uri: str, experiment: str | None = None, *, create: bool = Tr
 
     def ask() -> None:
         try:
-            if not create and parts.scheme.partition("+")[0] in _DATABASES:
+            if not create and database in _DATABASES:
                 _open_database(uri)
                 return
             with _sole_user(uri):
@@ -144,15 +146,16 @@ def sqlite_path(uri: str, folder: Path | str = "") -> Path | None:
 
     A relative one begins at `folder`; none: this process's own.
     """
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(folder, uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    found = _SQLITE.match(uri)
+    return None if found is None else Path(folder, uri[found.end() :].partition("?")[0]).absolute()
 
 
 def absolute_uri(uri: str, folder: Path | str = "") -> str:
     """The same address, independent of the working folder; `folder` as for `sqlite_path`."""
     path = sqlite_path(uri, folder)
-    return uri if path is None else f"sqlite:///{path}{uri[uri.find('?') :] if '?' in uri else ''}"
+    if path is None:
+        return uri
+    return f"{uri.partition(':')[0]}:///{path}{uri[uri.find('?') :] if '?' in uri else ''}"
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
@@ -220,7 +223,7 @@ def _advice(uri: str, reason: str) -> str:
 def public_uri(uri: str) -> str:
     """The address without its secrets."""
     scheme, mark, rest = uri.partition("://") if "://" in uri else ("", "", uri)
-    if scheme.partition("+")[0] == "sqlite":  # a path, which may hold an '@'
+    if _SQLITE.match(uri):  # a path, which may hold an '@'
         return scheme + mark + masked_query(rest)
     who, place = split_user(rest)
     if who is None:
