@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tdmpc_ray.studies.tracking.client import public_uri, sqlite_path
 
+JOB_ADDRESS = "TDMPC_RAY_JOB_ADDRESS"  # of the job server, in the environment of a job
+
 
 def count(number: int, thing: str) -> str:
     """`1 trial`, `2 trials`."""
@@ -29,6 +31,13 @@ def mlflow_command(uri: str) -> str:
         return public_uri(uri)
     address = public_uri(uri) if path is None else f"sqlite:///{shown(path)}"
     return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(address)}"
+
+
+def resume_command(out: Path) -> str:
+    """What goes on with a study: by its folder; within a job of a cluster, from where that was submitted."""
+    if address := os.environ.get(JOB_ADDRESS):
+        return f"tdmpc-ray resume {shlex.quote(out.name)} --address {shlex.quote(address)}"
+    return f"{program('tdmpc-ray')} resume {shlex.quote(str(shown(out)))}"
 
 
 def program(name: str) -> str:
