@@ -11,13 +11,16 @@ help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "making $(VENV) with everything that is pinned in constraints.txt: it takes minutes, and 3 GB of disk"
+	@echo "with PyTorch's CPU wheel, more with CUDA's; what pip does follows"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,optuna,cluster]'
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev,optuna,cluster]'
 	@touch $@
 
 setup: $(STAMP) ## make .venv with the pinned versions
 
 quickstart: $(STAMP) ## train two model sizes on finger-spin and draw the scaling curve
+	@echo "training two model sizes on finger-spin: about 7 minutes on two idle cores"
 	$(BIN)/tdmpc-ray tune experiments/quickstart.yaml
 
 test: lint types test-fast ## lint, formatting, types, layer test and all tests

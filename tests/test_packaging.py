@@ -36,6 +36,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_quickstart_says_what_it_does_before_it_does_it(tmp_path: Path) -> None:
+    command = ["make", "--dry-run", "quickstart", f"VENV={tmp_path / 'venv'}"]
+    planned = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    first, second, _, install, *_ = planned.splitlines()
+    size = "3 GB of disk"
+    assert size in first
+    assert size.removesuffix(" of disk") in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "CUDA" in second
+    assert "pip install" in install
+    assert "--quiet" not in install
+    assert planned.index("about 7 minutes") < planned.index("tune experiments/quickstart.yaml")
+
+
 def test_both_hold_everything_that_the_package_needs(built: Path) -> None:
     assert {Path("tdmpc_ray/core/kernels.c"), Path("tdmpc_ray/cli/__init__.py")} <= FILES
     [wheel] = built.glob("*.whl")

@@ -115,8 +115,7 @@ def stop(
         return 0
     while not (job := jobs.get(job_id)).has_ended:
         time.sleep(1.0)
-    again = f"tdmpc-ray resume {shlex.quote(job.id)} --address {shlex.quote(jobs.address)}"
-    print(f"{job.id}: {job.status}; go on with: {again}")
+    print(f"{job.id}: {job.status}; go on with: {_command('resume', job.id, jobs)}")
     return 0
 
 
@@ -136,7 +135,7 @@ def follow(jobs: Jobs, job_id: str) -> int:
     try:
         job = jobs.follow(job_id, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
-        print(f"{job_id} goes on; stop it with: tdmpc-ray stop {shlex.quote(job_id)}", file=sys.stderr)
+        print(f"{job_id} goes on; stop it with: {_command('stop', job_id, jobs)}", file=sys.stderr)
         raise
     if job.status != "SUCCEEDED":
         print(f"{job.id}: {job.status}: {job.message}")
@@ -159,8 +158,8 @@ def _submitted(jobs: Jobs, job_id: str, wait: bool) -> int:
     print(f"submitted: {job_id}", flush=True)
     if wait:
         return follow(jobs, job_id)
-    print(f"follow it with: tdmpc-ray logs -f {shlex.quote(job_id)}")
-    print(f"stop it with: tdmpc-ray stop {shlex.quote(job_id)}")
+    print(f"follow it with: {_command('logs -f', job_id, jobs)}")
+    print(f"stop it with: {_command('stop', job_id, jobs)}")
     return 0
 
 
@@ -168,6 +167,10 @@ def _form(job: Job) -> dict[str, Any]:
     from tdmpc_ray.cli.forms import JobForm
 
     return JobForm(**asdict(job)).model_dump()
+
+
+def _command(what: str, job_id: str, jobs: Jobs) -> str:
+    return f"tdmpc-ray {what} {shlex.quote(job_id)} --address {shlex.quote(jobs.address)}"
 
 
 def _since(job: Job) -> str:

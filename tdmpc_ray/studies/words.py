@@ -11,6 +11,8 @@ from pathlib import Path
 from tdmpc_ray.addresses import is_address, public_address
 from tdmpc_ray.studies.tracking.client import public_uri, sqlite_path
 
+JOB_ADDRESS = "TDMPC_RAY_JOB_ADDRESS"  # of the job server, in the environment of a job
+
 
 def count(number: int, thing: str) -> str:
     """`1 trial`, `2 trials`."""
@@ -32,6 +34,13 @@ def mlflow_command(uri: str) -> str:
         return public_uri(uri)
     address = public_uri(uri) if path is None else f"sqlite:///{shown(path)}"
     return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(address)}"
+
+
+def resume_command(place: str | Path) -> str:
+    """What goes on with a study: by its place; within a job of a cluster, from where that was submitted."""
+    if address := os.environ.get(JOB_ADDRESS):
+        return f"tdmpc-ray resume {shlex.quote(Path(place).name)} --address {shlex.quote(address)}"
+    return f"{program('tdmpc-ray')} resume {shlex.quote(shown(place))}"
 
 
 def program(name: str) -> str:

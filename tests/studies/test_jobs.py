@@ -23,11 +23,13 @@ from aiohttp import web
 from ports import free_ports
 from processes import family
 
+from tdmpc_ray.cli.cluster import _submitted
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.run import jobs as jobs_module
 from tdmpc_ray.studies.run import sending
 from tdmpc_ray.studies.run.jobs import Jobs, NoAnswer
 from tdmpc_ray.studies.run.sending import stage, sum_up
+from tdmpc_ray.studies.words import JOB_ADDRESS, resume_command
 
 TOKEN = "a-token-of-more-than-thirty-two-characters"
 TOKENS = {"RAY_AUTH_MODE": "token"}
@@ -211,8 +213,24 @@ def test_what_names_a_job_is_no_part_of_a_shells_line() -> None:
     entrypoint = client.started[1]["entrypoint"]
     assert entrypoint.endswith(f" resume '{evil}' --mlflow-uri \"$MLFLOW_TRACKING_URI\"")
     assert "secret" not in str(client.started[1]["metadata"]) + entrypoint
+    assert job["runtime_env"]["env_vars"][JOB_ADDRESS] == "http://head:8265"
     with pytest.raises(UserError, match="has no job"):
         jobs_of(NoRay()).resume(f"{evil}-20260101-000000-abcdef")
+
+
+def test_what_a_job_prints_can_be_run_where_it_was_submitted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(JOB_ADDRESS, "http://head:8265")
+    out = Path("/results/x-20260101-000000-abcdef")
+    assert resume_command(out) == f"tdmpc-ray resume {out.name} --address http://head:8265"
+    monkeypatch.delenv(JOB_ADDRESS)
+    assert resume_command(out).endswith(f"tdmpc-ray resume {out}")
+    _submitted(jobs_of(NoRay()), "x-1", wait=False)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "follow it with: tdmpc-ray logs -f x-1 --address http://head:8265",
+        "stop it with: tdmpc-ray stop x-1 --address http://head:8265",
+    ]
 
 
 def test_what_cannot_go_along_with_a_job(tmp_path: Path) -> None:

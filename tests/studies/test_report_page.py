@@ -24,10 +24,11 @@ from tdmpc_ray.studies.results.analysis.frontier import _last_steps, frontier, f
 from tdmpc_ray.studies.results.analysis.search import search_points
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence
 from tdmpc_ray.studies.results.analysis.sizes import scaling_law, size_results
-from tdmpc_ray.studies.results.compare import scaling_curves
+from tdmpc_ray.studies.results.compare import render_table, scaling_curves, summary_table
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.page import write_report
-from tdmpc_ray.studies.results.scaling import PowerLaw
+from tdmpc_ray.studies.results.scaling import ANY, PowerLaw
+from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 from tdmpc_ray.studies.results.trial_rows import ENERGY_WH
 from tdmpc_ray.studies.tracking.client import connect
@@ -102,8 +103,9 @@ def test_the_page_in_a_browser(lab: SimpleNamespace, tmp_path: Path) -> None:
         assert len(names) == len(set(names))
     assert set(complaints) <= {f"asked for {page_file.as_uri()}", "asked for data:,"}
     table = pd.read_csv(tmp_path / "out" / "tables" / "scaling.csv")
-    assert len(cells) == len(table) == len(PARAMS)
-    for shown, row in zip(cells, table.itertuples(), strict=True):
+    assert len(cells) == len(table) == len(PARAMS) + 1
+    assert [word for word in cells[-1] if word != "n/a"] == ["random policy", "0", "0.039", ""]
+    for shown, row in zip(cells[:-1], table[:-1].itertuples(), strict=True):
         assert shown[0] == str(row.model_size)
         numbers = [float(text.replace(",", "")) for text in shown[1:-1]]
         known = [row.params, row.flops_per_run, row.seeds, row.mean_score, row.low, row.high]
@@ -171,6 +173,52 @@ def test_the_frontier_goes_from_small_to_large(lab: SimpleNamespace) -> None:
     assert walker["to_flops"].iloc[-1] == pytest.approx(6 * PARAMS["317"] * 256 * STEPS[-1])
 
 
+def test_a_best_that_is_below_the_random_policy_or_of_two_seeds_is_no_conclusion(
+    lab: SimpleNamespace,
+) -> None:
+    runs = runs_of(lab, "workers")
+    assert re.search(r"; 2 seeds: no conclusion$", dict(build_report(runs).facts)["best"])
+    worse = replace(runs_of(lab, "sizes"), random_returns={"walker-walk": 990.0, "cheetah-run": 985.0})
+    best = dict(build_report(worse).facts)["best"]
+    assert re.search(r"\(95% interval .*\); below the random policy \(0\.988\)$", best)
+    assert "below the random policy: 10 of 10 rows" in str(render_table(worse).caption)
+    assert "; 1 seed: no conclusion" in dict(build_report(runs_of(lab, "alone")).facts)["result"]
+
+
+def test_the_random_policy_stands_in_every_table_of_results(lab: SimpleNamespace) -> None:
+    tables = {section.key: section.table for section in build_report(runs_of(lab, "sizes")).sections}
+    found = {}
+    for key in ("learning-curves", "scaling", "iqm", "runs"):
+        table = tables[key]
+        assert table is not None
+        rows = table[table["name" if key == "runs" else "model_size"] == "random policy"]
+        columns = {"learning-curves": "mean", "scaling": "mean_score", "iqm": "mean", "runs": "final"}
+        found[key] = rows[columns[key]].tolist()
+    assert found == {"learning-curves": [39.0] * 2, "scaling": [0.039], "iqm": [0.039], "runs": [39.0] * 2}
+
+
+def test_intervals_end_where_returns_end(lab: SimpleNamespace) -> None:
+    runs = runs_of(lab, "workers")
+    curves = runs.curves.copy()
+    curves.loc[curves["seed"] == "0", "value"] = 990.0
+    curves.loc[curves["seed"] == "1", "value"] = 10.0
+    trials = runs.trials.assign(final=runs.trials["seed"].map({"0": 990.0, "1": 10.0}))
+    apart = replace(runs, curves=curves, trials=trials)
+    table = Evidence(apart)
+    (section,) = (s for s in build_report(apart).sections if s.key == "learning-curves")
+    assert section.table is not None
+    ends = section.table[["low", "high"]].dropna()
+    assert len(table.complete) == len(ends) == 2
+    assert (ends == [0.0, 1000.0]).all(axis=None)
+    summary = summary_table(apart)[["low", "high"]].dropna()
+    assert (summary == [0.0, 1000.0]).all(axis=None)
+    drawn = section.pictures[0].figure.axes[0].collections
+    bands = [path.vertices[:, 1] for band in drawn for path in band.get_paths()]
+    assert {(band.min(), band.max()) for band in bands} == {(0.0, 1000.0)}
+    assert result_bounds("mw-reach", "eval/success") == (0.0, 1.0)
+    assert result_bounds("gym:Pendulum-v1", "eval/return") == ANY
+
+
 def test_tasks_are_not_mixed_in_a_scaling_curve(lab: SimpleNamespace) -> None:
     runs = load_study_runs(EXPERIMENT, lab.uri, "sizes")
     trials = runs.trials.copy()
@@ -201,12 +249,11 @@ def test_a_mean_is_not_called_iqm_and_tasks_weigh_alike(lab: SimpleNamespace) ->
     assert any("a task with more of them weighs more (size 1, size 5" in text for text in section.text)
     assert section.table is not None
     cheetah = evidence.trials[evidence.trials["task"] == "cheetah-run"].groupby("model_size")["score"].mean()
-    for row in section.table.itertuples():
+    learned = section.table[section.table["model_size"] != "random policy"]
+    for row in learned.itertuples():
         assert row.mean == pytest.approx((0.9 + cheetah[row.model_size]) / 2)
         assert row.mean_low <= row.mean <= row.mean_high
-    assert search_points(evidence)["score"].tolist() == pytest.approx(
-        sorted(section.table["mean"], reverse=True)
-    )
+    assert search_points(evidence)["score"].tolist() == pytest.approx(sorted(learned["mean"], reverse=True))
 
 
 def test_planning_is_a_part_of_what_the_frontier_costs(lab: SimpleNamespace) -> None:

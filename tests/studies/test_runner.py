@@ -64,7 +64,7 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     again = "seed=1: failed, and starts again from its beginning: ValueError: as the test wants"
     assert text.count(again) == 1
     assert f"continue with: {program('tdmpc-ray')} resume out" in text
-    assert f"\ncharts: {mlflow_command('sqlite:///mlflow.db')}, then open http://" in text
+    assert f"\ncharts: {mlflow_command('sqlite:///mlflow.db')}\nthen open: http://" in text
 
     runs = mlflow_read.runs(store, "exp")
     parent, good, bad = (runs[n] for n in ("toy", *(f"size=tiny seed={s}" for s in (0, 1))))

@@ -88,8 +88,14 @@ def test_a_view_says_what_it_shows(drive: Any, store: str, tmp_path: Path) -> No
         assert len(logged) == len(STEPS)
 
     both = load_study_runs(EXPERIMENT, store, ["one", "two"])
-    command = r"charts: \S*mlflow ui --backend-store-uri \S+, then open http://127.0.0.1:5000/#/experiments/"
-    assert re.match(command, offer_view(both, store))
+    command, address, order = offer_view(both, store).splitlines()
+    assert re.fullmatch(r"charts: \S*mlflow ui --backend-store-uri sqlite:\S+\.db", command)
+    assert re.fullmatch(r"then open: http://127.0.0.1:5000/#/experiments/\S+CHART", address)
+    assert order.startswith(
+        "in this order: over agent steps, wall time, FLOPs (MLflow gives these three the "
+    )
+    drawn = [chart["selectedXAxisMetricKey"] for chart in state["compareRunCharts"][:3]]
+    assert drawn == ["", "curve/wall_s", "curve/flops"]
     wanted = next(s for s in states(store) if "run_id IN" in s["searchFilter"])
     assert [key["groupByData"] for key in wanted["groupBy"]["groupByKeys"]][:2] == ["model_size", "task"]
     found = client.search_runs([both.experiment_id], wanted["searchFilter"])

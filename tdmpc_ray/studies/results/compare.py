@@ -19,6 +19,7 @@ from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
 from tdmpc_ray.studies.results.scaling import mean_interval
+from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counts, load_study_runs
 from tdmpc_ray.studies.results.views import find_view, offer_view
 from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
@@ -66,7 +67,7 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
     for task in runs.tasks:
         for key in ((task, *group) for group in runs.groups):
             if key in known:
-                low, high = mean_interval(finals[key])
+                low, high = mean_interval(finals[key], result_bounds(task, runs.metric))
                 who = dict(zip(_GROUP, key, strict=True))
                 found = {"seeds": len(finals[key]), "final": finals[key].mean(), "low": low, "high": high}
                 rows.append({**who, **known[key], **found})
@@ -146,6 +147,9 @@ def render_table(runs: StudyRuns) -> Table:
         notes.append("* some have not finished; where none has, their newest evaluations count")
     if summary["stopped_early"].isin([True]).any():
         notes.append("+ stopped early by the scheduler, at fewer steps: not to be compared with the others")
+    least = summary["task"].map(runs.random_returns)
+    if worse := int((summary["final"] < least).sum()):
+        notes.append(f"below the random policy: {worse} of {len(summary) - len(runs.random_returns)} rows")
     if notes:
         table.caption, table.caption_justify = "\n".join(notes), "left"
     return table

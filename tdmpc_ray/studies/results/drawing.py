@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from tdmpc_ray.studies.results.scaling import mean_interval
+from tdmpc_ray.studies.results.scaling import ANY, Interval, mean_interval
 
 _SHORT_NAME = 12  # letters that a label beside a panel may have
 
@@ -74,9 +74,9 @@ def aligned(
 
 
 def mean_curve(
-    curves: pd.DataFrame, x: str = "env_steps"
+    curves: pd.DataFrame, x: str = "env_steps", bounds: Interval = ANY
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over seeds along the column `x`, see `aligned`.
+    """Mean over seeds along the column `x`, see `aligned`; intervals end at the `bounds` of results.
 
     Returns:
         Places, mean, lower and upper end of the 95% interval, each (points,); the ends are NaN for one seed.
@@ -85,17 +85,19 @@ def mean_curve(
     if len(values) == 1:
         nothing = np.full(len(places), np.nan)
         return places, values[0], nothing, nothing
-    bounds = np.array([mean_interval(column) for column in values.T]).reshape(-1, 2)
-    return places, values.mean(axis=0), bounds[:, 0], bounds[:, 1]
+    ends = np.array([mean_interval(column, bounds) for column in values.T]).reshape(-1, 2)
+    return places, values.mean(axis=0), ends[:, 0], ends[:, 1]
 
 
-def draw_curve(axes: Axes, curves: pd.DataFrame, label: str, colour: Any, x: str = "env_steps") -> None:
-    """The mean over seeds with its interval, single seeds faint; `x` is the column of places."""
+def draw_curve(
+    axes: Axes, curves: pd.DataFrame, label: str, colour: Any, x: str = "env_steps", bounds: Interval = ANY
+) -> None:
+    """The mean over seeds with its interval, single seeds faint; `x` and `bounds` as for `mean_curve`."""
     seeds = curves.groupby("run_id")
     if len(seeds) > 1:
         for _, seed in seeds:
             axes.plot(seed[x], seed["value"], color=colour, alpha=0.3, linewidth=0.8)
-    places, mean, low, high = mean_curve(curves, x)
+    places, mean, low, high = mean_curve(curves, x, bounds)
     marker = "o" if len(places) < 40 else ""
     axes.plot(places, mean, color=colour, linewidth=2, marker=marker, markersize=3.5, label=label)
     axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)

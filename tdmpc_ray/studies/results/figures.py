@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from tdmpc_ray.studies.results.drawing import STYLE, draw_curve, label_lines, rank_colours, short, value_label
-from tdmpc_ray.studies.results.scaling import mean_interval
+from tdmpc_ray.studies.results.scaling import Interval, mean_interval
+from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
 
 MAX_LINES = 8  # groups in one figure that can be told apart
@@ -39,12 +40,12 @@ def scaling_figure(runs: StudyRuns) -> Figure:
         groups, every = shown_groups(runs), len(runs.groups)
         colours = rank_colours(groups)
         for (curve_axes, size_axes), task in zip(panels, tasks, strict=True):
-            random_return = runs.random_returns.get(task)
+            random_return, bounds = runs.random_returns.get(task), result_bounds(task, runs.metric)
             for group in groups:
                 trials = counted(runs.of(task, *group))
                 if len(trials):
                     curves = runs.curves_of(trials)
-                    draw_curve(curve_axes, curves, runs.label(group), colours[group])
+                    draw_curve(curve_axes, curves, runs.label(group), colours[group], bounds=bounds)
             _draw_sizes(size_axes, runs, task, colours)
             _draw_random(curve_axes, size_axes, random_return)
             _finish_curves(curve_axes, runs.frames_per_step)
@@ -108,7 +109,8 @@ def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, 
                 params.append(float(trials["params"].max()))
                 means.append(float(finals.mean()))
                 sizes[group[0]] = params[-1]
-                _draw_mean(axes, params[-1], finals, colours[group])
+                bounds = result_bounds(task, runs.metric)
+                _draw_mean(axes, params[-1], finals, colours[group], bounds)
         axes.plot(params, means, color="#bbbbbb", linewidth=1.2, zorder=1)
     if not sizes:
         axes.text(0.5, 0.5, "number of parameters not logged", ha="center", transform=axes.transAxes)
@@ -120,11 +122,11 @@ def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, 
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw_mean(axes: Axes, x: float, finals: NDArray[np.float64], colour: Any) -> None:
+def _draw_mean(axes: Axes, x: float, finals: NDArray[np.float64], colour: Any, bounds: Interval) -> None:
     """The mean of seeds with its interval, and the seeds behind it."""
     mean = float(finals.mean())
     if len(finals) > 1:
-        low, high = mean_interval(finals)
+        low, high = mean_interval(finals, bounds)
         axes.scatter([x] * len(finals), finals, s=14, color=colour, alpha=0.35, linewidth=0, zorder=2)
         axes.errorbar(
             x, mean, [[mean - low], [high - mean]], color=colour, capsize=4, linewidth=1.8, zorder=3

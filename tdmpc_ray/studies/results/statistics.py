@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.results.scaling import Floats, Interval
+from tdmpc_ray.studies.results.scaling import ANY, Floats, Interval
 
 RESAMPLES = 2000
 DMCONTROL_BEST = 1000.0  # each of 1000 frames is worth at most 1
@@ -37,6 +37,15 @@ class Scale(NamedTuple):
         return (np.asarray(values, dtype=float) - self.low) / (self.high - self.low)
 
 
+def result_bounds(task: str, metric: str) -> Interval:
+    """Between which values a task's results lie; infinite ends where that is not known."""
+    if metric.endswith("success"):
+        return Interval(0.0, 1.0)
+    if metric == "eval/return" and _suite(task) == "dmcontrol":
+        return Interval(0.0, DMCONTROL_BEST)
+    return ANY
+
+
 def score_scale(task: str, metric: str, values: ArrayLike, random_return: float | None = None) -> Scale:
     """The scale of one task.
 
@@ -48,7 +57,7 @@ def score_scale(task: str, metric: str, values: ArrayLike, random_return: float 
     """
     if metric.endswith("success"):
         return Scale(0.0, 1.0, True, "success rate as it is")
-    if metric == "eval/return" and _suite(task) == "dmcontrol":
+    if result_bounds(task, metric) != ANY:
         return Scale(0.0, DMCONTROL_BEST, True, "return / 1000")
     found = np.asarray(values, dtype=float)
     worst, best = float(found.min()), float(found.max())

@@ -27,6 +27,9 @@ LOG_PARAMS = "summary/log10_params"  # MLflow ignores a logarithmic axis of a me
 _MAX_TAG = 20_000  # characters that MLflow shares
 _MAX_GROUPS = 20  # lines that a chart can show
 _SECTION = "tdmpc-ray"
+_ORDER = (
+    "in this order: over agent steps, wall time, FLOPs (MLflow gives these three the same title), parameters"
+)
 
 
 def offer_view(runs: StudyRuns, uri: str) -> str:
@@ -37,7 +40,7 @@ def offer_view(runs: StudyRuns, uri: str) -> str:
         uri: address of MLflow.
 
     Returns:
-        A line for the user.
+        What to tell the user; a command or an address ends its line.
     """
     from mlflow.exceptions import MlflowException
 
@@ -102,8 +105,8 @@ def _path(runs: StudyRuns, key: str) -> str:
 
 def _how_to_open(uri: str, path: str) -> str:
     if server := web_address(uri):
-        return f"charts: {server}{path}"
-    return f"charts: {mlflow_command(uri)}, then open {UI_ADDRESS}{path}"
+        return f"charts: {server}{path}\n{_ORDER}"
+    return f"charts: {mlflow_command(uri)}\nthen open: {UI_ADDRESS}{path}\n{_ORDER}"
 
 
 def view_state(runs: StudyRuns, wanted: str, logged: Iterable[str]) -> dict[str, Any]:

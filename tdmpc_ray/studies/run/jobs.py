@@ -24,7 +24,8 @@ from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.names import new_name
 from tdmpc_ray.studies.run.following import Log, Unwritable, is_cut
 from tdmpc_ray.studies.run.sending import stage
-from tdmpc_ray.studies.tracking.client import write_private
+from tdmpc_ray.studies.tracking.client import public_uri, write_private
+from tdmpc_ray.studies.words import JOB_ADDRESS
 
 if TYPE_CHECKING:
     from tdmpc_ray.studies.file.spec import Study  # with PyTorch, whose import takes seconds
@@ -185,6 +186,7 @@ class Jobs:
             "RAY_JOB_STOP_SIGNAL": "SIGINT",  # `tune` saves its trials then
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
             "PYTHONUNBUFFERED": "1",
+            JOB_ADDRESS: public_uri(self.address),
         }
         # Relative paths, such as that of MLflow's database, are those of the results: the working directory
         # ends with the job.

@@ -46,7 +46,7 @@ from tdmpc_ray.studies.run.searching import trials_left_out, trials_of
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 from tdmpc_ray.studies.tracking.callback import MLflowTracker, check_tracking
 from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
-from tdmpc_ray.studies.words import count, mlflow_command, program, shown
+from tdmpc_ray.studies.words import count, mlflow_command, program, resume_command, shown
 
 
 def run_study(
@@ -259,7 +259,7 @@ class _Run:
         for trial in result.failed:
             log = f" (log: {shown(trial.log)})" if trial.log else ""
             self.say(f"failed: {trial.name}: {trial.reason}{log}")
-        again = f"{program('tdmpc-ray')} resume {shlex.quote(shown(self.place.given))}"
+        again = resume_command(self.place.given)
         if result.signum is not None:
             saved = f"{len(result.checkpoints)} of {self.study.trials()} trials have a checkpoint"
             self.say(f"interrupted: {saved}; resume with: {again}")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
 from tdmpc_ray.studies.results.analysis.learning import learning_curves
 from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Section
+from tdmpc_ray.studies.results.analysis.section import RANDOM, RUN_IDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
 from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, PowerLaw, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.study_runs import StudyRuns
+from tdmpc_ray.studies.words import count
+
+_MIN_SEEDS = 3  # of two, an interval is the range between them
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ..
         ("metric", runs.metric),
     ]
     facts += [("compared", sentence) for sentence in evidence.basis()]
-    if len(evidence.complete) > 1:
-        facts.append(("best", _best(evidence)))
+    if evidence.complete:
+        facts.append(("best" if len(evidence.complete) > 1 else "result", _best(evidence)))
     facts.append(("power law", law_sentence(law)))
     return tuple(facts)
 
@@ -79,13 +84,19 @@ def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ..
 def _best(evidence: Evidence) -> str:
     best = max(evidence.complete, key=lambda group: evidence.mean_scores[group])
     strata = evidence.strata(best)
-    low, high = bootstrap_interval(strata, iqm)
     scores = [score for stratum in strata for score in stratum]
-    who = f"{evidence.runs.label(best)}: "
-    if low != low:
-        return who + f"mean score {evidence.mean_scores[best]:.3g}; one seed, so no interval"
-    what = "IQM" if len(scores) >= MIN_TRIMMED else "mean"
-    return who + f"{what} of scores {iqm(scores):.3g} (95% interval {low:.3g} to {high:.3g})"
+    what, seeds = "IQM" if len(scores) >= MIN_TRIMMED else "mean", max(map(len, strata))
+    said = f"{evidence.runs.label(best)}: {what} of scores {iqm(scores):.3g}"
+    if seeds == 1:
+        said = f"{evidence.runs.label(best)}: mean score {evidence.mean_scores[best]:.3g}"
+    if seeds < _MIN_SEEDS:
+        said += f"; {count(seeds, 'seed')}: no conclusion"
+    else:
+        low, high = bootstrap_interval(strata, iqm)
+        said += f" (95% interval {low:.3g} to {high:.3g})"
+    if evidence.mean_scores[best] < evidence.random_score:
+        said += f"; below the random policy ({evidence.random_score:.3g})"
+    return said
 
 
 def _runs_section(runs: StudyRuns) -> Section:
@@ -93,5 +104,11 @@ def _runs_section(runs: StudyRuns) -> Section:
     table = runs.trials[[*names, "hours", "final", "best"]].assign(
         **{RUN_IDS: [(run_id,) for run_id in runs.trials["run_id"]]}
     )
+    none = {"model_size": "", "setting": "", "seed": "", "status": "", "stopped_early": "", "env_steps": 0}
+    random = [
+        {"name": RANDOM, "task": task, **none, "final": value, RUN_IDS: ()}
+        for task, value in runs.random_returns.items()
+    ]
+    table = pd.concat([table, pd.DataFrame(random)]) if random else table
     text = "Every run that the numbers above are computed from, as MLflow has it."
     return Section("runs", "Runs", (text,), table=table.dropna(axis="columns", how="all"))

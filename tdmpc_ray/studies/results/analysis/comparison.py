@@ -44,6 +44,8 @@ def aggregates(evidence: Evidence) -> Section:
                 RUN_IDS: evidence.run_ids(group),
             }
         )
+    for row in evidence.random_row:
+        rows.append({**row, "tasks": len(evidence.scales), "runs": 0, "mean": evidence.random_score})
     table = pd.DataFrame(rows)
     shown = [evidence.complete.index(group) for group in evidence.shown]
     with panel(height=1.5 + 0.36 * len(shown)) as (figure, axes):

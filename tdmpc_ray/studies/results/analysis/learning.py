@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.analysis.section import RANDOM, RUN_IDS, Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import (
     draw_curve,
     log_axis,
@@ -17,6 +17,7 @@ from tdmpc_ray.studies.results.drawing import (
     short,
     value_label,
 )
+from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import Group
 
 AXES = {
@@ -36,12 +37,13 @@ def learning_curves(evidence: Evidence) -> Section:
     if runs.is_population:  # hours and FLOPs came with the networks of others
         known = ["env_steps"]
     for task in runs.tasks:
+        bounds = result_bounds(task, runs.metric)
         for x in known:
             with panel() as (figure, axes):
                 for group in evidence.shown:
                     of_group = evidence.curves_of(task, group, x)
                     if len(of_group):
-                        draw_curve(axes, of_group, runs.label(group), evidence.colours[group], x)
+                        draw_curve(axes, of_group, runs.label(group), evidence.colours[group], x, bounds)
                 _finish(axes, evidence, task, x)
             alt = f"{value_label(runs.metric)} on {task} over {AXES[x]}, a line per model size and setting"
             pictures.append(Picture(f"{task}-{x.replace('_', '-')}", alt, figure))
@@ -49,6 +51,9 @@ def learning_curves(evidence: Evidence) -> Section:
             of_group = evidence.curves_of(task, group, "env_steps")
             if len(of_group):
                 rows.append(_end_of_curve(evidence, task, group, of_group))
+        if task in runs.random_returns:
+            none = {"setting": "", "seeds": 0, "env_steps": 0, RUN_IDS: ()}
+            rows.append({"task": task, "model_size": RANDOM, "mean": runs.random_returns[task], **none})
     why = "Those of a member are its donors', too" if runs.is_population else "Not logged"
     missing = [name for x, name in AXES.items() if x not in known]
     return Section(
@@ -86,7 +91,7 @@ def _finish(axes: Axes, evidence: Evidence, task: str, x: str) -> None:
 
 
 def _end_of_curve(evidence: Evidence, task: str, group: Group, curves: pd.DataFrame) -> dict[str, Any]:
-    steps, mean, low, high = mean_curve(curves)
+    steps, mean, low, high = mean_curve(curves, bounds=result_bounds(task, evidence.runs.metric))
     own = evidence.of(group)
     own = own[own["task"] == task]
     last = len(steps) - 1

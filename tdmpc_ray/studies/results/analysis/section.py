@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from tdmpc_ray.studies.results.scaling import Floats
 from tdmpc_ray.studies.results.statistics import Scale, score_scale
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, is_whole
 
+RANDOM = "random policy"  # a row of every table of results
 RUN_IDS = "run_ids"  # the column of every table with the runs behind a row
 _MAX_NAMES = 8  # in a sentence
 _PANEL = (5.2, 3.7)  # inches: on a phone's width its letters can still be read
@@ -188,6 +190,20 @@ class Evidence:
         of_tasks = self.trials.groupby(["model_size", "setting", "task"])["score"].mean()
         means = of_tasks.groupby(level=["model_size", "setting"]).mean().to_dict()
         return {group: float(means[group]) for group in self.complete}
+
+    @cached_property
+    def random_score(self) -> float:
+        """Mean over tasks of the random policy's score; NaN where its return on one is not known."""
+        returns = self.runs.random_returns
+        scores = [scale.scores(returns.get(task, math.nan)) for task, scale in self.scales.items()]
+        return float(sum(scores) / len(scores)) if scores else math.nan
+
+    @property
+    def random_row(self) -> list[dict[str, Any]]:
+        """The random policy's row of a table of scores; none where its score is not known."""
+        if math.isnan(self.random_score):
+            return []
+        return [{"model_size": RANDOM, "setting": "", RUN_IDS: ()}]
 
     @cached_property
     def shown(self) -> list[Group]:

@@ -10,7 +10,15 @@ import pandas as pd
 
 from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import log_axis
-from tdmpc_ray.studies.results.scaling import MIN_SIZES, Floats, PowerLaw, fit_power_law, mean_interval
+from tdmpc_ray.studies.results.scaling import (
+    ANY,
+    MIN_SIZES,
+    Floats,
+    Interval,
+    PowerLaw,
+    fit_power_law,
+    mean_interval,
+)
 from tdmpc_ray.studies.results.study_runs import Group
 
 _RESAMPLES = 100
@@ -114,7 +122,9 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
         return Section(key, title, absent="the trials have logged neither parameters nor FLOPs.")
     has_ceilings = all(scale.has_ceiling for scale in evidence.scales.values())
     has_gap = has_ceilings and all((result.values < 1).all() for result in results)
-    pictures = [_picture(results, axis, laws[axis], has_gap) for axis in known]
+    bounds = Interval(0.0, 1.0) if has_ceilings else ANY
+    pictures = [_picture(results, axis, laws[axis], has_gap, bounds) for axis in known]
+    random = [{**row, "seeds": 0, "mean_score": evidence.random_score} for row in evidence.random_row]
     what = "1 - score, the gap to the best possible score," if has_gap else "The mean score"
     several = len(evidence.runs.settings) > 1
     return Section(
@@ -129,7 +139,7 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
             *_law_sentences({axis: laws[axis] for axis in known}),
         ),
         tuple(pictures),
-        pd.DataFrame([_row(result) for result in results]),
+        pd.DataFrame([*(_row(result, bounds) for result in results), *random]),
     )
 
 
@@ -152,8 +162,8 @@ def _law_sentences(laws: dict[str, PowerLaw | str]) -> list[str]:
     return [*(f"Over {_AXES[axis]}: {law_sentence(law)}" for axis, law in laws.items()), fit]
 
 
-def _row(result: SizeResult) -> dict[str, Any]:
-    low, high = mean_interval(result.values)
+def _row(result: SizeResult, bounds: Interval) -> dict[str, Any]:
+    low, high = mean_interval(result.values, bounds)
     return {
         "model_size": result.group[0],
         "setting": result.group[1],
@@ -167,7 +177,9 @@ def _row(result: SizeResult) -> dict[str, Any]:
     }
 
 
-def _picture(results: list[SizeResult], axis: str, law: PowerLaw | str, has_gap: bool) -> Picture:
+def _picture(
+    results: list[SizeResult], axis: str, law: PowerLaw | str, has_gap: bool, bounds: Interval
+) -> Picture:
     here = [result for result in results if getattr(result, axis) > 0]
     places = np.array([getattr(result, axis) for result in here])
     with panel() as (figure, axes):
@@ -187,7 +199,7 @@ def _picture(results: list[SizeResult], axis: str, law: PowerLaw | str, has_gap:
         else:
             axes.plot(places, means, color="#bbbbbb", linewidth=1.2, zorder=1)
         for place, value, mean, result in zip(places, values, means, here, strict=True):
-            low, high = mean_interval(value)
+            low, high = mean_interval(value, bounds)
             if len(value) > 1:
                 axes.scatter([place] * len(value), value, s=12, color=_COLOUR, alpha=0.35, linewidth=0)
                 bottom = max(low, 0.3 * value.min()) if has_gap else low  # a log axis has no zero
