@@ -140,7 +140,8 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
     monkeypatch.setattr(evaluate, "guarded_task", noted)
     monkeypatch.setattr(stop_request, "LOOK_EVERY_S", 0.0)
     config = SimpleNamespace(videos=True, info=task_info("a+b"), env_step_timeout_s=7.0)
-    run = Saving(at_end=True, evaluator=SimpleNamespace(stopped=False), config=config, played=[])
+    evaluator = SimpleNamespace(stopped=False)
+    run = Saving(at_end=True, evaluator=evaluator, config=config, trial_id="x", played=[])
     return run
 
 
