@@ -37,7 +37,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_quickstart_says_what_it_does_before_it_does_it(tmp_path: Path) -> None:
-    command = ["make", "--dry-run", "quickstart", f"VENV={tmp_path / 'venv'}"]
+    # Also where the tests are run by make, which would say that it enters a folder.
+    command = ["make", "--no-print-directory", "--dry-run", "quickstart", f"VENV={tmp_path / 'venv'}"]
     planned = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     first, second, _, install, *_ = planned.splitlines()
     size = "3 GB of disk"
