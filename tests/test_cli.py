@@ -41,8 +41,9 @@ def run(*args: str, folder: Path, **environment: str | None) -> subprocess.Compl
     [
         (["train", "--help"], 0, {"ray", "torch", "mlflow", "gymnasium"}),
         (["list", "--address", "http://[::1]:9"], 2, {"torch", "mlflow", "gymnasium"}),
+        (["compare", "absent", "--mlflow-uri", "sqlite:///absent.db"], 2, {"ray", "torch"}),
     ],
-    ids=["help", "jobs"],
+    ids=["help", "jobs", "compare"],
 )
 def test_a_short_answer_needs_none_of_the_heavy_parts(
     args: list[str], status: int, parts: set[str], tmp_path: Path

@@ -72,7 +72,7 @@ def evaluate(
     from tdmpc_ray.rllib.at_hand import at_hand
     from tdmpc_ray.rllib.checkpoint import networks_of_newest
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
-    from tdmpc_ray.studies.file.folder import STUDY_FILE
+    from tdmpc_ray.studies.file.files import STUDY_FILE
     from tdmpc_ray.studies.file.python_path import use_folder_again
     from tdmpc_ray.studies.models.best_checkpoint import study_folder
 

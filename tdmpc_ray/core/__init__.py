@@ -3,14 +3,35 @@
 On a CPU, call `keep_freed_memory()` once and give PyTorch one thread per core that is yours.
 """
 
-from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, AgentConfig, agent_config
-from tdmpc_ray.core.kernels import keep_freed_memory
-from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
+from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tdmpc_ray.core.batch import Batch
+    from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, AgentConfig, agent_config
+    from tdmpc_ray.core.kernels import keep_freed_memory
+    from tdmpc_ray.core.planners import PlanNoise, plan
+    from tdmpc_ray.core.replay import SequenceReplay
+    from tdmpc_ray.core.update import UpdateNoise, Updater
+    from tdmpc_ray.core.world_model import WorldModel
+
+# Resolved on first use, so that whoever needs a setting's name does not wait for torch.
+_EXPORTS = {
+    "MODEL_SIZES": "config",
+    "PRESETS": "config",
+    "AgentConfig": "config",
+    "Batch": "batch",
+    "PlanNoise": "planners",
+    "SequenceReplay": "replay",
+    "UpdateNoise": "update",
+    "Updater": "update",
+    "WorldModel": "world_model",
+    "agent_config": "config",
+    "keep_freed_memory": "kernels",
+    "plan": "planners",
+}
 __all__ = [
     "MODEL_SIZES",
     "PRESETS",
@@ -25,3 +46,9 @@ __all__ = [
     "keep_freed_memory",
     "plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'tdmpc_ray.core' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"tdmpc_ray.core.{_EXPORTS[name]}"), name)

@@ -17,7 +17,6 @@ from tdmpc_ray.core.threads import limit_compilers
 
 logger = logging.getLogger(__name__)
 
-COMPILE = ("auto", "always", "never")  # not on and off, which YAML reads as booleans
 # Numbers of environments, settings and shapes; beyond the limit a call is an error.
 _RECOMPILE_LIMIT = 64
 _OPTIONS = {"mode": "reduce-overhead"}  # kernels as one CUDA graph
@@ -27,7 +26,7 @@ T = TypeVar("T")
 
 
 def compiles(setting: str, device: torch.device) -> bool:
-    """Whether a setting of COMPILE means to compile on a device: `auto` does so on GPUs."""
+    """Whether a setting of `config.COMPILE` means to compile on a device: `auto` does so on GPUs."""
     return setting == "always" or (setting == "auto" and device.type == "cuda")
 
 

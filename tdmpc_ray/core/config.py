@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
 from tdmpc_ray.core.checks import coerce, require, require_one_of, require_positive
-from tdmpc_ray.core.compiled import COMPILE
-from tdmpc_ray.core.precision import DTYPES
 from tdmpc_ray.errors import UserError, unknown
+
+DTYPES = ("fp32", "bf16")  # of matrix products
+COMPILE = ("auto", "always", "never")  # not on and off, which YAML reads as booleans
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-DTYPES = ("fp32", "bf16")
-
 
 def prepare_device(device: torch.device, tf32: bool) -> None:
     """Say for this process how its GPU multiplies float32; on a CPU there is nothing to say.
@@ -27,7 +25,7 @@ def prepare_device(device: torch.device, tf32: bool) -> None:
 
 
 def products_in(dtype: str, device: torch.device) -> AbstractContextManager:
-    """Run the matrix products inside in `dtype`, one of DTYPES.
+    """Run the matrix products inside in `dtype`, one of `config.DTYPES`.
 
     Whole weights are rounded once per context. So a context must not begin without gradients and go on with
     them, unless the weights need none: the rounded ones stay without.

@@ -21,7 +21,8 @@ from tdmpc_ray import cli
 from tdmpc_ray.cli import forms
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.config import _GYMNASIUM_SETTINGS
-from tdmpc_ray.studies.file.folder import TRACKING_FOLDER, begin, only_process
+from tdmpc_ray.studies.file.files import TRACKING_FOLDER
+from tdmpc_ray.studies.file.folder import begin, only_process
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.metrics_file import METRICS_FILE, MetricsFile
 from tdmpc_ray.studies.file.names import run_name

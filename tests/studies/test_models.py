@@ -25,7 +25,7 @@ from tdmpc_ray.rllib.checkpoint import MODULE
 from tdmpc_ray.rllib.evaluate import load_agent
 from tdmpc_ray.rllib.manifest import MANIFEST, seal
 from tdmpc_ray.rllib.start_networks import read_networks
-from tdmpc_ray.studies.file.folder import STUDY_FILE, TRACKING_FOLDER
+from tdmpc_ray.studies.file.files import STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.models.best_checkpoint import best_checkpoint, best_of_trials, files_of_best

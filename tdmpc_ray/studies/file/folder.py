@@ -21,16 +21,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.files import LOCK_FILE, STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.file.growth import growth
 from tdmpc_ray.studies.file.load import load_study, make_study, merged
-from tdmpc_ray.studies.file.names import LOCK_FILE, STUDY_FILE
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.tracking.client import without_secrets, write_private
 from tdmpc_ray.studies.tracking.study_run import StudyRun
 from tdmpc_ray.studies.words import shown
 
-TRACKING_FOLDER = "mlflow"
 FIGURE_FILE = "scaling.png"
 _PLACE_FILE = "place.txt"  # in the tracking folder: where the study lay when it last went on
 
@@ -57,20 +56,6 @@ def begin(study: Study, out: Path, study_file: Path | None) -> list[Path]:
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
     return files
-
-
-def existing(out: Path) -> Path:
-    """The absolute path of a study's folder.
-
-    Raises:
-        UserError: it is none.
-    """
-    out = Path(out).absolute()
-    if not os.path.isdir(out):
-        raise UserError(f"there is no folder {shown(out)}")
-    if not (out / STUDY_FILE).is_file():
-        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
-    return out
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from typing import Any
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.studies.file.names import LOCK_FILE
+from tdmpc_ray.studies.file.files import LOCK_FILE
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.tracking.client import write_private
 from tdmpc_ray.studies.words import shown

@@ -1,4 +1,4 @@
-"""Names of files in a study's folder; what studies, folders and jobs are called where nobody says so."""
+"""What studies, their folders and jobs are called where nobody says so."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
-
-STUDY_FILE = "study.yaml"
-LOCK_FILE = ".lock"
 
 _MOST_BYTES = 100  # of the study's name; file systems hold 143 to 255, and more is added to it
 _MOST_CHARS = 40  # of a value in a name

@@ -12,7 +12,8 @@ from pyarrow.fs import FileSystem, LocalFileSystem
 
 from tdmpc_ray.addresses import is_address, refuse_address
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.folder import STUDY_FILE, existing, only_process, require_empty
+from tdmpc_ray.studies.file.files import STUDY_FILE, existing
+from tdmpc_ray.studies.file.folder import only_process, require_empty
 from tdmpc_ray.studies.file.mirror import Mirror
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER, TuneFolder
 from tdmpc_ray.studies.words import shown

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.names import LOCK_FILE, STUDY_FILE
+from tdmpc_ray.studies.file.files import LOCK_FILE, STUDY_FILE
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.tracking.naming import short_task
 

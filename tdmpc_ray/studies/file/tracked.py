@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from tdmpc_ray.addresses import refuse_address
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.folder import TRACKING_FOLDER, existing
-from tdmpc_ray.studies.file.names import STUDY_FILE
+from tdmpc_ray.studies.file.files import STUDY_FILE, TRACKING_FOLDER, existing
 from tdmpc_ray.studies.tracking.client import default_uri, public_uri
 from tdmpc_ray.studies.tracking.study_run import StudyRun
 

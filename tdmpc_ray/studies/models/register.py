@@ -15,7 +15,7 @@ from typing import Any
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.at_hand import at_hand
-from tdmpc_ray.studies.file.folder import STUDY_FILE, TRACKING_FOLDER
+from tdmpc_ray.studies.file.files import STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.models.best_checkpoint import (
     ScoredCheckpoint,
     best_checkpoint,

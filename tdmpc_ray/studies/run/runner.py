@@ -15,13 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.folder import (
-    FIGURE_FILE,
-    TRACKING_FOLDER,
-    begin,
-    going_on,
-    original,
-)
+from tdmpc_ray.studies.file.files import TRACKING_FOLDER
+from tdmpc_ray.studies.file.folder import FIGURE_FILE, begin, going_on, original
 from tdmpc_ray.studies.file.place import StudyPlace
 from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study

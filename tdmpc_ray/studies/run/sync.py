@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tdmpc_ray.studies.file.folder import STUDY_FILE, TRACKING_FOLDER
+from tdmpc_ray.studies.file.files import STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.file.load import load_study
 from tdmpc_ray.studies.file.place import StudyPlace
 from tdmpc_ray.studies.tracking.spooled import Replay, replay_spool
