@@ -97,7 +97,7 @@ def resume_study(
     """
     place, console = StudyPlace.of(out), console or Console()
     place.require_study()
-    with place.taken(console.print):
+    with place.taken(lambda line: console.print(Text(line), soft_wrap=True)):
         use_folder_again(place.out)
         study, grown = going_on(place.out, changes or {}, has_trials=place.tune.has_trials)
         run = _Run(study, place, trainable, console, resume=True)
