@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tdmpc_ray.core import batch as core_batch
-from tdmpc_ray.core.readback import Readback
+from tdmpc_ray.core.nn.readback import Readback
 
 META = torch.device("meta")
 _FROM_HOST = {"tensor", "as_tensor", "asarray", "from_numpy", "new_tensor"}

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2.losses import td_target
+from tdmpc_ray.core.agents.tdmpc2.official import from_official
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig
-from tdmpc_ray.core.losses import td_target
-from tdmpc_ray.core.math import two_hot, two_hot_cross_entropy
-from tdmpc_ray.core.official import from_official
+from tdmpc_ray.core.nn.math import two_hot, two_hot_cross_entropy
 from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.planners.functions import ModelFunctions
-from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
 
 FIXTURES = Path(os.environ.get("TDMPC_RAY_FIXTURES", Path(__file__).parent / "fixtures" / "official_tdmpc2"))
 CASES = ("single", "episodic", "pixels", "multitask")

@@ -13,7 +13,7 @@ import torch
 from gpu import check, hardware, speed
 from gpu.sections import Check, really_compiled
 
-from tdmpc_ray.core import compiled
+from tdmpc_ray.core.nn import compiled
 
 _CHECK = Path(__file__).parent / "gpu" / "check.py"
 

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from tdmpc_ray import cli
+from tdmpc_ray.core.agents.tdmpc2.official import to_official
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.official import to_official
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.rllib.checkpoint import MODULE, load_module
 from tdmpc_ray.rllib.config import TDMPC2Config

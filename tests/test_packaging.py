@@ -51,7 +51,7 @@ def test_the_quickstart_says_what_it_does_before_it_does_it(tmp_path: Path) -> N
 
 
 def test_both_hold_everything_that_the_package_needs(built: Path) -> None:
-    assert {Path("tdmpc_ray/core/kernels.c"), Path("tdmpc_ray/cli/__init__.py")} <= FILES
+    assert {Path("tdmpc_ray/core/nn/kernels.c"), Path("tdmpc_ray/cli/__init__.py")} <= FILES
     [wheel] = built.glob("*.whl")
     assert {Path(name) for name in zipfile.ZipFile(wheel).namelist()} >= FILES
     [archive] = built.glob("*.tar.gz")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import PlannerConfig, agent_config
-from tdmpc_ray.core.math import PolicySample
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.nn.math import PolicySample
 
 SETTINGS = {"planner.num_samples": 32, "planner.num_elites": 8, "planner.num_pi_trajs": 4}
 

@@ -68,7 +68,7 @@ def evaluate(
     from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
-    from tdmpc_ray.core.threads import limit_threads
+    from tdmpc_ray.core.nn.threads import limit_threads
     from tdmpc_ray.rllib.at_hand import at_hand
     from tdmpc_ray.rllib.checkpoint import networks_of_newest
     from tdmpc_ray.rllib.evaluate import evaluate_checkpoint

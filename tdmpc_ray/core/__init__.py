@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+    from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
     from tdmpc_ray.core.batch import Batch
     from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, AgentConfig, agent_config
-    from tdmpc_ray.core.kernels import keep_freed_memory
+    from tdmpc_ray.core.nn.kernels import keep_freed_memory
     from tdmpc_ray.core.planners import PlanNoise, plan
-    from tdmpc_ray.core.replay import SequenceReplay
-    from tdmpc_ray.core.update import UpdateNoise, Updater
-    from tdmpc_ray.core.world_model import WorldModel
+    from tdmpc_ray.core.replay.ring import SequenceReplay
 
 # Resolved on first use, so that whoever needs a setting's name does not wait for torch.
 _EXPORTS = {
@@ -24,12 +24,12 @@ _EXPORTS = {
     "AgentConfig": "config",
     "Batch": "batch",
     "PlanNoise": "planners",
-    "SequenceReplay": "replay",
-    "UpdateNoise": "update",
-    "Updater": "update",
-    "WorldModel": "world_model",
+    "SequenceReplay": "replay.ring",
+    "UpdateNoise": "agents.tdmpc2.update",
+    "Updater": "agents.tdmpc2.update",
+    "WorldModel": "agents.tdmpc2.world_model",
     "agent_config": "config",
-    "keep_freed_memory": "kernels",
+    "keep_freed_memory": "nn.kernels",
     "plan": "planners",
 }
 __all__ = [

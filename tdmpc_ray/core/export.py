@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.checks import refuse_two_parts
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
 
 METADATA = "tdmpc_ray"  # in torch's files an extra file of this name, in ONNX a property of the model

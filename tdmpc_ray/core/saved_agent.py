@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import AgentConfig, PlannerConfig
+from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.precision import prepare_device
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError, reason, unknown
 
 DESCRIPTION_FILE = "agent.json"

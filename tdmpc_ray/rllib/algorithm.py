@@ -18,7 +18,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.tune.result import DONE
 
-from tdmpc_ray.core.threads import limit_threads
+from tdmpc_ray.core.nn.threads import limit_threads
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib.activity import doing

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.nn.readback import Readback
 from tdmpc_ray.core.planners import Plan
-from tdmpc_ray.core.readback import Readback
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.fragments import Fragment

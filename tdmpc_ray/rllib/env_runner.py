@@ -19,7 +19,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.framework import get_device
 from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
-from tdmpc_ray.core.precision import prepare_device
+from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.envs.adapter import check_ready
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tdmpc_ray.core.batch import ImageAndVector
-from tdmpc_ray.core.demonstrations import EpisodeRecord
+from tdmpc_ray.core.replay.demonstrations import EpisodeRecord
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.errors import UserError, reason

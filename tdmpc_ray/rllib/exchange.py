@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.official import infer_config, load_parameters, read_published, to_official
 from tdmpc_ray.core.config import MODEL_SIZES, ModelConfig
-from tdmpc_ray.core.official import infer_config, load_parameters, read_published, to_official
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import UserError

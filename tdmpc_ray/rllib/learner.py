@@ -13,12 +13,12 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from tdmpc_ray.core.cost import plan_flops, update_flops
-from tdmpc_ray.core.demonstrations import load_demonstrations
+from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.update import Updater, make_optimizers
+from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.core.precision import prepare_device
-from tdmpc_ray.core.prioritized import make_replay
-from tdmpc_ray.core.update import Updater, make_optimizers
+from tdmpc_ray.core.replay.demonstrations import load_demonstrations
+from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError, reason
@@ -211,7 +211,7 @@ class TDMPC2Learner(TorchLearner):
 
     def compute_loss_for_module(self, **kwargs: Any) -> Any:
         raise NotImplementedError(
-            "losses and both optimizer steps live in tdmpc_ray.core.update: call learn()"
+            "losses and both optimizer steps live in tdmpc_ray.core.agents.tdmpc2.update: call learn()"
         )
 
     def get_state(

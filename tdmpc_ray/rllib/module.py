@@ -14,12 +14,12 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import ImageAndVector, Observation
 from tdmpc_ray.core.config import AgentConfig
-from tdmpc_ray.core.kernels import keep_freed_memory
+from tdmpc_ray.core.nn.kernels import keep_freed_memory
+from tdmpc_ray.core.nn.readback import read_arrays
 from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.readback import read_arrays
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.images import STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
@@ -200,7 +200,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return {Columns.ACTIONS: actions}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        raise NotImplementedError("TDMPC2Learner updates `world_model` through tdmpc_ray.core.update")
+        raise NotImplementedError(
+            "TDMPC2Learner updates `world_model` through the agent's updater"
+        )
 
 
 def require_spaces(observations: Any, actions: Any) -> None:

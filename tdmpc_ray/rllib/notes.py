@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from tdmpc_ray.core.config import AgentConfig
-from tdmpc_ray.core.math import symexp
+from tdmpc_ray.core.nn.math import symexp
 
 _CLIPPED = 0.01  # share of an iteration's targets from which on it is said
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray._common.utils import get_system_memory
 
-from tdmpc_ray.core.replay_size import no_memory, row_bytes, rows_needed
+from tdmpc_ray.core.replay.size import no_memory, row_bytes, rows_needed
 from tdmpc_ray.envs import task_info, task_shapes, task_sizes
 from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes

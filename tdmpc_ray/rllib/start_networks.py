@@ -14,8 +14,8 @@ from gymnasium.vector import SyncVectorEnv
 from ray.rllib.env.env_context import EnvContext
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.checks import shape_differences
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.nn.readback import Fence, Readback
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.core.prioritized import PrioritizedReplay
-from tdmpc_ray.core.readback import Fence, Readback
-from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.update import UpdateNoise, Updater
+from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
+from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams

@@ -19,7 +19,7 @@ from ray import serve
 from ray.serve._private.constants import SERVE_SESSION_ID
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from tdmpc_ray.core.kernels import keep_freed_memory
+from tdmpc_ray.core.nn.kernels import keep_freed_memory
 from tdmpc_ray.core.saved_agent import read_agent
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.serving.guard import Guard, Rules, max_bytes

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tdmpc_ray.core.compiled import compiles
+from tdmpc_ray.core.nn.compiled import compiles
 from tdmpc_ray.core.saved_agent import PlanningAgent
 from tdmpc_ray.errors import UserError
 

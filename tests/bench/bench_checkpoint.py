@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from pyarrow.fs import LocalFileSystem
 
-from tdmpc_ray.core.prioritized import PrioritizedReplay
-from tdmpc_ray.core.replay import SequenceReplay
+from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
+from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.rllib.chunk_store import ChunkStore
 from tdmpc_ray.rllib.saved_replay import SavedReplay
 

@@ -4,8 +4,8 @@
     make bench BENCH_ARGS="--sizes 5 --envs 1 --json rows.json --quick"
 
 CPU milliseconds on one thread. Competitors take turns, so that a noisy machine is noisy to all of them. The
-floor is the floating-point operations of `core/cost.py` over the rate of a 512 x 512 x 512 product, which
-takes turns with them; first-layer products on a latent that many candidates share can go below it.
+floor is the floating-point operations of `core/agents/tdmpc2/cost.py` over the rate of a 512 x 512 x 512
+product, which takes turns with them; first-layer products on a latent that many candidates share can go below it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
 
-from tdmpc_ray.core import kernels
+from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import AgentConfig, agent_config
-from tdmpc_ray.core.cost import plan_flops, update_flops
+from tdmpc_ray.core.nn import kernels
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
-from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
 
 OBS, ACTION, DISCOUNT = 24, 6, 0.99  # walker-walk
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -237,8 +237,8 @@ def document(rows: list[Row], rates: dict[str, float], build_s: float, largest: 
 The reference (`tests/reference.py`) is the published algorithm in plain float32 PyTorch, with all its
 operations: five heads where two count, the policy's trajectories valued in every iteration. *ref. over*: its
 time over that of its own matrix products at the rate of GEMM. The floor is what the products that are needed
-(`core/cost.py`: two heads, shared first products) cost at the rate of `torch.mm` in the row's type; the
-kernels' plans in bf16 lie below it where MKL's product of bf16 factors is faster than that. *eager* is
+(`core/agents/tdmpc2/cost.py`: two heads, shared first products) cost at the rate of `torch.mm` in the row's
+type; the kernels' plans in bf16 lie below it where MKL's product of bf16 factors is faster than that. *eager* is
 PyTorch's operations, *compiled* the fused kernels; building them takes {build_s:.1f} s, once per machine.
 
 """ + "\n".join(
@@ -255,7 +255,7 @@ PyTorch's operations, *compiled* the fused kernels; building them takes {build_s
 
 def build_seconds() -> float:
     """Of the kernels, from nothing, in a process of its own."""
-    code = "from tdmpc_ray.core.kernels import library; assert library() is not None"
+    code = "from tdmpc_ray.core.nn.kernels import library; assert library() is not None"
     with tempfile.TemporaryDirectory() as empty:
         began = time.monotonic()
         subprocess.check_call([sys.executable, "-c", code], env={**os.environ, "XDG_CACHE_HOME": empty})

@@ -13,10 +13,11 @@ from device_guard import META, MetaGenerator, allow_optimizers
 from test_core_reference import ACTION, BATCH, OBS, trained
 from torch._dynamo.backends.debugging import aot_eager
 
-from tdmpc_ray.core import compiled, update
+from tdmpc_ray.core.agents.tdmpc2 import update
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.nn import compiled
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
-from tdmpc_ray.core.update import UpdateNoise, Updater
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.export import export, make_program
 from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
 
 SETTINGS = {

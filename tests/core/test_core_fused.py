@@ -6,10 +6,11 @@ import pytest
 import torch
 from worlds import Quadratic, world
 
-from tdmpc_ray.core.planners import Plan, PlanNoise, fused, plan, sampling
-from tdmpc_ray.core.planners.functions import ModelFunctions
-from tdmpc_ray.core.planners.fused import fused_model
-from tdmpc_ray.core.precision import products_in
+from tdmpc_ray.core.agents.tdmpc2 import fused
+from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2.fused import fused_model
+from tdmpc_ray.core.nn.precision import products_in
+from tdmpc_ray.core.planners import Plan, PlanNoise, plan, sampling
 
 
 def test_layers_wider_than_the_kernels_buffers_run_in_pytorch() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core import kernels
+from tdmpc_ray.core.nn import kernels
 
 torch.set_num_threads(1)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tdmpc_ray.core.layers import EnsembleMLP, ensemble_product
+from tdmpc_ray.core.nn.layers import EnsembleMLP, ensemble_product
 
 torch.set_num_threads(1)
 

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch, ImageAndVector
 from tdmpc_ray.core.config import MODEL_SIZES, AgentConfig, agent_config
-from tdmpc_ray.core.cost import plan_flops, update_flops
-from tdmpc_ray.core.layers import EnsembleLinear
+from tdmpc_ray.core.nn.layers import EnsembleLinear
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
-from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError
 
 

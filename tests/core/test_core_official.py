@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tdmpc_ray.core.config import ModelConfig, agent_config
-from tdmpc_ray.core.official import (
+from tdmpc_ray.core.agents.tdmpc2.official import (
     from_official,
     infer_config,
     load_parameters,
@@ -16,7 +15,8 @@ from tdmpc_ray.core.official import (
     read_published,
     to_official,
 )
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
+from tdmpc_ray.core.config import ModelConfig, agent_config
 from tdmpc_ray.errors import UserError
 
 FIXTURES = Path(

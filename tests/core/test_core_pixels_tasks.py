@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig, agent_config
-from tdmpc_ray.core.pixels import MAX_SHIFT, shift_images
+from tdmpc_ray.core.nn.pixels import MAX_SHIFT, shift_images
 from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.core.saved_agent import AgentDescription, PlanningAgent
-from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
 
 
 def test_a_shift_moves_the_image_and_repeats_its_edge() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from worlds import Quadratic, world
 
+from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import PLANNERS, PlannerConfig
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
 from tdmpc_ray.core.planners.contract import draw_heads
-from tdmpc_ray.core.planners.functions import ModelFunctions
-from tdmpc_ray.core.world_model import WorldModel
 
 
 @pytest.fixture(params=["fused", "plain"])

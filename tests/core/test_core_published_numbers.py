@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from recorded_cases import CASES, CHECKS, Case, check_candidate_values
 
-from tdmpc_ray.core.planners.fused import fused_model
+from tdmpc_ray.core.agents.tdmpc2.fused import fused_model
 
 
 @pytest.mark.parametrize("check", CHECKS)

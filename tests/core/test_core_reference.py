@@ -8,12 +8,12 @@ import reference
 import torch
 from worlds import redraw
 
-from tdmpc_ray.core import kernels
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.nn import kernels
 from tdmpc_ray.core.planners import PlanNoise, plan, sampling
-from tdmpc_ray.core.update import UpdateNoise, Updater
-from tdmpc_ray.core.world_model import WorldModel
 
 OBS, ACTION, BATCH = 5, 2, 16
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from replays import copy_into
 
-from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.replay_chunks import pack_chunk
+from tdmpc_ray.core.replay.chunks import pack_chunk
+from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.errors import UserError
 
 HORIZON = 3

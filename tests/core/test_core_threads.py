@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
-from tdmpc_ray.core.compiled import Compiled
-from tdmpc_ray.core.threads import limit_threads
+from tdmpc_ray.core.nn.compiled import Compiled
+from tdmpc_ray.core.nn.threads import limit_threads
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("3", 2)])

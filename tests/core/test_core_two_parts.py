@@ -7,18 +7,18 @@ import pytest
 import torch
 from replays import copy_into
 
+from tdmpc_ray.core.agents.tdmpc2.official import to_official
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater, make_optimizers
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch, ImageAndVector
 from tdmpc_ray.core.checks import refuse_two_parts
 from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.demonstrations import EpisodeRecord, load_demonstrations
 from tdmpc_ray.core.export import make_program
-from tdmpc_ray.core.official import to_official
-from tdmpc_ray.core.pixels import shift_images
-from tdmpc_ray.core.prioritized import PrioritizedReplay, make_replay
-from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.replay_chunks import pack_arrays, pack_chunk, unpack_arrays, unpack_chunk
-from tdmpc_ray.core.update import UpdateNoise, Updater, make_optimizers
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.nn.pixels import shift_images
+from tdmpc_ray.core.replay.chunks import pack_arrays, pack_chunk, unpack_arrays, unpack_chunk
+from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
+from tdmpc_ray.core.replay.prioritized import PrioritizedReplay, make_replay
+from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.errors import UserError
 
 IMAGES, VECTOR, ACTION, HORIZON = (9, 64, 64), 4, 2, 3

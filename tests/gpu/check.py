@@ -31,7 +31,7 @@ from gpu.hardware import describe
 from gpu.page import write
 from gpu.sections import Check, Section
 
-from tdmpc_ray.core import compiled
+from tdmpc_ray.core.nn import compiled
 
 PARTS = {"recorded": 80, "speed": 100, "loop": 50, "on_ray": 75, "learning": 235}  # seconds of 540
 _WARMING = 6  # processes

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from gpu.sections import PRECISIONS, Check, milliseconds, precision
 
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 
 # Dense peaks in TFLOP/s by the makers' data sheets: fp32, TF32, bf16.
 PEAKS = {

@@ -10,8 +10,8 @@ import torch
 from gpu.sections import Check, Section, host_waits, milliseconds, precision, really_compiled
 from gpu.work import ACTION, DISCOUNT, OBS, agent_of
 
-from tdmpc_ray.core.prioritized import make_replay
-from tdmpc_ray.core.update import UpdateNoise, Updater
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.envs.images import FRAMES, SIZE
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tdmpc_ray.core import compiled
+from tdmpc_ray.core.nn import compiled
 
 # Settings of each precision: PyTorch's for float32 products, and the planner's and the update's `dtype`.
 PRECISIONS = {"fp32": ("highest", "fp32"), "tf32": ("high", "fp32"), "bf16": ("high", "bf16")}

@@ -13,10 +13,10 @@ from gpu import hardware
 from gpu.sections import PRECISIONS, Check, Section, host_waits, milliseconds, precision, really_compiled
 from gpu.work import agent_of, model_of, plan_task, update_task
 
+from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import AgentConfig
-from tdmpc_ray.core.cost import plan_flops, update_flops
 from tdmpc_ray.core.planners import sampling
-from tdmpc_ray.core.world_model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def run(check: Check) -> Section:
     section.text = (
         "Paper settings, state 24, action 6. *number*: environments that plan at once, or sequences in a "
         "batch. *peak*: share of the data sheet's dense peak (of one large product where the GPU is not "
-        "listed), by the matrix products of `core/cost.py`. *first*: the first call, which compiles where "
-        f"the cache on disk has nothing. {rates}"
+        "listed), by the matrix products of `core/agents/tdmpc2/cost.py`. *first*: the first call, which compiles "
+        f"where the cache on disk has nothing. {rates}"
     )
     left = [work for work in works(check.quick) if check.compiles or not work.compiled]
     reserve = 0.0 if check.quick else 30.0  # to count waits: a profiler may slow down what is timed after it

@@ -11,8 +11,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
-from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.replay_chunks import forget_rows
+from tdmpc_ray.core.replay.chunks import forget_rows
+from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.chunk_store import ChunkStore, DamagedCheckpoint, write_whole
 from tdmpc_ray.rllib.collect import collect_replays

@@ -11,7 +11,7 @@ from counting_env import CountingEnv
 from ray.rllib.core.columns import Columns
 
 from tdmpc_ray.core.config import PLANNERS, agent_config
-from tdmpc_ray.core.pixels import shift_images
+from tdmpc_ray.core.nn.pixels import shift_images
 from tdmpc_ray.core.planners import PlanNoise, plan
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config

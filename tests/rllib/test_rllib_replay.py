@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tdmpc_ray.core.prioritized import PrioritizedReplay
+from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.evaluate import evaluate_checkpoint

@@ -9,9 +9,9 @@ import torch
 from device_guard import META, MetaGenerator, allow_optimizers, device_guard
 from tiny import TINY
 
+from tdmpc_ray.core.agents.tdmpc2.update import Updater
 from tdmpc_ray.core.config import AgentConfig, agent_config
-from tdmpc_ray.core.prioritized import make_replay
-from tdmpc_ray.core.update import Updater
+from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.rllib import TDMPC2Config, env_runner, update_loop
 from tdmpc_ray.rllib.module import IS_FIRST, TDMPC2RLModule
 from tdmpc_ray.rllib.random_streams import RandomStreams

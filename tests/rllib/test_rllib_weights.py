@@ -8,9 +8,9 @@ import torch
 from test_rllib_update_loop import STATE, make_module
 from tiny import TINY
 
-from tdmpc_ray.core import precision
 from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.readback import copy_arrays, read_arrays
+from tdmpc_ray.core.nn import precision
+from tdmpc_ray.core.nn.readback import copy_arrays, read_arrays
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config, env_runner
 from tdmpc_ray.rllib.weights_period import WeightsPeriod

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.nn.precision import products_in
 from tdmpc_ray.core.planners.contract import Plan, PlanNoise
 from tdmpc_ray.core.planners.gradient import plan_by_gradient
 from tdmpc_ray.core.planners.sampling import plan_by_sampling
-from tdmpc_ray.core.precision import products_in
-from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 __all__ = ["Plan", "PlanNoise", "plan"]
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import PlannerConfig
-from tdmpc_ray.core.pixels import draw_shift
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.nn.pixels import draw_shift
 
 
 class Plan(NamedTuple):

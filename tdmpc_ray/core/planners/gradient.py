@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners.contract import Plan, PlanNoise
-from tdmpc_ray.core.planners.functions import ModelFunctions
-from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 _EDGE = 0.999  # actions at the bounds have no gradient through tanh
 

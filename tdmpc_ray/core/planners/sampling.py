@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
+from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2.fused import FusedModel, fused_model
+from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.nn.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.planners.contract import Plan, PlanNoise
-from tdmpc_ray.core.planners.functions import ModelFunctions
-from tdmpc_ray.core.planners.fused import FusedModel, fused_model
-from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 Functions = ModelFunctions | FusedModel
 _compiled = functools.cache(Compiled)

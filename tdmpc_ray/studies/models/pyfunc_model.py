@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from tdmpc_ray.core.kernels import keep_freed_memory
+from tdmpc_ray.core.nn.kernels import keep_freed_memory
 from tdmpc_ray.core.saved_agent import METHODS, PlanningAgent, read_agent
 from tdmpc_ray.errors import UserError, unknown
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.demonstrations import episode_files
+from tdmpc_ray.core.replay.demonstrations import episode_files
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources

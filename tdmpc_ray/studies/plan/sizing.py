@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig, agent_config
-from tdmpc_ray.core.cost import plan_flops, update_flops
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.cost import plan_flops
+from tdmpc_ray.core.nn.threads import limit_threads
 from tdmpc_ray.core.planners import PlanNoise, plan
-from tdmpc_ray.core.threads import limit_threads
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.spec import Study
 

@@ -215,7 +215,7 @@ def _warn_if_small(
 ) -> None:
     import ray
 
-    from tdmpc_ray.core.replay_size import gigabytes
+    from tdmpc_ray.core.replay.size import gigabytes
 
     has: dict[str, Any] = ray.cluster_resources()
     is_enough = True
@@ -246,7 +246,7 @@ def check_resources(need: Mapping[str, float]) -> None:
     import torch
     from ray._common.utils import get_system_memory
 
-    from tdmpc_ray.core.replay_size import no_memory
+    from tdmpc_ray.core.replay.size import no_memory
 
     if ray.is_initialized():
         return

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tdmpc_ray.core.replay_size import gigabytes
+from tdmpc_ray.core.replay.size import gigabytes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.points import RESOURCES
 from tdmpc_ray.studies.file.spec import Study

@@ -50,7 +50,7 @@ def most_of_each(requests: Sequence[Bundles]) -> dict[str, float]:
 
 def misfit(requests: Sequence[Bundles], room: Capacity) -> str:
     """Why some trial can never start on these nodes; empty where all can."""
-    from tdmpc_ray.core.replay_size import gigabytes
+    from tdmpc_ray.core.replay.size import gigabytes
 
     for bundle in (bundle for bundles in requests for bundle in bundles):
         places = [node for node in room.nodes if _has(node, {**bundle, "memory": 0})]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import PlannerConfig, UpdateConfig
-from tdmpc_ray.core.pixels import PixelEncoder
-from tdmpc_ray.core.world_model import WorldModel
+from tdmpc_ray.core.nn.pixels import PixelEncoder
 
 
 def _mlp(in_dim: int, hidden: int, out_dim: int) -> int:

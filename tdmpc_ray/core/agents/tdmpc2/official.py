@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.checks import shape_differences
 from tdmpc_ray.core.config import ModelConfig
-from tdmpc_ray.core.world_model import WorldModel
 from tdmpc_ray.errors import UserError, reason
 
 # Our prefix and the published one; layers are numbered alike, but for the convolutions.

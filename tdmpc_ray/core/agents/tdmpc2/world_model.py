@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from tdmpc_ray.core.batch import Observation
 from tdmpc_ray.core.config import ModelConfig
-from tdmpc_ray.core.kernels import two_hot_value
-from tdmpc_ray.core.layers import EnsembleLinear, EnsembleMLP, NormedLinear, mlp
-from tdmpc_ray.core.math import PolicySample, squashed_gaussian, symexp, symlog, two_hot_cross_entropy
-from tdmpc_ray.core.pixels import PixelEncoder, shift_images
+from tdmpc_ray.core.nn.kernels import two_hot_value
+from tdmpc_ray.core.nn.layers import EnsembleLinear, EnsembleMLP, NormedLinear, mlp
+from tdmpc_ray.core.nn.math import PolicySample, squashed_gaussian, symexp, symlog, two_hot_cross_entropy
+from tdmpc_ray.core.nn.pixels import PixelEncoder, shift_images
 
 
 class TaskContext(NamedTuple):

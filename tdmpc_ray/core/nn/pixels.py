@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tdmpc_ray.core.layers import latent_layer, simnorm
+from tdmpc_ray.core.nn.layers import latent_layer, simnorm
 
 IMAGE_SIZE = 64
 MAX_SHIFT = 3  # pixels, in each direction

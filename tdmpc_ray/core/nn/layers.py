@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc_ray.core.kernels import norm_act
+from tdmpc_ray.core.nn.kernels import norm_act
 
 
 def simnorm(x: Tensor, group: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
-from tdmpc_ray.core.threads import limit_compilers
+from tdmpc_ray.core.nn.threads import limit_compilers
 
 logger = logging.getLogger(__name__)
 

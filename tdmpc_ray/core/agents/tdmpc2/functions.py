@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.world_model import TaskContext, WorldModel
+from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 
 
 class ModelFunctions:

@@ -10,10 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.batch import Batch, observations
-from tdmpc_ray.core.compiled import Compiled, begin_step, compiles
-from tdmpc_ray.core.config import UpdateConfig
-from tdmpc_ray.core.losses import (
+from tdmpc_ray.core.agents.tdmpc2.losses import (
     PolicyLoss,
     Targets,
     mean_of_real,
@@ -24,11 +21,14 @@ from tdmpc_ray.core.losses import (
     td_target,
     world_model_loss,
 )
+from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
+from tdmpc_ray.core.batch import Batch, observations
+from tdmpc_ray.core.config import UpdateConfig
+from tdmpc_ray.core.nn.compiled import Compiled, begin_step, compiles
+from tdmpc_ray.core.nn.pixels import draw_shift
+from tdmpc_ray.core.nn.precision import products_in
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.core.pixels import draw_shift
 from tdmpc_ray.core.planners.contract import draw_heads
-from tdmpc_ray.core.precision import products_in
-from tdmpc_ray.core.world_model import TaskContext, WorldModel
 
 
 @dataclass(frozen=True)

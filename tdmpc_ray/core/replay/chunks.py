@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc_ray.core.prioritized import PrioritizedReplay
-from tdmpc_ray.core.replay import Lane, SequenceReplay
+from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
+from tdmpc_ray.core.replay.ring import Lane, SequenceReplay
 from tdmpc_ray.errors import UserError
 
 _ROWS = ("obs", "vector", "action", "reward", "terminated", "next_row", "prev_row", "task")

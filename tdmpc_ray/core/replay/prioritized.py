@@ -10,8 +10,8 @@ import torch
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import DataConfig
-from tdmpc_ray.core.replay import SequenceReplay
-from tdmpc_ray.core.sum_tree import SumTree
+from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sum_tree import SumTree
 
 _SMALLEST = 1e-6  # a sequence that is predicted without error can still be drawn
 _LARGEST = 1e6  # and others beside one that is predicted absurdly

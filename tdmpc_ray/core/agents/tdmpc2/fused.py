@@ -19,9 +19,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from tdmpc_ray.core.kernels import MAX_DIM, library
-from tdmpc_ray.core.layers import EnsembleMLP
-from tdmpc_ray.core.world_model import TaskContext, WorldModel
+from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
+from tdmpc_ray.core.nn.kernels import MAX_DIM, library
+from tdmpc_ray.core.nn.layers import EnsembleMLP
 
 _PTR, _INT, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tdmpc_ray.core.math import symexp
+from tdmpc_ray.core.nn.math import symexp
 
 logger = logging.getLogger(__name__)
 
