@@ -200,9 +200,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return {Columns.ACTIONS: actions}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        raise NotImplementedError(
-            "TDMPC2Learner updates `world_model` through the agent's updater"
-        )
+        raise NotImplementedError("TDMPC2Learner updates `world_model` through the agent's updater")
 
 
 def require_spaces(observations: Any, actions: Any) -> None:

@@ -5,7 +5,8 @@
 
 CPU milliseconds on one thread. Competitors take turns, so that a noisy machine is noisy to all of them. The
 floor is the floating-point operations of `core/agents/tdmpc2/cost.py` over the rate of a 512 x 512 x 512
-product, which takes turns with them; first-layer products on a latent that many candidates share can go below it.
+product, which takes turns with them; first-layer products on a latent that many candidates share can go
+below it.
 """
 
 from __future__ import annotations
@@ -238,8 +239,8 @@ The reference (`tests/reference.py`) is the published algorithm in plain float32
 operations: five heads where two count, the policy's trajectories valued in every iteration. *ref. over*: its
 time over that of its own matrix products at the rate of GEMM. The floor is what the products that are needed
 (`core/agents/tdmpc2/cost.py`: two heads, shared first products) cost at the rate of `torch.mm` in the row's
-type; the kernels' plans in bf16 lie below it where MKL's product of bf16 factors is faster than that. *eager* is
-PyTorch's operations, *compiled* the fused kernels; building them takes {build_s:.1f} s, once per machine.
+type; the kernels' plans in bf16 lie below it where MKL's product of bf16 factors is faster than that. *eager*
+is PyTorch's operations, *compiled* the fused kernels; building them takes {build_s:.1f} s, once per machine.
 
 """ + "\n".join(
         [

@@ -88,8 +88,8 @@ def run(check: Check) -> Section:
     section.text = (
         "Paper settings, state 24, action 6. *number*: environments that plan at once, or sequences in a "
         "batch. *peak*: share of the data sheet's dense peak (of one large product where the GPU is not "
-        "listed), by the matrix products of `core/agents/tdmpc2/cost.py`. *first*: the first call, which compiles "
-        f"where the cache on disk has nothing. {rates}"
+        "listed), by the matrix products of `core/agents/tdmpc2/cost.py`. *first*: the first call, which "
+        f"compiles where the cache on disk has nothing. {rates}"
     )
     left = [work for work in works(check.quick) if check.compiles or not work.compiled]
     reserve = 0.0 if check.quick else 30.0  # to count waits: a profiler may slow down what is timed after it
