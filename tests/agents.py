@@ -36,7 +36,7 @@ def random_checkpoint(
     )
     env.close()
     # As built, it would value all actions alike.
-    for layers in (module.world_model.reward_head, module.world_model.q_ensemble.layers):
+    for layers in (module.networks.reward_head, module.networks.q_ensemble.layers):
         torch.nn.init.normal_(layers[-1].weight, std=0.3)  # type: ignore[arg-type]
     module.grad_updates += 1
     module.save_to_path(str((folder / MODULE).absolute()))

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2.config import ModelConfig, UpdateConfig
+from tdmpc_ray.core.agents.tdmpc2.functions import TorchFunctions, plan
 from tdmpc_ray.core.agents.tdmpc2.losses import td_target
 from tdmpc_ray.core.agents.tdmpc2.official import from_official
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig
+from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.nn.math import two_hot, two_hot_cross_entropy
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 
 FIXTURES = Path(os.environ.get("TDMPC_RAY_FIXTURES", Path(__file__).parent / "fixtures" / "official_tdmpc2"))
 CASES = ("single", "episodic", "pixels", "multitask")
@@ -121,7 +122,7 @@ def check_td_target(case: Case) -> None:
     close(target, case["td_target"])
 
 
-def check_candidate_values(case: Case, make: Callable[..., Any] = ModelFunctions) -> None:
+def check_candidate_values(case: Case, make: Callable[..., Any] = TorchFunctions) -> None:
     model, actions = case.model, case["value_actions"]
     z = model.encode(case["obs"][0, :1], case.one_task)
     functions = make(model, case.one_task)

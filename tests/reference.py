@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tdmpc_ray.core.agents.tdmpc2.config import UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import PlannerConfig, UpdateConfig
+from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.planners import PlanNoise
 
 

@@ -172,8 +172,8 @@ def test_training_goes_on_from_published_networks(tmp_path: Path, monkeypatch: p
     before, after = load_module(Path("there/imported")), load_module(checkpoint)
     assert (int(before.grad_updates), int(after.grad_updates)) == (1, 61)
     # Sixty updates at this rate leave the networks where the file had them.
-    for name, value in before.world_model.state_dict().items():
-        torch.testing.assert_close(after.world_model.state_dict()[name], value, rtol=0, atol=1e-6, msg=name)
+    for name, value in before.networks.state_dict().items():
+        torch.testing.assert_close(after.networks.state_dict()[name], value, rtol=0, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def export(
     module = load_module(checkpoint)
     if isinstance(module.discount, list):
         raise UserError("a model of several tasks cannot be exported yet")
-    program = make_program(module.world_model, module.agent.planner, module.discount, what)
+    program = make_program(module.agent, module.networks, module.cfg.planner, module.discount, what)
     metadata = {
         "task": module.model_config.get("task"),
         "action": meaning_of(module.action_space),

@@ -9,18 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tdmpc_ray.core.agents.tdmpc2.config import MODEL_SIZES, PRESETS
+    from tdmpc_ray.core.agents.tdmpc2.functions import plan
     from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
     from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
     from tdmpc_ray.core.batch import Batch
-    from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, AgentConfig, agent_config
+    from tdmpc_ray.core.config import AgentConfig, agent_config
     from tdmpc_ray.core.nn.kernels import keep_freed_memory
-    from tdmpc_ray.core.planners import PlanNoise, plan
+    from tdmpc_ray.core.planners import PlanNoise
     from tdmpc_ray.core.replay.ring import SequenceReplay
 
 # Resolved on first use, so that whoever needs a setting's name does not wait for torch.
 _EXPORTS = {
-    "MODEL_SIZES": "config",
-    "PRESETS": "config",
+    "MODEL_SIZES": "agents.tdmpc2.config",
+    "PRESETS": "agents.tdmpc2.config",
     "AgentConfig": "config",
     "Batch": "batch",
     "PlanNoise": "planners",
@@ -30,7 +32,7 @@ _EXPORTS = {
     "WorldModel": "agents.tdmpc2.world_model",
     "agent_config": "config",
     "keep_freed_memory": "nn.kernels",
-    "plan": "planners",
+    "plan": "agents.tdmpc2.functions",
 }
 __all__ = [
     "MODEL_SIZES",

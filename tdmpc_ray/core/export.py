@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
+from tdmpc_ray.core.agents.agent import Agent, Networks
 from tdmpc_ray.core.checks import refuse_two_parts
 from tdmpc_ray.core.config import PlannerConfig
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError
 
 METADATA = "tdmpc_ray"  # in torch's files an extra file of this name, in ONNX a property of the model
@@ -31,13 +31,12 @@ METADATA = "tdmpc_ray"  # in torch's files an extra file of this name, in ONNX a
 class PolicyProgram(nn.Module):
     """The mode of the policy prior: obs (1, O) to an action (1, A)."""
 
-    def __init__(self, model: WorldModel) -> None:
+    def __init__(self, agent: Agent, networks: Networks) -> None:
         super().__init__()
-        self.model = model
+        self.agent, self.networks = agent, networks
 
     def forward(self, obs: Tensor) -> Tensor:
-        eps = torch.zeros(len(obs), self.model.action_dim, device=obs.device)
-        return self.model.pi(self.model.encode(obs), eps).mean
+        return self.agent.policy_mean(self.networks, self.agent.encode(self.networks, obs))
 
 
 class PlannerProgram(nn.Module):
@@ -47,9 +46,9 @@ class PlannerProgram(nn.Module):
     values in each row pick the Q heads.
     """
 
-    def __init__(self, model: WorldModel, cfg: PlannerConfig, discount: float) -> None:
+    def __init__(self, agent: Agent, networks: Networks, cfg: PlannerConfig, discount: float) -> None:
         super().__init__()
-        self.model, self.cfg, self.discount = model, cfg, discount
+        self.agent, self.networks, self.cfg, self.discount = agent, networks, cfg, discount
 
     def forward(
         self,
@@ -63,8 +62,11 @@ class PlannerProgram(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         explore = torch.zeros_like(prev_mean[:, 0])
         noise = PlanNoise(pi, candidates, value_pi, heads.topk(2).indices, gumbel, explore)
-        z = self.model.encode(obs)
-        decided = plan(self.model, z, prev_mean, self.cfg, noise, discount=self.discount, explore=False)
+        networks = self.networks
+        z = self.agent.encode(networks, obs)
+        decided = self.agent.decide(
+            networks, z, prev_mean, self.cfg, noise, discount=self.discount, explore=False
+        )
         return decided.action, decided.mean
 
 
@@ -77,33 +79,31 @@ class Program:
     outputs: tuple[str, ...]
 
 
-def make_program(model: WorldModel, cfg: PlannerConfig, discount: float, what: str) -> Program:
+def make_program(agent: Agent, networks: Networks, cfg: PlannerConfig, discount: float, what: str) -> Program:
     """The program that `what` names.
 
     Raises:
         UserError: a planner that no file can hold, a model of several tasks, or of images and a vector.
     """
-    if model.num_tasks:
+    if networks.num_tasks:
         raise UserError("models of several tasks cannot be exported yet")
-    refuse_two_parts(model, "exported")
-    obs = torch.zeros(1, *model.obs_shape)
+    refuse_two_parts(networks, "exported")
+    obs = torch.zeros(1, *networks.obs_shape)
     # A file holds what it computes with, and no more.
-    unused = ["target_q"]
-    if what == "policy":
-        unused += ["q_ensemble", "dynamics", "reward_head", "termination_head"]
-    model = copy.deepcopy(model).cpu()
+    unused = networks.learning_only + (networks.planning_only if what == "policy" else ())
+    networks = copy.deepcopy(networks).cpu()
     for name in unused:
-        setattr(model, name, None)
+        setattr(networks, name.rstrip("."), None)
     if what == "policy":
-        return Program(PolicyProgram(model), {"obs": obs}, ("action",))
+        return Program(PolicyProgram(agent, networks), {"obs": obs}, ("action",))
     if cfg.method not in ("mppi", "cem"):
         raise UserError(f"planner.method={cfg.method} cannot be exported: export --what policy")
     cfg = replace(cfg, dtype="fp32", compile="never", shift_images=False)
-    noise = PlanNoise.sample(model, cfg, 1, torch.Generator().manual_seed(0))
-    inputs = {"obs": obs, "prev_mean": torch.zeros(1, cfg.horizon, model.action_dim)}
+    noise = PlanNoise.sample(networks, cfg, 1, torch.Generator().manual_seed(0))
+    inputs = {"obs": obs, "prev_mean": torch.zeros(1, cfg.horizon, networks.action_dim)}
     inputs |= {f.name: getattr(noise, f.name) for f in fields(noise) if f.name not in ("explore", "shift")}
-    inputs["heads"] = torch.rand(len(noise.heads), model.cfg.num_q)
-    return Program(PlannerProgram(model, cfg, discount), inputs, ("action", "plan_mean"))
+    inputs["heads"] = torch.rand(len(noise.heads), networks.num_q)
+    return Program(PlannerProgram(agent, networks, cfg, discount), inputs, ("action", "plan_mean"))
 
 
 def export(program: Program, path: Path, file_format: str, metadata: Mapping[str, Any] | None = None) -> None:

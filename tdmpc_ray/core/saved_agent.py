@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
+from tdmpc_ray.core.agents import find_agent
+from tdmpc_ray.core.agents.agent import Networks
 from tdmpc_ray.core.config import AgentConfig, PlannerConfig
 from tdmpc_ray.core.nn.precision import prepare_device
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError, reason, unknown
 
 DESCRIPTION_FILE = "agent.json"
@@ -45,7 +46,7 @@ class AgentDescription:
         versions: of the packages that wrote it.
     """
 
-    settings: dict[str, dict[str, Any]]
+    settings: dict[str, Any]
     obs_shape: tuple[int, ...]
     action_dim: int
     discount: float | list[float]
@@ -84,12 +85,13 @@ class AgentDescription:
         return (self.obs_dims[task_id],), self.action_dims[task_id]
 
 
-def write_agent(folder: Path, description: AgentDescription, model: WorldModel) -> None:
-    """Write an agent into a folder, which is made; target heads, which only learning needs, stay behind."""
+def write_agent(folder: Path, description: AgentDescription, networks: Networks) -> None:
+    """Write an agent into a folder, which is made; what only learning needs stays behind."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"format": _FORMAT, **dataclasses.asdict(description)}, indent=1)
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
-    weights = {k: v.cpu() for k, v in model.state_dict().items() if not k.startswith("target_q.")}
+    state = networks.state_dict()
+    weights = {k: v.cpu() for k, v in state.items() if not k.startswith(networks.learning_only)}
     torch.save(weights, folder / WEIGHTS_FILE)
 
 
@@ -120,23 +122,23 @@ def read_agent(
             raise UserError(f"{folder} is of format {version}, this version of tdmpc_ray reads {_FORMAT}")
         tuples = ("obs_shape", "tasks", "obs_dims", "action_dims")
         description = AgentDescription(**{**values, **{name: tuple(values[name]) for name in tuples}})
-        agent = AgentConfig.from_dict(description.settings).with_settings(settings or {})
-        model = WorldModel(
+        cfg = AgentConfig.from_dict(description.settings).with_settings(settings or {})
+        networks = find_agent(cfg.algorithm).make_networks(
             description.obs_shape,
             description.action_dim,
-            agent.model,
+            cfg.model,
             action_dims=description.action_dims or None,
-            target=False,
+            learns=False,
         )
         weights = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True)
-        model.load_state_dict(weights)
+        networks.load_state_dict(weights)
     except UserError:
         raise
     except Exception as error:  # a torn file may fail in any way
         raise UserError(f"no agent can be read from {folder}: {reason(error)}") from error
-    model = model.to(device)
-    prepare_device(model.bins.device, agent.model.tf32)
-    return PlanningAgent(description, agent, model, seed)
+    networks = networks.to(device)
+    prepare_device(networks.device, cfg.model.tf32)
+    return PlanningAgent(description, cfg, networks, seed)
 
 
 class PlanningAgent:
@@ -149,18 +151,19 @@ class PlanningAgent:
     Args:
         description: of the agent.
         config: its settings.
-        model: on the device to plan on; without target heads.
+        networks: on the device to plan on.
         seed: of the noise.
     """
 
     def __init__(
-        self, description: AgentDescription, config: AgentConfig, model: WorldModel, seed: int = 0
+        self, description: AgentDescription, config: AgentConfig, networks: Networks, seed: int = 0
     ) -> None:
         self.description, self.config, self.seed = description, config, seed
-        self.model = model.eval().requires_grad_(False)
-        self.device = model.bins.device
+        self.agent = find_agent(config.algorithm)
+        self.networks = networks.eval().requires_grad_(False)
+        self.device = networks.device
         self._heads = {
-            method: PlanNoise.sample(model, self._planner(method), 1, self.generator()).heads
+            method: PlanNoise.sample(networks, self._planner(method), 1, self.generator()).heads
             for method in METHODS
         }
 
@@ -170,12 +173,12 @@ class PlanningAgent:
 
     def noise(self, generator: torch.Generator, method: str = "plan") -> PlanNoise:
         """Draw the noise of one decision for one environment."""
-        drawn = PlanNoise.sample(self.model, self._planner(method), 1, generator)
+        drawn = PlanNoise.sample(self.networks, self._planner(method), 1, generator)
         return replace(drawn, heads=self._heads[method])
 
     def no_plan(self, num: int) -> Tensor:
         """What stands for the previous plan at an episode's start, (num, H, A)."""
-        return torch.zeros(num, self.config.planner.horizon, self.model.action_dim, device=self.device)
+        return torch.zeros(num, self.config.planner.horizon, self.networks.action_dim, device=self.device)
 
     def decide(
         self,
@@ -202,11 +205,12 @@ class PlanningAgent:
         if ids is not None:
             discount = torch.tensor(discount, device=self.device)[ids]
         with torch.no_grad():
-            task = self.model.task(ids)
+            task = self.networks.task(ids)
             noise = _join(noises)
-            z = self.model.encode(obs.to(self.device, torch.float32), task, noise.shift)
-            decided = plan(
-                self.model,
+            seen = obs.to(self.device, torch.float32)
+            z = self.agent.encode(self.networks, seen, task, noise.shift)
+            decided = self.agent.decide(
+                self.networks,
                 z,
                 prev_mean.to(self.device),
                 self._planner(method),

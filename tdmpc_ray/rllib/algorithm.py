@@ -106,9 +106,14 @@ class TDMPC2(DurableAlgorithm):
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
         system = SystemMetrics() if config.system_metrics else None
-        params, learning, planning = self.link.call(TDMPC2Learner.model_cost)
-        costs = {"flops_per_plan": planning, "seed_steps": self.pace.seed_steps}
-        self.reporter = Reporter(params, learning, system, **costs)
+        params, costs = self.link.call(TDMPC2Learner.model_cost)
+        self.reporter = Reporter(
+            params,
+            costs.per_update,
+            system,
+            flops_per_plan=costs.per_plan,
+            seed_steps=self.pace.seed_steps,
+        )
         self._loop = AsyncLoop(self) if config.is_asynchronous else None
         self.evaluator = Evaluator(self)
         if networks:

@@ -55,8 +55,8 @@ class Agent:
         Returns:
             Actions in [-1, 1], (N, A); of a set's task as many numbers as it takes.
         """
-        model = self._module.world_model
-        device = model.bins.device
+        model = self._module.networks
+        device = model.device
         first = torch.as_tensor(is_first, device=device)
         seen, vector = parts_of(map_parts(lambda part: torch.as_tensor(part, device=device).float(), obs))
         if not self.tasks:
@@ -85,7 +85,7 @@ def load_agent(path: Path | str, seed: int | None = None, settings: Mapping[str,
         if not key.startswith("planner."):
             raise UserError(f"only settings of the planner can change after the training, not '{key}'")
     module = load_module(path)
-    module.agent = module.agent.with_settings(settings or {})
+    module.cfg = module.cfg.with_settings(settings or {})
     if seed is not None:
         module.seed(seed)
     return Agent(module)

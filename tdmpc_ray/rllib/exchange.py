@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from tdmpc_ray.core.agents.tdmpc2.official import infer_config, load_parameters, read_published, to_official
-from tdmpc_ray.core.config import MODEL_SIZES, ModelConfig
+from tdmpc_ray.core.agents import find_agent, find_settings
+from tdmpc_ray.core.agents.agent import Published
+from tdmpc_ray.core.checks import shape_differences
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import UserError
@@ -20,13 +19,16 @@ from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 
-def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[str, Any]]:
+def import_official(
+    file: Path, task: str, out: Path, algorithm: str = "tdmpc2"
+) -> tuple[str, str, dict[str, Any]]:
     """Write the networks of a published checkpoint as one of ours, without optimizers and replay.
 
     Args:
         file: the published checkpoint.
         task: what it was trained on, by its name in the catalog.
         out: folder of the new checkpoint.
+        algorithm: whose published code wrote it.
 
     Returns:
         What it observes, see `make_env`; model size, and the settings in which the model differs from it.
@@ -34,10 +36,10 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[st
     Raises:
         UserError: the file cannot be read, or belongs to another task; names the tensors that do not fit.
     """
-    parameters, log_std_range, action_dims = read_published(file)
-    _check_tasks(file, task, parameters, action_dims)
-    obs = "state" if "encoder.0.weight" in parameters else "rgb"
-    size, settings = _nearest_size(infer_config(parameters, log_std_range), task, obs)
+    published = find_agent(algorithm).read_published(file)
+    _check_tasks(file, task, published)
+    obs = published.obs
+    size, settings = _nearest_size(published, task, algorithm)
     config = TDMPC2Config().environment(task, obs=obs).training(model_size=size, overrides=settings)
     env = make_env(task, obs=obs)
     module = TDMPC2RLModule(
@@ -46,7 +48,9 @@ def import_official(file: Path, task: str, out: Path) -> tuple[str, str, dict[st
         model_config=config.model_config,
     )
     env.close()
-    load_parameters(module.world_model, parameters)
+    if differences := shape_differences(module.networks.state_dict(), published.parameters, "in the file"):
+        raise UserError(f"the checkpoint belongs to a model of another shape: {differences}")
+    module.networks.load_state_dict(published.parameters)
     module.count_updates(1)  # these networks have learned: runners plan with them at once
     module.save_to_path(str((out / MODULE).absolute()))
     seal(out)
@@ -64,7 +68,8 @@ def export_official(checkpoint: str | Path, file: Path, *, flat: bool = False) -
     Raises:
         UserError: no or damaged checkpoint, networks that the published code lacks, or no such folder.
     """
-    state = to_official(load_module(checkpoint).world_model, flat=flat)
+    module = load_module(checkpoint)
+    state = module.agent.to_published(module.networks, flat=flat)
     try:
         torch.save({"model": state}, file)
     except (OSError, RuntimeError) as error:
@@ -73,11 +78,9 @@ def export_official(checkpoint: str | Path, file: Path, *, flat: bool = False) -
         raise UserError(f"cannot write {file}: {why}") from None
 
 
-def _check_tasks(
-    file: Path, task: str, parameters: Mapping[str, Tensor], action_dims: list[int] | None
-) -> None:
+def _check_tasks(file: Path, task: str, published: Published) -> None:
     """Refuse another number of tasks, or tasks in another order."""
-    info, num = task_info(task), len(parameters.get("task_embedding", ()))
+    info, num, action_dims = task_info(task), published.num_tasks, published.action_dims
     if num != len(info.tasks):
         holds = f"{num} tasks" if num else "one task"
         asked = f"{len(info.tasks)} tasks" if info.tasks else "one task"
@@ -91,18 +94,13 @@ def _check_tasks(
         )
 
 
-def _nearest_size(cfg: ModelConfig, task: str, obs: str) -> tuple[str, dict[str, Any]]:
-    """The model size with the fewest differences, and these."""
-    # What no tensor shows stays as the task has it.
-    encoder = ("enc_dim", "num_enc_layers") if obs == "state" else ("num_channels",)
-    if task_info(task).tasks:
-        encoder = (*encoder, "task_dim")
-    rest = ("mlp_dim", "latent_dim", "num_q", "num_bins", "log_std_min", "log_std_max", "episodic")
-    shown = (*encoder, *rest)
+def _nearest_size(published: Published, task: str, algorithm: str) -> tuple[str, dict[str, Any]]:
+    """The model size with the fewest differences, and these; what no tensor shows is as the task has it."""
+    cfg = published.model
 
     def differences(size: str) -> dict[str, Any]:
         own = TDMPC2Config().environment(task).training(model_size=size).agent().model
-        return {f"model.{k}": getattr(cfg, k) for k in shown if getattr(cfg, k) != getattr(own, k)}
+        return {f"model.{k}": getattr(cfg, k) for k in published.known if getattr(cfg, k) != getattr(own, k)}
 
-    size = min(MODEL_SIZES, key=lambda size: len(differences(size)))
+    size = min(find_settings(algorithm).sizes, key=lambda size: len(differences(size)))
     return size, differences(size)

@@ -13,8 +13,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
-from tdmpc_ray.core.agents.tdmpc2.update import Updater, make_optimizers
+from tdmpc_ray.core.agents.agent import Costs
 from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.demonstrations import load_demonstrations
@@ -34,7 +33,7 @@ from tdmpc_ray.rllib.work import Work
 
 
 class TDMPC2Learner(TorchLearner):
-    """Takes fragments of episodes in, and steps the world model on sequences from its own replay.
+    """Takes fragments of episodes in, and steps the agent's networks on sequences from its own replay.
 
     Several learners have a part of the replay and of each batch each, and their networks stay equal.
     """
@@ -42,7 +41,7 @@ class TDMPC2Learner(TorchLearner):
     def build(self) -> None:
         super().build()
         module: TDMPC2RLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
-        agent, model = module.agent, module.world_model
+        agent, model = module.cfg, module.networks
         self._rl_module, self._agent = module, agent
         prepare_device(self._device, agent.model.tf32)
         size = max(self.config.num_learners, 1)
@@ -73,8 +72,11 @@ class TDMPC2Learner(TorchLearner):
                 vector_dim=model.vector_dim,
             )
             self._shown_left_out = demonstrations.left_out
-        optimizers = (self.get_optimizer(optimizer_name="world"), self.get_optimizer(optimizer_name="pi"))
-        self._updater = Updater(model, agent.update, module.discount, optimizers, self._replicas)
+        names = [name.removeprefix(f"{DEFAULT_MODULE_ID}_") for name in self._named_optimizers]
+        optimizers = {name: self.get_optimizer(optimizer_name=name) for name in names}
+        self._updater = module.agent.make_updater(
+            model, agent.update, module.discount, optimizers, self._replicas
+        )
         self._loop = UpdateLoop(
             module, self._updater, self.replay, demonstrations, self._streams, batch_size, self._replicas
         )
@@ -85,8 +87,7 @@ class TDMPC2Learner(TorchLearner):
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: TDMPC2RLModule = self.module[module_id].unwrapped()
-        world, pi = make_optimizers(module.world_model, module.agent.update)
-        for name, optimizer in (("world", world), ("pi", pi)):
+        for name, optimizer in module.agent.make_optimizers(module.networks, module.cfg.update).items():
             params = [p for group in optimizer.param_groups for p in group["params"]]
             # No RLlib schedule: it would give the encoder the same rate as the rest.
             self.register_optimizer(
@@ -189,7 +190,7 @@ class TDMPC2Learner(TorchLearner):
         return self._loop.read()
 
     def load_networks(self, state: dict[str, Any]) -> int:
-        """Take networks over, with the target heads.
+        """Take networks over, with those that only updates need.
 
         Args:
             state: of a `TDMPC2RLModule`.
@@ -200,32 +201,30 @@ class TDMPC2Learner(TorchLearner):
         Raises:
             UserError: they are of another shape.
         """
-        self._rl_module.set_state(completed(state, self._rl_module.state_dict()))
+        self._rl_module.set_state(completed(state, self._rl_module.networks))
         return self._rl_module.num_updates
 
-    def model_cost(self) -> tuple[int, int, int]:
-        """Trainable parameters, and floating-point operations per update and per plan."""
-        model, agent = self._rl_module.world_model, self._agent
-        learning = update_flops(model, agent.update, agent.planner.horizon)
-        return model.num_params(), learning, plan_flops(model, agent.planner)
+    def model_cost(self) -> tuple[int, Costs]:
+        """Trainable parameters, and what the agent's decisions and updates cost."""
+        module = self._rl_module
+        return module.networks.num_params(), module.agent.costs(module.networks, module.cfg)
 
     def compute_loss_for_module(self, **kwargs: Any) -> Any:
-        raise NotImplementedError(
-            "losses and both optimizer steps live in tdmpc_ray.core.agents.tdmpc2.update: call learn()"
-        )
+        raise NotImplementedError("losses and optimizer steps are the agent's updater's: call learn()")
 
     def get_state(
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
-            state["tdmpc2"] = {"scale": self._updater.scale.cpu()}
+            state["updater"] = {name: value.cpu() for name, value in self._updater.state().items()}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        if own := state.get("tdmpc2"):
-            self._updater.scale.copy_(own["scale"])
+        for name, value in self._updater.state().items():
+            if name in state.get("updater", {}):
+                value.copy_(state["updater"][name])
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
         """RLlib's, but the rates stay this run's: PBT goes on from a trial with other ones."""

@@ -1,4 +1,4 @@
-"""The RLModule: a world model, a planner, and the plan of each environment's last step."""
+"""The RLModule: an agent's networks, and the plan of each environment's last step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
+from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.batch import ImageAndVector, Observation
 from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.nn.kernels import keep_freed_memory
 from tdmpc_ray.core.nn.readback import read_arrays
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.envs.images import STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
@@ -33,12 +33,15 @@ TASK = "task"
 
 
 class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
-    """Acts by planning; learned by `TDMPC2Learner` through its `world_model`.
+    """Acts as its agent decides; learned by `TDMPC2Learner` through its `networks`.
 
     `model_config` holds `agent` (an `AgentConfig` as a dict), `discount` and `seed`; for a set of tasks a
     discount for each, and `action_dims`.
 
     Attributes:
+        cfg: the agent's settings.
+        agent: see `core.agents`.
+        networks: of the agent.
         draw_seed: where its first plan takes the seed of its noise from; an env runner's own.
     """
 
@@ -50,17 +53,18 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         # RLlib makes PyTorch deterministic in seeded runs without a GPU; it then writes NaN into all memory
         # that it reserves: a third more time for a plan at size 5. Here all is written before it is read.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        self.agent = AgentConfig.from_dict(self.model_config["agent"])
+        self.cfg = AgentConfig.from_dict(self.model_config["agent"])
+        self.agent = find_agent(self.cfg.algorithm)
         self.discount: float | list[float] = self.model_config["discount"]
         require_spaces(self.observation_space, self.action_space)
         shapes = Shapes.of(self.observation_space, self.action_space)
-        self.world_model = WorldModel(
+        self.networks = self.agent.make_networks(
             shapes.obs_shape,
             shapes.action_dim,
-            self.agent.model,
+            self.cfg.model,
             action_dims=self.model_config.get("action_dims"),
-            target=not self.inference_only,
             vector_dim=shapes.vector_dim,
+            learns=not self.inference_only,
         ).train(not self.inference_only)
         # Travels with the weights: a runner acts at random until it has seen an update, also after a restart.
         self.register_buffer("grad_updates", torch.zeros((), dtype=torch.int64))
@@ -73,7 +77,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self.draw_seed: Callable[[], int] = self._own_seed
 
     def get_non_inference_attributes(self) -> list[str]:
-        return ["world_model.target_q"]
+        return [f"networks.{part}" for part in self.networks.learning_only]
 
     def train(self, mode: bool = True) -> TDMPC2RLModule:
         # RLlib toggles at every environment step; walking all submodules would cost a third of a step. Where
@@ -88,7 +92,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         """RLlib's, by one copy from a GPU.
 
         Args:
-            inference_only: without the target heads.
+            inference_only: without what only updates need.
         """
         left_out = self.get_non_inference_attributes() if inference_only else []
         state = self.state_dict()
@@ -99,7 +103,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self.num_updates = int(self.grad_updates)
 
     def count_updates(self, num: int) -> None:
-        """After `num` gradient updates of the world model."""
+        """After `num` gradient updates."""
         self.grad_updates += num
         self.num_updates += num
 
@@ -135,23 +139,23 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         Returns:
             Actions in [-1, 1], (N, A).
         """
-        num_envs, planner, device = len(is_first), self.agent.planner, is_first.device
+        num_envs, planner, device = len(is_first), self.cfg.planner, is_first.device
         generator = self._seeded_generator(device)
         # On the CPU a small policy takes as long as autograd's bookkeeping; untried with CUDA graphs. Nothing
         # can be differentiated within it.
         without_autograd = device.type == "cpu" and planner.method != "gradient"
         with torch.no_grad(), torch.inference_mode(without_autograd):
-            task = self.world_model.task(task_id)
+            task = self.networks.task(task_id)
             discount: Any = self.discount if task_id is None else self.discounts[task_id]
-            noise = PlanNoise.sample(self.world_model, planner, num_envs, generator)
-            z = self.world_model.encode(obs, task, noise.shift)
-            shape = (num_envs, planner.horizon, self.world_model.action_dim)
+            noise = PlanNoise.sample(self.networks, planner, num_envs, generator)
+            z = self.agent.encode(self.networks, obs, task, noise.shift)
+            shape = (num_envs, planner.horizon, self.networks.action_dim)
             prev_mean = self._prev_mean
             if prev_mean is None or prev_mean.shape != shape:
                 prev_mean = torch.zeros(shape, device=device)
             prev_mean = prev_mean.masked_fill(is_first.view(-1, 1, 1), 0.0)
-            decided = plan(
-                self.world_model,
+            decided = self.agent.decide(
+                self.networks,
                 z,
                 prev_mean,
                 planner,
@@ -161,7 +165,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
                 task=task,
             )
             if explore and self.diagnostics.is_due():
-                self.diagnostics.look(decided, self.world_model.pi(z, noise.explore, task).mean)
+                self.diagnostics.look(decided, self.agent.policy_mean(self.networks, z, task))
         if any(beginning):
             self.diagnostics.begin(decided, beginning)
         self._prev_mean = decided.mean
@@ -169,8 +173,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
 
     def seed(self, seed: int) -> None:
         """Begin the planner's random stream anew."""
-        device = self.world_model.bins.device
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self._generator = torch.Generator(self.networks.device).manual_seed(seed)
 
     def _seeded_generator(self, device: torch.device) -> torch.Generator:
         """The planner's own random stream, which begins when the weights and the run's progress have come."""
@@ -190,9 +193,9 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         if self.num_updates == 0:
             seen, _ = parts_of(batch[Columns.OBS])
-            shape = (len(seen), self.world_model.action_dim)
+            shape = (len(seen), self.networks.action_dim)
             uniform = torch.rand(shape, generator=self._seeded_generator(seen.device), device=seen.device)
-            mask = self.world_model.action_masks[batch[TASK]] if TASK in batch else 1.0
+            mask = self.networks.action_masks[batch[TASK]] if TASK in batch else 1.0
             return {Columns.ACTIONS: (uniform * 2 - 1) * mask}
         beginning = batch.get(BEGINNING, ())
         task = batch.get(TASK)
@@ -200,7 +203,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return {Columns.ACTIONS: actions}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        raise NotImplementedError("TDMPC2Learner updates `world_model` through the agent's updater")
+        raise NotImplementedError("TDMPC2Learner updates `networks` through the agent's updater")
 
 
 def require_spaces(observations: Any, actions: Any) -> None:

@@ -14,7 +14,8 @@ from gymnasium.vector import SyncVectorEnv
 from ray.rllib.env.env_context import EnvContext
 from torch import Tensor
 
-from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
+from tdmpc_ray.core.agents import find_agent
+from tdmpc_ray.core.agents.agent import Networks
 from tdmpc_ray.core.checks import shape_differences
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.envs.spaces import Shapes
@@ -26,7 +27,7 @@ from tdmpc_ray.rllib.task_env import env_creator
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.config import TDMPC2Config
 
-_MODEL, _HEAD = "world_model.", "world_model.termination_head."
+_PREFIX = "networks."
 
 
 def read_networks(path: str | Path) -> dict[str, Tensor]:
@@ -38,14 +39,16 @@ def read_networks(path: str | Path) -> dict[str, Tensor]:
     return load_module(path).state_dict()
 
 
-def completed(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The given networks; a termination head that they lack is the run's own.
+def completed(given: Mapping[str, Tensor], own: Networks) -> dict[str, Tensor]:
+    """The given networks; optional parts that they lack are the run's own.
 
     Raises:
         UserError: they differ in another way; names the first tensors that do.
     """
-    state = {**({} if has_head(given) else {k: v for k, v in own.items() if k.startswith(_HEAD)}), **given}
-    if differences := shape_differences(_of_model(own), _of_model(state), "in start_from"):
+    parts = tuple(f"{_PREFIX}{part}" for part in missing_parts(given, own))
+    ours = {f"{_PREFIX}{key}": value for key, value in own.state_dict().items()}
+    state = {**{key: value for key, value in ours.items() if key.startswith(parts)}, **given}
+    if differences := shape_differences(_unprefixed(ours), _unprefixed(state), "in start_from"):
         raise UserError(
             f"the networks of start_from do not fit this model: {differences}; "
             "take the model size, the model settings and the task that they were trained with"
@@ -53,9 +56,15 @@ def completed(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[st
     return state
 
 
-def has_head(networks: Mapping[str, Tensor]) -> bool:
-    """Whether they foresee terminations."""
-    return any(key.startswith(_HEAD) for key in networks)
+def missing_parts(given: Mapping[str, Tensor], own: Networks) -> list[str]:
+    """The optional parts that the run's own networks have and the given ones lack."""
+
+    def have(keys: Iterable[str], part: str) -> bool:
+        return any(key.startswith(part) for key in keys)
+
+    return [
+        part for part in own.optional if have(own.state_dict(), part) and not have(_unprefixed(given), part)
+    ]
 
 
 def check_networks(given: Mapping[str, Tensor], configs: Iterable[TDMPC2Config]) -> list[str]:
@@ -70,30 +79,33 @@ def check_networks(given: Mapping[str, Tensor], configs: Iterable[TDMPC2Config])
     Raises:
         UserError: as `completed`, or an environment cannot be built.
     """
-    notes: list[str] = []
-    models: dict[object, dict[str, Tensor]] = {}
+    notes: dict[str, None] = {}
+    models: dict[object, Networks | None] = {}
     for config in configs:
         key = (config.task or config.env, config.agent().model)
         if key not in models:
-            models[key] = _own_networks(config)
-            if models[key]:
-                completed(given, models[key])
-        if has_head(models[key]) and not has_head(given):
-            notes = ["the networks of start_from have no termination head: the model's own begins untrained"]
-    return notes
+            models[key] = own = _own_networks(config)
+            if own is not None:
+                completed(given, own)
+                parts = (part.strip("._").replace("_", " ") for part in missing_parts(given, own))
+                notes |= dict.fromkeys(
+                    f"the networks of start_from have no {part}: the model's own begins untrained"
+                    for part in parts
+                )
+    return list(notes)
 
 
-def _own_networks(config: TDMPC2Config) -> dict[str, Tensor]:
-    """Those of a run, without memory; none where they cannot be told."""
+def _own_networks(config: TDMPC2Config) -> Networks | None:
+    """Those of a run, without memory; None where they cannot be told."""
     if VectorizeMode(config.gym_env_vectorize_mode) == VectorizeMode.VECTOR_ENTRY_POINT:
-        return {}
+        return None
     create = env_creator(config.env, config.env_step_timeout_s, config.episode_length)
     context = EnvContext({**config.env_config, "slot": 0, "num_slots": 1}, worker_index=0)
     try:
         env = SyncVectorEnv([partial(create, context)])
     except UserError:
         if config.num_env_runners > 0:
-            return {}
+            return None
         raise
     try:
         obs = config.build_env_to_module_connector(env=env).observation_space
@@ -101,19 +113,15 @@ def _own_networks(config: TDMPC2Config) -> dict[str, Tensor]:
     finally:
         env.close()
     if not all(isinstance(space, gymnasium.spaces.Box) for space in (parts_of(obs)[0], action)):
-        return {}
+        return None
     shapes = Shapes.of(obs, action)
     sizes = action_sizes(config.info) if config.info is not None and config.info.tasks else None
+    cfg = config.agent()
     with torch.device("meta"):
-        model = WorldModel(
-            shapes.obs_shape,
-            shapes.action_dim,
-            config.agent().model,
-            action_dims=sizes,
-            vector_dim=shapes.vector_dim,
+        return find_agent(cfg.algorithm).make_networks(
+            shapes.obs_shape, shapes.action_dim, cfg.model, action_dims=sizes, vector_dim=shapes.vector_dim
         )
-    return {f"{_MODEL}{key}": value for key, value in model.state_dict().items()}
 
 
-def _of_model(networks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(_MODEL): value for key, value in networks.items() if key.startswith(_MODEL)}
+def _unprefixed(networks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(_PREFIX): x for key, x in networks.items() if key.startswith(_PREFIX)}

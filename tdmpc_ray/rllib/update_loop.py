@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
+from tdmpc_ray.core.agents.agent import Updater
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.nn.readback import Fence, Readback
 from tdmpc_ray.core.parallel import Replicas
@@ -40,7 +40,7 @@ class UpdateLoop:
 
     Args:
         module: counts the updates.
-        updater: of its world model.
+        updater: of its networks.
         replay: of this learner.
         demonstrations: mixed into each batch; None: there are none.
         streams: of this learner.
@@ -60,7 +60,7 @@ class UpdateLoop:
     ) -> None:
         self._module, self._updater, self._streams, self._replicas = module, updater, streams, replicas
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
-        self._num_shown = module.agent.data.num_demonstrations(batch_size)
+        self._num_shown = module.cfg.data.num_demonstrations(batch_size)
         self._device = streams.torch.device
         # Priorities need the step before; on a CPU a thread would take a core from the step.
         is_prioritized = isinstance(replay, PrioritizedReplay)
@@ -83,8 +83,8 @@ class UpdateLoop:
         with closing(self._batches(num_updates)) as batches:
             for update, batch in enumerate(batches, module.num_updates):
                 heads = streams.of_heads(update)
-                noise = UpdateNoise.sample(
-                    module.world_model, batch.horizon, self._batch_size, streams.torch, heads
+                noise = module.agent.draw_update(
+                    module.networks, batch.horizon, self._batch_size, streams.torch, heads
                 )
                 self._unread.append(self._updater.step(batch, noise))
                 # Priorities are set one update late, so that no step waits for a GPU to have done its own.

@@ -145,7 +145,7 @@ class PlanServer:
             "action_bounds": [-1.0, 1.0],
             "planner": planner.method,
             "horizon": planner.horizon,
-            "parameters": sum(p.numel() for p in self._agent.model.parameters()),
+            "parameters": self._agent.networks.num_params(),
             "versions": description.versions,
             "max_batch": self._options.max_batch,
         }

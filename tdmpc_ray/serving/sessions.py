@@ -155,7 +155,7 @@ class BatchPlanner:
         for size in sorted(sizes):
             task_id = 0 if self._agent.description.tasks else None
             sessions = [Session(task_id=task_id) for _ in range(size)]
-            obs = torch.zeros(self._agent.model.obs_shape)
+            obs = torch.zeros(self._agent.networks.obs_shape)
             for _ in range(
                 3
             ):  # torch.compile records CUDA graphs in the second call, and replays in the third

@@ -36,13 +36,15 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
 
+from tdmpc_ray.core.agents.tdmpc2 import functions
 from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.nn import kernels
-from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners import PlanNoise
 
 OBS, ACTION, DISCOUNT = 24, 6, 0.99  # walker-walk
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -80,7 +82,7 @@ def in_mode(name: str) -> Iterator[None]:
         return
     with (
         mock.patch.object(kernels, "library", new=_nothing),
-        mock.patch.object(sampling, "fused_model", new=_nothing),
+        mock.patch.object(functions, "fused_model", new=_nothing),
     ):
         yield
 

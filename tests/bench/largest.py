@@ -19,9 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from bench_core import ACTION, DISCOUNT, OBS, make_model, random_batch
 
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 
 
 def main() -> None:

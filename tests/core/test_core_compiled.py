@@ -13,11 +13,12 @@ from device_guard import META, MetaGenerator, allow_optimizers
 from test_core_reference import ACTION, BATCH, OBS, trained
 from torch._dynamo.backends.debugging import aot_eager
 
-from tdmpc_ray.core.agents.tdmpc2 import update
+from tdmpc_ray.core.agents.tdmpc2 import functions, update
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.nn import compiled
-from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners import PlanNoise, sampling
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_plan_is_two_graphs(dtype: str, graphs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     if dtype == "bf16":  # the fused form rounds less often
-        monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
+        monkeypatch.setattr(functions, "fused_model", lambda *_: None)
     settings = {"planner.dtype": dtype, "planner.iterations": 3, "planner.temperature": 0.01}
     model, agent = trained(**settings)
     model.eval()

@@ -8,12 +8,13 @@ import torch
 from device_guard import META, MetaGenerator, allow_optimizers, device_guard
 from tiny import TINY
 
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.nn.readback import Readback
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 
 IMAGES = {"obs_shape": (9, 64, 64)}
 TASKS = {"action_dims": [2, 1, 2]}

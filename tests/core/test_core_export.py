@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.agent import AGENT
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.export import export, make_program
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError
 
 SETTINGS = {
@@ -63,7 +65,7 @@ def agent_and_model(episodic: bool = False) -> tuple:
 @pytest.mark.parametrize("what", ["policy", "planner"])
 def test_a_file_gives_the_actions_of_the_agent(what: str, file_format: str, tmp_path: Path) -> None:
     agent, model = agent_and_model(episodic=what == "planner")
-    program = make_program(model, agent.planner, 0.97, what)
+    program = make_program(AGENT, model, agent.planner, 0.97, what)
     metadata = {"action": {"low": [-0.5], "high": [2.0]}, "task": None}
     export(program, tmp_path / "file", file_format, metadata)
     generator = torch.Generator().manual_seed(5)
@@ -95,11 +97,11 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     for method in ("gradient", "policy"):
         cfg = agent_config("tiny", overrides={"planner.method": method}).planner
         with pytest.raises(UserError, match=f"planner.method={method} cannot be exported: export --what pol"):
-            make_program(model, cfg, 0.97, "planner")
+            make_program(AGENT, model, cfg, 0.97, "planner")
     several = WorldModel((5,), 2, agent_config("tiny").model, action_dims=[2, 1])
     with pytest.raises(UserError, match="models of several tasks cannot be exported yet"):
-        make_program(several, cfg, 0.97, "policy")
-    program = make_program(model, cfg, 0.97, "policy")
+        make_program(AGENT, several, cfg, 0.97, "policy")
+    program = make_program(AGENT, model, cfg, 0.97, "policy")
     with pytest.raises(UserError, match="cannot write"):
         export(program, tmp_path / "no" / "file", "torch")
 
@@ -109,7 +111,7 @@ def test_files_tell_nothing_of_the_machine_that_made_them(tmp_path: Path) -> Non
     here = str(Path(__file__).parents[2]).encode()
     for file_format in RUN:
         file = tmp_path / file_format
-        export(make_program(model, agent.planner, 0.97, "policy"), file, file_format)
+        export(make_program(AGENT, model, agent.planner, 0.97, "policy"), file, file_format)
         parts = [file.read_bytes()]
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:

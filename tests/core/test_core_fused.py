@@ -6,11 +6,11 @@ import pytest
 import torch
 from worlds import Quadratic, world
 
-from tdmpc_ray.core.agents.tdmpc2 import fused
-from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2 import functions, fused
+from tdmpc_ray.core.agents.tdmpc2.functions import TorchFunctions, plan
 from tdmpc_ray.core.agents.tdmpc2.fused import fused_model
 from tdmpc_ray.core.nn.precision import products_in
-from tdmpc_ray.core.planners import Plan, PlanNoise, plan, sampling
+from tdmpc_ray.core.planners import Plan, PlanNoise
 
 
 def test_layers_wider_than_the_kernels_buffers_run_in_pytorch() -> None:
@@ -28,7 +28,7 @@ def test_models_without_simnorm_or_bins_plan_as_in_pytorch(monkeypatch: pytest.M
         noise = PlanNoise.sample(model, cfg, 2, torch.Generator().manual_seed(0))
         one = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
         with monkeypatch.context() as context:
-            context.setattr(sampling, "fused_model", lambda *_: None)
+            context.setattr(functions, "fused_model", lambda *_: None)
             two = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-4)
         assert (one.mean.abs() > 0.01).any()
@@ -79,7 +79,7 @@ def test_what_is_not_finite_stays_so(changed: str, value: float) -> None:
 
     with torch.no_grad():
         places[changed].view(-1)[0] = value
-        for ours, reference in zip(outputs(fused_model(model)), outputs(ModelFunctions(model)), strict=True):
+        for ours, reference in zip(outputs(fused_model(model)), outputs(TorchFunctions(model)), strict=True):
             torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 

@@ -5,13 +5,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tdmpc_ray.core.agents.tdmpc2 import functions
+from tdmpc_ray.core.agents.tdmpc2.config import MODEL_SIZES
 from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch, ImageAndVector
-from tdmpc_ray.core.config import MODEL_SIZES, AgentConfig, agent_config
+from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.nn.layers import EnsembleLinear
-from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError
 
 
@@ -90,7 +93,7 @@ def test_counted_flops_are_those_that_run(kind: str, monkeypatch: pytest.MonkeyP
     model = model.eval()
     one = model.task(None if task_id is None else task_id[:1])
     noise = PlanNoise.sample(model, agent.planner, 1, torch.Generator())
-    monkeypatch.setattr(sampling, "fused_model", lambda *_: None)  # the counter does not see into kernels
+    monkeypatch.setattr(functions, "fused_model", lambda *_: None)  # the counter does not see into kernels
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         seen = obs[0, :1] if vector is None else ImageAndVector(obs[0, :1], vector[0, :1])
         z, prev_mean = model.encode(seen, one), torch.zeros(1, 3, 6)

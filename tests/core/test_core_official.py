@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.config import ModelConfig
 from tdmpc_ray.core.agents.tdmpc2.official import (
     from_official,
     infer_config,
@@ -16,7 +17,7 @@ from tdmpc_ray.core.agents.tdmpc2.official import (
     to_official,
 )
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
-from tdmpc_ray.core.config import ModelConfig, agent_config
+from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.errors import UserError
 
 FIXTURES = Path(
@@ -148,8 +149,8 @@ def test_other_contents_are_no_checkpoint(tmp_path: Path, content: Any) -> None:
 
 def test_the_range_of_the_policy_s_std_goes_both_ways(tmp_path: Path) -> None:
     changes = {"log_std_min": torch.tensor(-5), "log_std_dif": torch.tensor(6)}
-    parameters, log_std_range, _ = read_published(altered(tmp_path, changes))
-    cfg = infer_config(parameters, log_std_range)
+    published = read_published(altered(tmp_path, changes))
+    parameters, cfg = published.parameters, published.model
     assert (cfg.log_std_min, cfg.log_std_max) == (-5.0, 1.0)
     model = WorldModel((7,), 3, cfg)
     load_parameters(model, parameters)

@@ -12,10 +12,10 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from worlds import redraw
 
+from tdmpc_ray.core.agents.tdmpc2.config import MODEL_SIZES, UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 

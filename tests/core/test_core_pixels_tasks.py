@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.config import MODEL_SIZES, UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig, agent_config
+from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.nn.pixels import MAX_SHIFT, shift_images
 from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.core.saved_agent import AgentDescription, PlanningAgent

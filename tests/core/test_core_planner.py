@@ -7,17 +7,18 @@ import pytest
 import torch
 from worlds import Quadratic, world
 
-from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
+from tdmpc_ray.core.agents.tdmpc2 import functions
+from tdmpc_ray.core.agents.tdmpc2.functions import TorchFunctions, plan
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import PLANNERS, PlannerConfig
-from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.core.planners.contract import draw_heads
 
 
 @pytest.fixture(params=["fused", "plain"])
 def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "plain":
-        monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
+        monkeypatch.setattr(functions, "fused_model", lambda *_: None)
 
 
 def noise_of(noise: PlanNoise, env: int) -> PlanNoise:
@@ -214,7 +215,7 @@ def test_one_step_of_cem_by_hand() -> None:
     z, prev_mean = model.encode(torch.randn(1, 5)).detach(), torch.rand(1, cfg.horizon, 2) - 0.5
     decided = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False)
 
-    functions = ModelFunctions(model)
+    functions = TorchFunctions(model)
     shifted = torch.cat([prev_mean[:, 1:], torch.zeros(1, 1, 2)], 1).transpose(0, 1).unsqueeze(2)
     sampled = (shifted + cfg.max_std * noise.candidates[0]).clamp(-1, 1)
     actions = torch.cat([functions.policy_rollout(z, noise.pi), sampled], 2)
@@ -240,7 +241,7 @@ def test_the_gradient_planner_begins_with_the_last_plan_and_the_policy_s() -> No
         noise, prev_mean = PlanNoise.sample(model, cfg, 1, generator), torch.rand(1, cfg.horizon, 2) - 0.5
         decided = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False)
         shifted = torch.cat([prev_mean[:, 1:], torch.zeros(1, 1, 2)], 1)
-        rollouts = ModelFunctions(model).policy_rollout(z, noise.pi)[:, 0].transpose(0, 1)  # (P, H, A)
+        rollouts = TorchFunctions(model).policy_rollout(z, noise.pi)[:, 0].transpose(0, 1)  # (P, H, A)
         starts = torch.cat([shifted, rollouts])
         distance = (starts - decided.mean).abs().amax((1, 2))
         assert distance.min() < 1e-3

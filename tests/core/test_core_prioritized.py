@@ -5,11 +5,12 @@ import pytest
 import torch
 from replays import copy_into
 
+from tdmpc_ray.core.agents.tdmpc2.config import MODEL_SIZES, UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.losses import world_model_loss
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig, agent_config
+from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay, make_replay
 from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.core.replay.sum_tree import SumTree

@@ -8,12 +8,14 @@ import reference
 import torch
 from worlds import redraw
 
+from tdmpc_ray.core.agents.tdmpc2 import functions
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.nn import kernels
-from tdmpc_ray.core.planners import PlanNoise, plan, sampling
+from tdmpc_ray.core.planners import PlanNoise
 
 OBS, ACTION, BATCH = 5, 2, 16
 
@@ -32,7 +34,7 @@ def trained(size: str = "tiny", **settings: object) -> tuple[WorldModel, object]
 @pytest.mark.parametrize("fused", [True, False])
 def test_plans_are_those_of_the_reference(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fused:
-        monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
+        monkeypatch.setattr(functions, "fused_model", lambda *_: None)
     torch.manual_seed(1)
     model, agent = trained("1")
     model.eval()
@@ -76,7 +78,7 @@ def test_a_hundred_updates_follow_the_reference() -> None:
 def _with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if not request.param:
         monkeypatch.setattr(kernels, "library", lambda: None)
-        monkeypatch.setattr(sampling, "fused_model", lambda *_: None)
+        monkeypatch.setattr(functions, "fused_model", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_with_and_without_kernels")

@@ -7,12 +7,13 @@ from replays import copy_into
 from test_core_reference import ACTION, BATCH, OBS, trained
 from test_core_replay import HORIZON, Writer, in_small_chunks, stack
 
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.losses import world_model_loss
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.core.replay.chunks import forget_rows
 from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay

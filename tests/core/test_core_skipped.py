@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
+from tdmpc_ray.core.agents.tdmpc2.config import MODEL_SIZES, UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import MODEL_SIZES, UpdateConfig
 
 
 def batch_of(seed: int) -> Batch:

@@ -99,6 +99,6 @@ def build(check: Check, alpha: float, images: bool) -> tuple:
         actions, rewards = rng.uniform(-1, 1, (500, ACTION)), rng.uniform(0, 1, 500)
         replay.add(str(episode), 0, frames, actions, rewards, terminated=False, done=True)
     streams = RandomStreams(0, torch.device(check.device), None)
-    updater = Updater(module.world_model, agent.update, DISCOUNT)
+    updater = Updater(module.networks, agent.update, DISCOUNT)
     loop = UpdateLoop(module, updater, replay, None, streams, agent.update.batch_size, None)
     return loop, updater, replay, streams

@@ -12,8 +12,9 @@ from gpu.sections import Check, Section, precision, really_compiled
 from gpu.work import agent_of, batch_of, model_of
 from recorded_cases import CASES, CHECKS, Case
 
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 
 _UPDATES = 200
 

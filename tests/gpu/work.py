@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from gpu.sections import Check
 
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import AgentConfig, agent_config
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 
 OBS, ACTION, DISCOUNT = 24, 6, 0.99
 

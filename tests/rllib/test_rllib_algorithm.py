@@ -110,7 +110,7 @@ class TestRunning:
         if kind is PassingError:
             algo.train()
         with torch.no_grad():
-            learner(algo)._rl_module.world_model.encoder[0].weight.fill_(math.inf)
+            learner(algo)._rl_module.networks.encoder[0].weight.fill_(math.inf)
         pattern = r"not finite in the last \d+ updates of \d+: lower update\.lr"
         with pytest.raises(UserError, match=pattern) as caught:
             algo.train()
@@ -165,7 +165,7 @@ class TestRunning:
             algo.stop()
         assert evaluated == [80, 160, 200]
         assert report["time/env_frames"] == 400
-        assert report["summary/params_total"] == learner(algo)._rl_module.world_model.num_params()
+        assert report["summary/params_total"] == learner(algo)._rl_module.networks.num_params()
 
     def test_agent_of_a_checkpoint_plays_without_rllib(
         self, tmp_path: Path, tiny_overrides: dict[str, Any]

@@ -10,9 +10,10 @@ import torch
 from counting_env import CountingEnv
 from ray.rllib.core.columns import Columns
 
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.config import PLANNERS, agent_config
 from tdmpc_ray.core.nn.pixels import shift_images
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
@@ -32,7 +33,7 @@ def module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
     torch.manual_seed(0)
     module = make_module(tiny_overrides)
     with torch.no_grad():  # a new model values every action alike
-        module.world_model.reward_head[-1].weight.normal_(std=0.3)
+        module.networks.reward_head[-1].weight.normal_(std=0.3)
     return module.eval()
 
 
@@ -42,7 +43,7 @@ def test_a_plan_begins_with_the_last_one_of_its_environment_or_anew(module: TDMP
     module.act(obs[0], torch.tensor([True, True]), explore=True)
     action = module.act(obs[1], torch.tensor([False, True]), explore=True)
 
-    generator, model, cfg = torch.Generator().manual_seed(0), module.world_model, module.agent.planner
+    generator, model, cfg = torch.Generator().manual_seed(0), module.networks, module.cfg.planner
     mean = torch.zeros(2, cfg.horizon, 2)
     for step in range(2):
         mean[1] = 0.0  # the second environment was reset at both steps
@@ -61,8 +62,8 @@ def test_images_are_seen_shifted_where_that_is_asked_for(tiny_overrides: dict[st
     module.seed(0)
     obs, is_first = torch.randint(256, (2, 9, 64, 64), dtype=torch.uint8), torch.ones(2, dtype=torch.bool)
     action = module.act(obs, is_first, explore=False)
-    model, generator = module.world_model, torch.Generator().manual_seed(0)
-    noise = PlanNoise.sample(model, module.agent.planner, 2, generator)
+    model, generator = module.networks, torch.Generator().manual_seed(0)
+    noise = PlanNoise.sample(model, module.cfg.planner, 2, generator)
     assert noise.shift is not None
     seen = model.encode(shift_images(obs, noise.shift))
     assert torch.equal(action, model.pi(seen, noise.explore).mean)

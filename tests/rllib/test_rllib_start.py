@@ -31,7 +31,7 @@ def _own_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
-HEAD = "world_model.termination_head.0.weight"
+HEAD = "networks.termination_head.0.weight"
 
 
 class Wide(CountingEnv):
@@ -151,4 +151,4 @@ def test_where_remote_runners_alone_can_build_the_environment_the_learner_compar
         check_networks(given, [config])
     assert check_networks(given, [config.env_runners(num_env_runners=1)]) == []
     with pytest.raises(UserError, match=r"encoder\.0\.weight is \(16, 3\) in start_from and \(16, 4\) here"):
-        completed(given, given | {"world_model.encoder.0.weight": torch.empty(16, 4)})
+        completed(given, given | {"networks.encoder.0.weight": torch.empty(16, 4)})

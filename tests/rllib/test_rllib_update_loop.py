@@ -44,7 +44,7 @@ def make_loop(
     streams = RandomStreams(0, torch.device("cpu"), None)
     if device is not None:
         streams.torch = MetaGenerator()
-    updater = Updater(module.world_model, agent.update, 0.9)
+    updater = Updater(module.networks, agent.update, 0.9)
     return UpdateLoop(module, updater, replay, None, streams, agent.update.batch_size, None), module
 
 
@@ -101,14 +101,14 @@ def test_losses_are_read_together() -> None:
 
 def test_a_shared_network_follows_without_a_copy() -> None:
     loop, learning = make_loop()
-    acting = make_module(learning.agent, STATE)
+    acting = make_module(learning.cfg, STATE)
     acting.share_networks(learning)
     loop.run(2)
     acting.share_networks(learning)
     assert (acting.num_updates, int(acting.grad_updates)) == (2, 2)
     ours, theirs = acting.state_dict(), learning.state_dict()
     assert all(torch.equal(x, theirs[name]) for name, x in ours.items())
-    assert ours["world_model.policy.0.weight"].data_ptr() == theirs["world_model.policy.0.weight"].data_ptr()
+    assert ours["networks.policy.0.weight"].data_ptr() == theirs["networks.policy.0.weight"].data_ptr()
 
 
 def test_a_runner_beside_the_learner_acts_on_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

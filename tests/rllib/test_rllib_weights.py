@@ -45,7 +45,7 @@ def test_one_copy_is_the_same_as_one_for_each() -> None:
     floats = [x for x in arrays.values() if x.dtype == np.float32]
     first = min(x.ctypes.data for x in floats)
     assert max(x.ctypes.data + x.nbytes for x in floats) - first == sum(x.nbytes for x in floats)
-    assert "world_model.target_q.layers.0.weight" in module.get_state()
+    assert "networks.target_q.layers.0.weight" in module.get_state()
     assert not any("target_q" in name for name in module.get_state(inference_only=True))
 
 

@@ -1,21 +1,55 @@
 """What every planner takes and gives.
 
-    plan(model, z, prev_mean, cfg, noise, ...) -> Plan(action, mean, std, values)
+    plan(functions, z, prev_mean, cfg, noise, ...) -> Plan(action, mean, std, values)
 
-All randomness is drawn beforehand into a `PlanNoise`, so that a plan is a pure function of its inputs.
+All randomness is drawn beforehand into a `PlanNoise`, so that a plan is a pure function of its inputs. Of a
+model, planners know the `ModelFunctions` alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.nn.pixels import draw_shift
+
+
+class ModelFunctions(Protocol):
+    """What a plan asks of a model, for N environments.
+
+    Attributes:
+        action_dim: A.
+        action_mask: 1.0 for the numbers that each environment's task has, (N, 1, A); None: it has all.
+    """
+
+    action_dim: int
+    action_mask: Tensor | None
+
+    def rollout(self, z: Tensor, actions: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Roll action sequences through the model.
+
+        Args:
+            z: latents of the first step, (N, Z).
+            actions: S candidates per latent, (H, N, S, A).
+            discount: per step, (N, 1).
+
+        Returns:
+            Discounted sum of predicted rewards (N, S), the last latents (N, S, Z), and the weight of what
+            follows (N, S): discount**H, or 0 where the model predicts that the task has ended before.
+        """
+
+    def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
+        """Value at a policy action, by two heads: latents (N, S, Z), noise (N, S, A) to values (N, S)."""
+
+    def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
+        """Actions of the policy prior along its own trajectories: (N, Z), (H, N, P, A) -> (H, N, P, A)."""
+
+    def policy(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The policy prior before squashing: (N, Z) to mean and log standard deviation, (N, A) each."""
 
 
 class Plan(NamedTuple):
@@ -58,10 +92,10 @@ class PlanNoise:
 
     @classmethod
     def sample(
-        cls, model: WorldModel, cfg: PlannerConfig, num_envs: int, generator: torch.Generator
+        cls, networks: Any, cfg: PlannerConfig, num_envs: int, generator: torch.Generator
     ) -> PlanNoise:
-        """Draw the noise of one plan on the generator's device."""
-        action_dim, device = model.action_dim, generator.device
+        """Draw the noise of one plan on the generator's device, for `agents.agent.Networks`."""
+        action_dim, device = networks.action_dim, generator.device
         iterations, num_pi, num = cfg.num_iterations(action_dim), cfg.num_pi_trajs, cfg.num_samples
         num_sampled = num - num_pi
         if cfg.method == "gradient":  # the policy's trajectories and the last plan, improved together
@@ -80,22 +114,22 @@ class PlanNoise:
                 heads=heads,
                 gumbel=elites,
                 explore=normal(num_envs),
-                shift=_shift(model, cfg, num_envs, generator),
+                shift=_shift(networks, cfg, num_envs, generator),
             )
         uniform = torch.rand(num_envs, cfg.num_elites, generator=generator, device=device)
         return cls(
             pi=normal(cfg.horizon, num_envs, num_pi),
             candidates=normal(iterations, cfg.horizon, num_envs, num_sampled),
             value_pi=normal(iterations, num_envs, num),
-            heads=draw_heads(model.cfg.num_q, iterations, generator),
+            heads=draw_heads(networks.num_q, iterations, generator),
             gumbel=-torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))),
             explore=normal(num_envs),
-            shift=_shift(model, cfg, num_envs, generator),
+            shift=_shift(networks, cfg, num_envs, generator),
         )
 
 
-def _shift(model: WorldModel, cfg: PlannerConfig, num_envs: int, generator: torch.Generator) -> Tensor | None:
-    is_moved = cfg.shift_images and len(model.obs_shape) == 3
+def _shift(networks: Any, cfg: PlannerConfig, num_envs: int, generator: torch.Generator) -> Tensor | None:
+    is_moved = cfg.shift_images and len(networks.obs_shape) == 3
     return draw_shift((num_envs,), generator) if is_moved else None
 
 

@@ -5,30 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
-from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.config import PlannerConfig
-from tdmpc_ray.core.planners.contract import Plan, PlanNoise
+from tdmpc_ray.core.planners.contract import ModelFunctions, Plan, PlanNoise
 
 _EDGE = 0.999  # actions at the bounds have no gradient through tanh
 
 
 def plan_by_gradient(
-    model: WorldModel,
+    functions: ModelFunctions,
     z: Tensor,
     prev_mean: Tensor,
     cfg: PlannerConfig,
     noise: PlanNoise,
     discount: Tensor,
     explore: bool,
-    task: TaskContext | None,
 ) -> Plan:
     """Improve the last plan and some policy trajectories; execute the best; arguments as of `planners.plan`.
 
     The std is that of the candidates, which tells how much they disagree.
     """
-    functions = ModelFunctions(model, task)
-    mask = 1.0 if task is None else task.action_mask.unsqueeze(1)  # (N, 1, A)
+    mask = 1.0 if functions.action_mask is None else functions.action_mask
     with torch.no_grad():
         start = torch.cat([prev_mean.transpose(0, 1).unsqueeze(2), functions.policy_rollout(z, noise.pi)], 2)
     raw = torch.atanh(start.clamp(-_EDGE, _EDGE)).requires_grad_()  # (H, N, P + 1, A)

@@ -8,27 +8,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.agents.tdmpc2.functions import ModelFunctions
-from tdmpc_ray.core.agents.tdmpc2.fused import FusedModel, fused_model
-from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.nn.compiled import Compiled, begin_step, compiles
-from tdmpc_ray.core.planners.contract import Plan, PlanNoise
+from tdmpc_ray.core.planners.contract import ModelFunctions, Plan, PlanNoise
 
-Functions = ModelFunctions | FusedModel
 _compiled = functools.cache(Compiled)
 
 
 @torch.no_grad()
 def plan_by_sampling(
-    model: WorldModel,
+    functions: ModelFunctions,
     z: Tensor,
     prev_mean: Tensor,
     cfg: PlannerConfig,
     noise: PlanNoise,
     discount: Tensor,
     explore: bool,
-    task: TaskContext | None,
 ) -> Plan:
     """Refine a Gaussian over action sequences towards its best samples; arguments as of `planners.plan`.
 
@@ -38,10 +33,8 @@ def plan_by_sampling(
     compiled = compiles(cfg.compile, z.device)
     if compiled:
         begin_step(z.device)
-    fused = None if compiled else fused_model(model, task, cfg.dtype)
-    functions = fused or ModelFunctions(model, task)
     propose, refine = (_compiled(_propose), _compiled(_refine)) if compiled else (_propose, _refine)
-    mask = None if task is None else task.action_mask.unsqueeze(1)  # (N, 1, A)
+    mask = functions.action_mask
 
     prior = propose(functions, z, noise.pi, discount)
     # Copied, so that its strides are those of the means that follow: others would be compiled for anew.
@@ -73,13 +66,13 @@ class _Prior(NamedTuple):
     weight: Tensor  # of what follows, (N, P)
 
 
-def _propose(functions: Functions, z: Tensor, eps: Tensor, discount: Tensor) -> _Prior:
+def _propose(functions: ModelFunctions, z: Tensor, eps: Tensor, discount: Tensor) -> _Prior:
     actions = functions.policy_rollout(z, eps)
     return _Prior(actions, *functions.rollout(z, actions, discount))
 
 
 def _refine(
-    functions: Functions,
+    functions: ModelFunctions,
     z: Tensor,
     mean: Tensor,
     std: Tensor,

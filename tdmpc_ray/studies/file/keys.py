@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tdmpc_ray.core.config import PRESETS, agent_config, split_key
-from tdmpc_ray.errors import UserError, unknown
+from tdmpc_ray.core.agents import find_settings
+from tdmpc_ray.core.config import AgentSettings, agent_config
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.draws import Draw
 from tdmpc_ray.studies.file.paths import absolute, map_settings, map_space
 from tdmpc_ray.studies.file.points import RESOURCES, check_resource
@@ -39,6 +40,7 @@ class StudyKeys(Section):
     )
     tasks: list[str] = Field(default=[], description="instead of task: several, each with trials of its own")
     obs: str = Field(default="state", description="state, or rgb: camera frames (DMControl, Meta-World)")
+    algorithm: str = Field(default="tdmpc2", description="tdmpc2, or `module:AGENT` for one of your own")
     preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
     model_sizes: list[str] = Field(default=["5"], min_length=1)
     seeds: list[Seed] = Field(default=[0], min_length=1)
@@ -100,16 +102,22 @@ class StudyKeys(Section):
 
     @field_validator("model_sizes")
     @classmethod
-    def _sizes_exist(cls, sizes: list[str]) -> list[str]:
+    def _sizes_exist(cls, sizes: list[str], info: ValidationInfo) -> list[str]:
         for size in sizes:
-            as_value_error(agent_config, size)
+            as_value_error(agent_config, size, "paper", {}, _agent_of(info).name)
         return sizes
+
+    @field_validator("algorithm")
+    @classmethod
+    def _algorithm_exists(cls, algorithm: str) -> str:
+        as_value_error(find_settings, algorithm)
+        return algorithm
 
     @field_validator("preset")
     @classmethod
-    def _preset_exists(cls, preset: str) -> str:
-        if preset not in PRESETS:
-            raise ValueError(str(unknown("preset", preset, PRESETS)))
+    def _preset_exists(cls, preset: str, info: ValidationInfo) -> str:
+        agent = _agent_of(info)
+        as_value_error(agent_config, next(iter(agent.sizes)), preset, {}, agent.name)
         return preset
 
     @field_validator("task", mode="before")
@@ -141,7 +149,7 @@ class StudyKeys(Section):
         for key in settings:
             if key in cls.model_fields:
                 raise ValueError(f"'{key}' is no setting of the agent: give it beside set, not in it")
-            as_value_error(split_key, key)
+            as_value_error(_agent_of(info).split, key)
         return map_settings(settings, lambda path: absolute(path, info))
 
     @field_validator("space")
@@ -151,13 +159,18 @@ class StudyKeys(Section):
             if key.startswith(RESOURCES):
                 check_resource(key, draw)
             else:
-                as_value_error(split_key, key)
+                as_value_error(_agent_of(info).split, key)
         return map_space(space, lambda path: absolute(path, info))
 
     @field_validator("start_from")
     @classmethod
     def _start_is_absolute(cls, path: str | None, info: ValidationInfo) -> str | None:
         return path and absolute(path, info)
+
+
+def _agent_of(info: ValidationInfo) -> AgentSettings:
+    """Of the study's algorithm; where that is refused, nothing else is to be said of it."""
+    return find_settings(info.data.get("algorithm", "tdmpc2"))
 
 
 def _worded(size: Any) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
-from tdmpc_ray.core.config import MODEL_SIZES, PRESETS, SECTIONS
+from tdmpc_ray.core.agents import NAMES, find_settings
 from tdmpc_ray.studies.file.points import RESOURCE_KEYS
 from tdmpc_ray.studies.file.sections import LOGGERS, SCHEDULERS, SEARCHES
 from tdmpc_ray.studies.file.spec import Study
@@ -15,7 +14,11 @@ def study_schema() -> dict[str, Any]:
     """JSON schema (2020-12) of `Study`, with the names of all settings, sizes, searches and schedulers."""
     schema = Study.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    settings = [f"{name}.{field.name}" for name, section in SECTIONS.items() for field in fields(section)]
+    agents = [find_settings(name) for name in NAMES]
+    settings, sizes, presets = (
+        list(dict.fromkeys(name for agent in agents for name in names(agent)))
+        for names in (lambda agent: agent.keys, lambda agent: agent.sizes, lambda agent: agent.presets)
+    )
     parts, properties = schema["$defs"], schema["properties"]
     properties["set"] |= {"properties": {key: {} for key in settings}, "additionalProperties": False}
     properties["space"] |= {
@@ -23,9 +26,8 @@ def study_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     parts["Draw"] |= {"minProperties": 1, "maxProperties": 1}
-    sizes = sorted(MODEL_SIZES, key=list(MODEL_SIZES).index)
     properties["model_sizes"]["items"] = {"enum": [*sizes, *(int(s) for s in sizes if s.isdigit())]}
-    properties["preset"]["enum"] = list(PRESETS)
+    properties["preset"]["enum"] = presets
     one = {"type": ["string", "array"], "items": {"type": "string"}}
     properties["task"] = {"description": properties["task"]["description"], **one}
     properties["tasks"] |= {"items": one}

@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, model_validator
 
-from tdmpc_ray.core.config import agent_config, split_key
+from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error, refuse_repeats
 from tdmpc_ray.studies.file.paths import map_settings, map_space, relative
 from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
@@ -58,7 +58,7 @@ class Study(StudyKeys):
             raise ValueError("num_samples > 1 would repeat the same trials: space draws nothing at random")
         for size in self.model_sizes:
             for probe in self._probes():
-                as_value_error(agent_config, size, self.preset, {**self.overrides, **_of_agent(probe)})
+                as_value_error(self.agent_config, size, {**self.overrides, **_of_agent(probe)})
                 with_resources(self.resources, probe)
         for key, draw in self.space.items():
             if draw.grid or draw.choice:  # in their types: 1e-3 and 0.001 are one
@@ -89,6 +89,10 @@ class Study(StudyKeys):
         """Number of trials."""
         grids = math.prod(len(draw.probes()) for draw in self.space.values() if draw.grid is not None)
         return grids * len(self.task_names) * len(self.model_sizes) * len(self.seeds) * self.num_samples
+
+    def agent_config(self, model_size: str, settings: Mapping[str, Any]) -> AgentConfig:
+        """The agent's settings in a trial."""
+        return agent_config(model_size, self.preset, settings, self.algorithm)
 
     def settings(self) -> dict[str, Any]:
         """The fixed settings as numbers: `1e-3` is a string in YAML."""
@@ -214,7 +218,7 @@ class Study(StudyKeys):
         """Agent steps before the first update."""
         from tdmpc_ray.envs import task_info
 
-        agent, info = agent_config(point.model_size, self.preset, point.settings), task_info(point.task)
+        agent, info = self.agent_config(point.model_size, point.settings), task_info(point.task)
         return agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1))
 
     def notes(self) -> list[str]:
@@ -264,8 +268,8 @@ class Study(StudyKeys):
         """Settings in their types; beside the space's first point, because alone they may not fit."""
         values = {**{key: draw.probes()[0] for key, draw in self.space.items()}, **values}
         settings = {**self.overrides, **_of_agent(values)}
-        sections = agent_config(self.model_sizes[0], self.preset, settings).to_dict()
-        typed = {key: sections[split_key(key)[0]][split_key(key)[1]] for key in settings}
+        sections = self.agent_config(self.model_sizes[0], settings).to_dict()
+        typed = {key: sections[key.partition(".")[0]][key.partition(".")[2]] for key in settings}
         resources = with_resources(self.resources, values).model_dump()
         return typed | {f"{RESOURCES}{name}": value for name, value in resources.items()}
 

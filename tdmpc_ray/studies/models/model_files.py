@@ -30,12 +30,12 @@ def write_slim(checkpoint: Path, folder: Path) -> AgentDescription:
     from tdmpc_ray.rllib.checkpoint import load_module
 
     module = load_module(checkpoint)
-    model, config = module.world_model, module.model_config
+    model, config = module.networks, module.model_config
     refuse_two_parts(model, "registered or served")
     task = config["task"]
     tasks = task_info(task).tasks if task is not None else ()
     description = AgentDescription(
-        settings=module.agent.to_dict(),
+        settings=module.cfg.to_dict(),
         obs_shape=model.obs_shape,
         action_dim=model.action_dim,
         discount=module.discount,

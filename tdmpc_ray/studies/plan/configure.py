@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.replay.demonstrations import episode_files
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.points import RESOURCES, Point
@@ -89,7 +88,7 @@ def distinct_points(study: Study) -> list[Point]:
     """
     found: dict[object, Point] = {}
     for point in (*study.points(), *study.drawn_points(_matters)):
-        agent = agent_config(point.model_size, study.preset, point.settings)
+        agent = study.agent_config(point.model_size, point.settings)
         parts = (agent.model, agent.data, agent.planner.horizon, agent.update.batch_size)
         found.setdefault((point.task, point.steps, point.resources, parts), point)
     return list(found.values())

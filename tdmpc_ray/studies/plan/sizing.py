@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
-from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
-from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
-from tdmpc_ray.core.config import ModelConfig, PlannerConfig, UpdateConfig, agent_config
+from tdmpc_ray.core.agents import find_agent
+from tdmpc_ray.core.agents.agent import Costs
+from tdmpc_ray.core.config import AgentConfig, DataConfig
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources
@@ -114,15 +114,14 @@ class Trial:
 
 
 @lru_cache
-def _costs(net: ModelConfig, planner: PlannerConfig, batch_size: int, shapes: Shapes) -> tuple[int, int, int]:
-    """Parameters, operations of a plan, operations of an update."""
+def _costs(cfg: AgentConfig, shapes: Shapes) -> tuple[int, Costs]:
+    """Parameters, and operations of plans and updates."""
+    agent = find_agent(cfg.algorithm)
     with torch.device("meta"):  # no memory: the largest would take 2 GB
-        model = WorldModel(shapes.obs_shape, shapes.action_dim, net, vector_dim=shapes.vector_dim)
-    planning, learning = (
-        plan_flops(model, planner),
-        update_flops(model, UpdateConfig(batch_size=batch_size), planner.horizon),
-    )
-    return model.num_params(), planning, learning
+        networks = agent.make_networks(
+            shapes.obs_shape, shapes.action_dim, cfg.model, vector_dim=shapes.vector_dim
+        )
+    return networks.num_params(), agent.costs(networks, cfg)
 
 
 def predict(study: Study, point: Point, measured: Measured) -> Trial:
@@ -131,8 +130,10 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
 
     info, resources, evaluation = task_info(point.task), point.resources, study.evaluation
     speeds, sizes = measured[point.task]
-    agent = agent_config(point.model_size, study.preset, point.settings)
-    num_params, flops, learning = _costs(agent.model, agent.planner, agent.update.batch_size, sizes)
+    agent = study.agent_config(point.model_size, point.settings)
+    # Alike for all that differ in nothing that costs anything, such as learning rates.
+    update = type(agent.update)(batch_size=agent.update.batch_size)
+    num_params, (flops, learning) = _costs(replace(agent, data=DataConfig(), update=update), sizes)
     num_envs = resources.num_envs_per_env_runner
     beside_gpus = resources.gpus_per_learner if resources.num_learners == 0 else 0  # of the main process
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops
-from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
+from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.nn.threads import limit_threads
-from tdmpc_ray.core.planners import PlanNoise, plan
+from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.spec import Study
 
@@ -111,16 +110,17 @@ def measure_env(task: str, obs: str) -> tuple[float, Shapes]:
 def measure_core() -> float:
     """Operations per second that a plan of size 1 reaches on one core of this machine."""
     limit_threads(1)
-    agent = agent_config("1")
-    model = WorldModel((24,), 6, agent.model, target=False)
-    mean = torch.zeros(1, agent.planner.horizon, 6)
-    noise = PlanNoise.sample(model, agent.planner, 1, torch.Generator().manual_seed(0))
+    cfg = agent_config("1")
+    agent = find_agent(cfg.algorithm)
+    networks = agent.make_networks((24,), 6, cfg.model, learns=False)
+    mean = torch.zeros(1, cfg.planner.horizon, 6)
+    noise = PlanNoise.sample(networks, cfg.planner, 1, torch.Generator().manual_seed(0))
     rounds, started = -1, time.perf_counter()
     with torch.no_grad():
-        z = model.encode(torch.zeros(1, 24))
+        z = agent.encode(networks, torch.zeros(1, 24))
         while rounds < 1 or time.perf_counter() - started < _MEASURE_S:
             if rounds == 0:
                 started = time.perf_counter()  # the first one is slower
-            plan(model, z, mean, agent.planner, noise, discount=0.99, explore=True)
+            agent.decide(networks, z, mean, cfg.planner, noise, discount=0.99, explore=True)
             rounds += 1
-    return rounds * plan_flops(model, agent.planner) / (time.perf_counter() - started)
+    return rounds * agent.costs(networks, cfg).per_plan / (time.perf_counter() - started)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tdmpc_ray.core.config import SECTIONS, agent_config, split_key
+from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.errors import UserError
 
 _BEGAN = "%Y%m%d-%H%M%S"  # as in the names of result folders
@@ -57,20 +57,22 @@ def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
     for name in trials:
         key = str(name).removeprefix("param.")
         missing = trials[name].isna() & trials["param.preset"].notna()
-        if key.partition(".")[0] not in SECTIONS or key in _BY_TASK or not missing.any():
+        if key in _BY_TASK or not missing.any():
             continue
         for index, size, preset in trials.loc[missing, ["model_size", "param.preset"]].itertuples():
-            full.loc[index, name] = _default(key, size, preset)
+            algorithm = trials.get("param.algorithm", {}).get(index, "tdmpc2")
+            full.loc[index, name] = _default(key, size, preset, algorithm)
     return full
 
 
 @cache
-def _default(key: str, size: str, preset: str) -> str | None:
+def _default(key: str, size: str, preset: str, algorithm: str) -> str | None:
+    section, _, field = key.partition(".")
     try:
-        section, field = split_key(key)
-        return str(agent_config(size, preset, {}).to_dict()[section][field])
+        values = agent_config(size, preset, {}, algorithm).to_dict()
     except UserError:  # of another version of this package
         return None
+    return str(values[section][field]) if field in values.get(section, {}) else None
 
 
 def told_apart(trials: pd.DataFrame, parents: dict[str, Any]) -> pd.Series:

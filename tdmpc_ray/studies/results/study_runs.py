@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from tdmpc_ray.core.config import MODEL_SIZES
+from tdmpc_ray.core.agents import NAMES, find_settings
 from tdmpc_ray.envs.catalog import task_info
 from tdmpc_ray.errors import UserError, nearest
 from tdmpc_ray.studies.results.histories import read_histories
@@ -174,7 +174,7 @@ def is_whole(trials: pd.DataFrame) -> pd.Series:
 
 def sort_sizes(trials: pd.DataFrame) -> list[str]:
     """Model sizes of a table of trials in the order of the published sizes, unknown ones by parameters."""
-    known = list(MODEL_SIZES)
+    known = [size for name in NAMES for size in find_settings(name).sizes]
     params = trials.groupby("model_size")["params"].max()
     return sorted(
         params.index,

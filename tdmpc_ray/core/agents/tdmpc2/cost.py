@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from tdmpc_ray.core.agents.tdmpc2.config import UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
-from tdmpc_ray.core.config import PlannerConfig, UpdateConfig
+from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.nn.pixels import PixelEncoder
 
 

@@ -1,15 +1,60 @@
-"""What a plan asks of the model, in PyTorch; `fused.FusedModel` has the same methods for the CPU."""
+"""What a plan asks of the model, in PyTorch; `fused.FusedModel` has the same for the CPU."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core import planners
+from tdmpc_ray.core.agents.tdmpc2.fused import fused_model
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
+from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.nn.compiled import compiles
+from tdmpc_ray.core.planners import Plan, PlanNoise
 
 
-class ModelFunctions:
-    """Rollouts and values of candidates.
+def plan(
+    model: WorldModel,
+    z: Tensor,
+    prev_mean: Tensor,
+    cfg: PlannerConfig,
+    noise: PlanNoise,
+    *,
+    discount: float | Tensor,
+    explore: bool,
+    task: TaskContext | None = None,
+) -> Plan:
+    """Plan one action per environment; `planners.plan` with the fastest functions of the model.
+
+    Args:
+        task: of each environment, for a multi-task model.
+    """
+    fused = None
+    if cfg.method in ("mppi", "cem") and not compiles(cfg.compile, z.device):
+        fused = fused_model(model, task, cfg.dtype)
+    functions = fused or TorchFunctions(model, task)
+    with _evaluating(model):
+        return planners.plan(functions, z, prev_mean, cfg, noise, discount=discount, explore=explore)
+
+
+@contextlib.contextmanager
+def _evaluating(model: WorldModel) -> Iterator[None]:
+    """Without dropout, which belongs to updates."""
+    if not model.training:  # as of one that only acts: walking its modules takes longer than its policy
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+class TorchFunctions:
+    """`planners.ModelFunctions` of a world model.
 
     Args:
         model: the world model.
@@ -17,21 +62,13 @@ class ModelFunctions:
     """
 
     def __init__(self, model: WorldModel, task: TaskContext | None = None) -> None:
-        self._model = model
+        self._model, self._alone = model, task
         self._task = None if task is None else TaskContext(*(x.unsqueeze(1) for x in task))  # (N, 1, ...)
+        self.action_dim = model.action_dim
+        self.action_mask = None if self._task is None else self._task.action_mask
 
     def rollout(self, z: Tensor, actions: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Roll action sequences through the model.
-
-        Args:
-            z: latents of the first step, (N, Z).
-            actions: S candidates per latent, (H, N, S, A).
-            discount: per step, (N, 1).
-
-        Returns:
-            Discounted sum of predicted rewards (N, S), the last latents (N, S, Z), and the weight of what
-            follows (N, S): discount**H, or 0 where the model predicts that the task has ended before.
-        """
+        """See `ModelFunctions`."""
         model, task = self._model, self._task
         z = z.unsqueeze(1)  # (N, 1, Z): one latent for all candidates, until they part
         total = torch.zeros(actions.shape[1:3], device=z.device)
@@ -45,12 +82,12 @@ class ModelFunctions:
         return total, z, weight
 
     def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
-        """Mean of two heads at a policy action: latents (N, S, Z), noise (N, S, A) to values (N, S)."""
+        """See `ModelFunctions`; the mean of the two heads."""
         action = self._model.pi(z, eps, self._task).action
         return self._model.q(z, action, heads, self._task).mean(0).squeeze(-1)
 
     def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
-        """Actions of the policy prior along its own trajectories: (N, Z), (H, N, P, A) -> (H, N, P, A)."""
+        """See `ModelFunctions`."""
         model, task = self._model, self._task
         z = z.unsqueeze(1)
         actions = []
@@ -59,3 +96,7 @@ class ModelFunctions:
             if t + 1 < len(eps):
                 z = model.next(z, actions[-1], task)
         return torch.stack(actions)
+
+    def policy(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ModelFunctions`."""
+        return self._model.pi_gaussian(z, self._alone)

@@ -144,6 +144,9 @@ class FusedModel:
         assert lib is not None
         self._dtype = torch.bfloat16 if dtype == "bf16" else torch.float32
         self._lib, self._gemm, self._model, self._bins = lib, gemm, model, model.bins.data_ptr()
+        self.action_dim = model.action_dim
+        self.action_mask = None if task is None else task.action_mask.unsqueeze(1)
+        self._task = task
         cfg = model.cfg
         self._kept: list[Tensor] = []  # what the structures point to and nobody else holds
         self._packs, self._buffers = itertools.count(), _buffers.setdefault(model, {})
@@ -191,7 +194,7 @@ class FusedModel:
         return _checked(x, *shape).to(self._dtype).contiguous()
 
     def rollout(self, z: Tensor, actions: Tensor, discount: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `ModelFunctions.rollout`."""
+        """See `ModelFunctions`."""
         horizon, num_envs, num, action_dim = actions.shape
         z = self._factor(z, num_envs, self._model.cfg.latent_dim)
         actions = self._factor(actions, horizon, num_envs, num, self._model.action_dim)
@@ -210,7 +213,7 @@ class FusedModel:
         return total, last_z, weight
 
     def terminal_value(self, z: Tensor, eps: Tensor, heads: Tensor) -> Tensor:
-        """See `ModelFunctions.terminal_value`."""
+        """See `ModelFunctions`."""
         num_envs, num, _ = z.shape
         rows, model = num_envs * num, self._model
         z = self._factor(z, num_envs, num, model.cfg.latent_dim)
@@ -224,7 +227,7 @@ class FusedModel:
         return value
 
     def policy_rollout(self, z: Tensor, eps: Tensor) -> Tensor:
-        """See `ModelFunctions.policy_rollout`."""
+        """See `ModelFunctions`."""
         horizon, num_envs, num, _ = eps.shape
         rows, model = num_envs * num, self._model
         eps = _checked(eps, horizon, num_envs, num, model.action_dim).float().contiguous()
@@ -235,6 +238,10 @@ class FusedModel:
             eps.data_ptr(), horizon, rows, *self._log_std, scratch.data_ptr(), actions.data_ptr(),
         )  # fmt: skip
         return actions
+
+    def policy(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ModelFunctions`."""
+        return self._model.pi_gaussian(z, self._task)
 
 
 def _checked(x: Tensor, *shape: int) -> Tensor:

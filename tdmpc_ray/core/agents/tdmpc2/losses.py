@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.config import UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.batch import Batch, observations
-from tdmpc_ray.core.config import UpdateConfig
 
 
 @torch.no_grad()

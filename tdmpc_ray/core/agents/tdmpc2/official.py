@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.agent import Published
+from tdmpc_ray.core.agents.tdmpc2.config import ModelConfig
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.checks import shape_differences
-from tdmpc_ray.core.config import ModelConfig
 from tdmpc_ray.errors import UserError, reason
 
 # Our prefix and the published one; layers are numbered alike, but for the convolutions.
@@ -41,6 +42,8 @@ _READ_BY_SHAPE = {
     "encoder.convolutions.0.weight": 4,
     "task_embedding": 2,
 }
+# Fields of the architecture that every file tells.
+_ALWAYS_KNOWN = ("mlp_dim", "latent_dim", "num_q", "num_bins", "log_std_min", "log_std_max", "episodic")
 _NEEDED = {"dynamics.0.weight", "dynamics.2.weight", "q_ensemble.layers.2.weight"}
 
 
@@ -95,21 +98,6 @@ def read_official(path: Path) -> dict[str, Tensor]:
     return read_published(path).parameters
 
 
-class Published(NamedTuple):
-    """What a published checkpoint tells.
-
-    Attributes:
-        parameters: under the keys of `WorldModel`.
-        log_std_range: least and greatest logarithm of the policy's standard deviation; None where the file
-            does not say.
-        action_dims: sizes of the tasks' actions, for a model of several; None likewise.
-    """
-
-    parameters: dict[str, Tensor]
-    log_std_range: tuple[float, float] | None
-    action_dims: list[int] | None
-
-
 def read_published(path: Path) -> Published:
     """All of a published checkpoint file that a model is made of.
 
@@ -151,7 +139,16 @@ def read_published(path: Path) -> Published:
     action_dims, masks = None, state.get("_action_masks")
     if isinstance(masks, Tensor) and masks.dim() == 2:
         action_dims = masks.sum(1).int().tolist()
-    return Published(parameters, log_std_range, action_dims)
+    is_state, num_tasks = "encoder.0.weight" in parameters, len(parameters.get("task_embedding", ()))
+    known = (*_ALWAYS_KNOWN, *(("enc_dim", "num_enc_layers") if is_state else ("num_channels",)))
+    return Published(
+        parameters,
+        infer_config(parameters, log_std_range),
+        (*known, "task_dim") if num_tasks else known,
+        "state" if is_state else "rgb",
+        action_dims,
+        num_tasks,
+    )
 
 
 def infer_config(
@@ -161,7 +158,7 @@ def infer_config(
 
     Args:
         state: its parameters, as `read_official` gives them.
-        log_std_range: see `Published`.
+        log_std_range: least and greatest logarithm of the policy's standard deviation; None: the defaults.
     """
     mlp_dim = state["dynamics.0.weight"].shape[0]
     encoder: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tdmpc_ray.core.agents.tdmpc2.config import UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.losses import (
     PolicyLoss,
     Targets,
@@ -23,7 +24,6 @@ from tdmpc_ray.core.agents.tdmpc2.losses import (
 )
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.batch import Batch, observations
-from tdmpc_ray.core.config import UpdateConfig
 from tdmpc_ray.core.nn.compiled import Compiled, begin_step, compiles
 from tdmpc_ray.core.nn.pixels import draw_shift
 from tdmpc_ray.core.nn.precision import products_in
@@ -227,15 +227,6 @@ class Updater:
         optimizer.step()
         return norm, skipped
 
-    def state_dict(self) -> dict[str, Any]:
-        """Optimizers and scale; the model is saved by its owner."""
-        return {
-            "world_optimizer": self.world_optimizer.state_dict(),
-            "pi_optimizer": self.pi_optimizer.state_dict(),
-            "scale": self.scale.clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.world_optimizer.load_state_dict(state["world_optimizer"])
-        self.pi_optimizer.load_state_dict(state["pi_optimizer"])
-        self.scale.copy_(state["scale"])
+    def state(self) -> dict[str, Tensor]:
+        """What has to be kept beside model and optimizers; a restore copies into these tensors."""
+        return {"scale": self.scale}

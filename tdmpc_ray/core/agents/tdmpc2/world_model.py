@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tdmpc_ray.core.agents.agent import Networks
+from tdmpc_ray.core.agents.tdmpc2.config import ModelConfig
 from tdmpc_ray.core.batch import Observation
-from tdmpc_ray.core.config import ModelConfig
 from tdmpc_ray.core.nn.kernels import two_hot_value
 from tdmpc_ray.core.nn.layers import EnsembleLinear, EnsembleMLP, NormedLinear, mlp
 from tdmpc_ray.core.nn.math import PolicySample, squashed_gaussian, symexp, symlog, two_hot_cross_entropy
@@ -31,7 +32,7 @@ class TaskContext(NamedTuple):
     action_mask: Tensor
 
 
-class WorldModel(nn.Module):
+class WorldModel(Networks):
     """An implicit, control-centric world model (TD-MPC2, section 3.1).
 
     The methods of a multi-task model need `task`; those of a single-task model take None.
@@ -45,8 +46,10 @@ class WorldModel(nn.Module):
         vector_dim: V, of the vector beside frames; 0: there is none.
     """
 
+    learning_only = ("target_q.",)
+    planning_only = ("q_ensemble.", "dynamics.", "reward_head.", "termination_head.")
+    optional = ("termination_head.",)
     bins: Tensor
-    action_masks: Tensor  # (tasks, A)
     target_q: EnsembleMLP | None
 
     def __init__(
@@ -61,7 +64,7 @@ class WorldModel(nn.Module):
     ) -> None:
         super().__init__()
         self.obs_shape, self.action_dim, self.cfg = tuple(obs_shape), action_dim, cfg
-        self.vector_dim = vector_dim
+        self.vector_dim, self.num_q = vector_dim, cfg.num_q
         self.num_tasks = 0 if action_dims is None else len(action_dims)
         task_dim = cfg.task_dim if self.num_tasks else 0
         hidden, simnorm = [cfg.mlp_dim] * 2, cfg.simnorm_dim
@@ -256,10 +259,6 @@ class WorldModel(nn.Module):
         """Parameters of the encoder, or of both."""
         beside = [] if self.vector_encoder is None else self.vector_encoder.parameters()
         return [*self.encoder.parameters(), *beside]
-
-    def num_params(self) -> int:
-        """Trainable parameters, as the paper counts them (without target heads)."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
 def _run(network: nn.Sequential, z: Tensor, task: TaskContext | None, action: Tensor) -> Tensor:

@@ -1,0 +1,106 @@
+"""TD-MPC2 (Hansen et al., 2024) behind the contract of all agents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdmpc_ray.core.agents.agent import Agent, Costs, Published
+from tdmpc_ray.core.agents.tdmpc2.config import SETTINGS, ModelConfig, UpdateConfig
+from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
+from tdmpc_ray.core.agents.tdmpc2.functions import plan
+from tdmpc_ray.core.agents.tdmpc2.official import read_published, to_official
+from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater, make_optimizers
+from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
+from tdmpc_ray.core.batch import Observation
+from tdmpc_ray.core.config import AgentConfig, PlannerConfig
+from tdmpc_ray.core.parallel import Replicas
+from tdmpc_ray.core.planners import Plan, PlanNoise
+
+
+class TDMPC2Agent(Agent):
+    """A world model of latents, planning by sampling, and a policy prior."""
+
+    settings = SETTINGS
+
+    def make_networks(
+        self,
+        obs_shape: Sequence[int],
+        action_dim: int,
+        cfg: ModelConfig,
+        *,
+        action_dims: Sequence[int] | None = None,
+        vector_dim: int = 0,
+        learns: bool = True,
+    ) -> WorldModel:
+        return WorldModel(
+            obs_shape, action_dim, cfg, action_dims=action_dims, target=learns, vector_dim=vector_dim
+        )
+
+    def encode(
+        self,
+        networks: WorldModel,
+        obs: Observation,
+        task: TaskContext | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        return networks.encode(obs, task, shift)
+
+    def decide(
+        self,
+        networks: WorldModel,
+        z: Tensor,
+        prev_mean: Tensor,
+        cfg: PlannerConfig,
+        noise: PlanNoise,
+        *,
+        discount: float | Tensor,
+        explore: bool,
+        task: TaskContext | None = None,
+    ) -> Plan:
+        return plan(networks, z, prev_mean, cfg, noise, discount=discount, explore=explore, task=task)
+
+    def policy_mean(self, networks: WorldModel, z: Tensor, task: TaskContext | None = None) -> Tensor:
+        eps = torch.zeros(len(z), networks.action_dim, device=z.device)
+        return networks.pi(z, eps, task).mean
+
+    def make_optimizers(self, networks: WorldModel, cfg: UpdateConfig) -> dict[str, torch.optim.Optimizer]:
+        world, pi = make_optimizers(networks, cfg)
+        return {"world": world, "pi": pi}
+
+    def make_updater(
+        self,
+        networks: WorldModel,
+        cfg: UpdateConfig,
+        discount: float | Sequence[float],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        replicas: Replicas | None,
+    ) -> Updater:
+        return Updater(networks, cfg, discount, (optimizers["world"], optimizers["pi"]), replicas)
+
+    def draw_update(
+        self,
+        networks: WorldModel,
+        horizon: int,
+        batch_size: int,
+        generator: torch.Generator,
+        heads_generator: torch.Generator | None = None,
+    ) -> UpdateNoise:
+        return UpdateNoise.sample(networks, horizon, batch_size, generator, heads_generator)
+
+    def costs(self, networks: WorldModel, cfg: AgentConfig) -> Costs:
+        learning = update_flops(networks, cfg.update, cfg.planner.horizon)
+        return Costs(per_plan=plan_flops(networks, cfg.planner), per_update=learning)
+
+    def read_published(self, path: Path) -> Published:
+        return read_published(path)
+
+    def to_published(self, networks: WorldModel, **options: Any) -> dict[str, Any]:
+        return to_official(networks, **options)
+
+
+AGENT = TDMPC2Agent()
