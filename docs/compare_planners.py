@@ -15,7 +15,7 @@ import torch
 
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
+from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint, load_agent
 
 PLANNERS: dict[str, dict[str, object]] = {
     "MPPI": {"planner.method": "mppi"},

@@ -10,10 +10,10 @@ import torch
 
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import make_set
-from tdmpc_ray.rllib.checkpoint import MODULE
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.checkpoints.load import MODULE
+from tdmpc_ray.rllib.checkpoints.manifest import seal
 from tdmpc_ray.rllib.config import TDMPC2Config
-from tdmpc_ray.rllib.manifest import seal
-from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 
 def random_checkpoint(

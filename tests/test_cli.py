@@ -16,7 +16,7 @@ import pytest
 from tdmpc_ray import cli
 from tdmpc_ray.cli import training
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.checkpoint import MODULE, find_checkpoint
+from tdmpc_ray.rllib.checkpoints.load import MODULE, find_checkpoint
 from tdmpc_ray.studies.file import sections
 from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
@@ -349,7 +349,7 @@ def test_defaults_are_those_of_a_study() -> None:
 def test_evaluate_prints_every_episode(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tdmpc_ray.rllib import evaluate
+    from tdmpc_ray.rllib.evaluation.on_runners import of_checkpoints as evaluate
 
     def fake(
         path: Path,

@@ -47,7 +47,7 @@ def import_official(
 
     quiet()
     from tdmpc_ray.envs import task_info
-    from tdmpc_ray.rllib.exchange import import_official as convert
+    from tdmpc_ray.rllib.published import import_official as convert
     from tdmpc_ray.studies.file.folder import begin, only_process, require_empty
     from tdmpc_ray.studies.file.load import make_study
 
@@ -96,7 +96,7 @@ def export_official(
     from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
-    from tdmpc_ray.rllib.exchange import export_official as convert
+    from tdmpc_ray.rllib.published import export_official as convert
 
     convert(checkpoint, file, flat=flat)
     print(f"exported: {file}")
@@ -122,7 +122,7 @@ def export(
     from tdmpc_ray.core.export import export as write
     from tdmpc_ray.core.export import make_program
     from tdmpc_ray.envs.spaces import meaning_of
-    from tdmpc_ray.rllib.checkpoint import load_module
+    from tdmpc_ray.rllib.checkpoints.load import load_module
 
     file = out or Path(what + file_format.suffix)
     module = load_module(checkpoint)

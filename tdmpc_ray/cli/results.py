@@ -69,9 +69,9 @@ def evaluate(
 
     quiet()
     from tdmpc_ray.core.nn.threads import limit_threads
-    from tdmpc_ray.rllib.at_hand import at_hand
-    from tdmpc_ray.rllib.checkpoint import networks_of_newest
-    from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
+    from tdmpc_ray.rllib.checkpoints.at_hand import at_hand
+    from tdmpc_ray.rllib.checkpoints.load import networks_of_newest
+    from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
     from tdmpc_ray.studies.file.files import STUDY_FILE
     from tdmpc_ray.studies.file.python_path import use_folder_again
     from tdmpc_ray.studies.models.best_checkpoint import study_folder

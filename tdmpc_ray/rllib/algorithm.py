@@ -21,28 +21,28 @@ from ray.tune.result import DONE
 from tdmpc_ray.core.nn.threads import limit_threads
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.errors import PassingError, UserError
-from tdmpc_ray.rllib.activity import doing
-from tdmpc_ray.rllib.async_loop import AsyncLoop
+from tdmpc_ray.rllib.acting.env_runner import RESTARTS
+from tdmpc_ray.rllib.acting.fragments import Sampled
+from tdmpc_ray.rllib.acting.stop_request import EvaluationStopped
+from tdmpc_ray.rllib.checkpoints.algorithm_checkpoint import DurableAlgorithm
 from tdmpc_ray.rllib.config import TDMPC2Config
-from tdmpc_ray.rllib.durable import DurableAlgorithm
-from tdmpc_ray.rllib.env_runner import RESTARTS
-from tdmpc_ray.rllib.evaluate import film_episode
-from tdmpc_ray.rllib.evaluator import Evaluator
-from tdmpc_ray.rllib.fault_window import FaultWindow
-from tdmpc_ray.rllib.fragments import Sampled
-from tdmpc_ray.rllib.learner import TDMPC2Learner
-from tdmpc_ray.rllib.learner_link import LearnerLink
-from tdmpc_ray.rllib.notes import OnceNotes
-from tdmpc_ray.rllib.pace import Pace
-from tdmpc_ray.rllib.recovery import explain, give_state, require_built, take_back
-from tdmpc_ray.rllib.replay_memory import with_memory
-from tdmpc_ray.rllib.report import Reporter
-from tdmpc_ray.rllib.sampling import RUNNER_STEPS, sample_together, shards
-from tdmpc_ray.rllib.start_networks import check_networks, read_networks
-from tdmpc_ray.rllib.stop_request import EvaluationStopped
-from tdmpc_ray.rllib.system_metrics import SystemMetrics
-from tdmpc_ray.rllib.video import require_film
-from tdmpc_ray.rllib.work import Work, merged
+from tdmpc_ray.rllib.evaluation.during_training import Evaluator
+from tdmpc_ray.rllib.evaluation.of_checkpoints import film_episode
+from tdmpc_ray.rllib.evaluation.video import require_film
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.replay_memory import with_memory
+from tdmpc_ray.rllib.learning.start_networks import check_networks, read_networks
+from tdmpc_ray.rllib.learning.work import Work, merged
+from tdmpc_ray.rllib.loop.asynchronous import AsyncLoop
+from tdmpc_ray.rllib.loop.env_runners import RUNNER_STEPS, sample_together, shards
+from tdmpc_ray.rllib.loop.fault_window import FaultWindow
+from tdmpc_ray.rllib.loop.learner_link import LearnerLink
+from tdmpc_ray.rllib.loop.pace import Pace
+from tdmpc_ray.rllib.loop.recovery import explain, give_state, require_built, take_back
+from tdmpc_ray.rllib.metrics.activity import doing
+from tdmpc_ray.rllib.metrics.notes import OnceNotes
+from tdmpc_ray.rllib.metrics.report import Reporter
+from tdmpc_ray.rllib.metrics.system_metrics import SystemMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ class TDMPC2(DurableAlgorithm):
             UserError: names the way.
         """
         raise UserError(
-            "act with tdmpc_ray.rllib.evaluate.load_agent(CHECKPOINT).act(obs, is_first): it keeps each "
+            "act with tdmpc_ray.rllib.load_agent(CHECKPOINT).act(obs, is_first): it keeps each "
             "episode's plan from step to step, for which compute_single_action has no place"
         )
 

@@ -18,11 +18,11 @@ from tdmpc_ray.core.config import PATH_SETTINGS, AgentConfig, agent_config
 from tdmpc_ray.envs import TaskInfo, check_obs, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import unknown
+from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.task_env import TaskEnv, read_task_config, require_env, task_config
 from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
-from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
-from tdmpc_ray.rllib.pace import MAX_LEAD
-from tdmpc_ray.rllib.sampling import REQUESTS_IN_FLIGHT, RUNNER_STEPS
-from tdmpc_ray.rllib.task_env import TaskEnv, read_task_config, require_env, task_config
+from tdmpc_ray.rllib.loop.env_runners import REQUESTS_IN_FLIGHT, RUNNER_STEPS
+from tdmpc_ray.rllib.loop.pace import MAX_LEAD
 
 # Where the published implementation departs from its defaults for a whole suite.
 _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
@@ -351,7 +351,7 @@ class TDMPC2Config(AlgorithmConfig):
         return self
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:
-        from tdmpc_ray.rllib.connectors import AddIsFirst, AddTask, env_to_module
+        from tdmpc_ray.rllib.acting.connectors import AddIsFirst, AddTask, env_to_module
 
         pipeline = env_to_module(self, super().build_env_to_module_connector(env, spaces, device), device)
         pipeline.append(AddIsFirst(device=device))
@@ -360,17 +360,17 @@ class TDMPC2Config(AlgorithmConfig):
         return pipeline
 
     def build_module_to_env_connector(self, env: Any = None, spaces: Any = None) -> Any:
-        from tdmpc_ray.rllib.connectors import module_to_env
+        from tdmpc_ray.rllib.acting.connectors import module_to_env
 
         return module_to_env(self, super().build_module_to_env_connector(env, spaces))
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        from tdmpc_ray.rllib.module import TDMPC2RLModule
+        from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
 
         return RLModuleSpec(module_class=TDMPC2RLModule)
 
     def get_default_learner_class(self) -> type:
-        from tdmpc_ray.rllib.learner import TDMPC2Learner
+        from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
 
         return TDMPC2Learner
 
@@ -398,6 +398,6 @@ def _suite_settings(info: TaskInfo) -> dict[str, Any]:
 
 def _evaluate(algorithm: Any, runners: Any) -> Any:
     """RLlib's hook for evaluation; late import, because the algorithm imports this module."""
-    from tdmpc_ray.rllib.evaluation import evaluate
+    from tdmpc_ray.rllib.evaluation.on_runners import evaluate
 
     return evaluate(algorithm, runners)

@@ -11,7 +11,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from tdmpc_ray.addresses import is_address
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.checkpoint import find_checkpoint
+from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.config import TDMPC2Config

@@ -15,8 +15,8 @@ from pyarrow.fs import LocalFileSystem
 
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.ring import SequenceReplay
-from tdmpc_ray.rllib.chunk_store import ChunkStore
-from tdmpc_ray.rllib.saved_replay import SavedReplay
+from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore
+from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
 
 STEPS, EPISODE, EVERY = 1_000_000, 500, 5000
 SHAPE = ((24,), 6, 3)  # observation, action, horizon

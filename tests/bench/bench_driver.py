@@ -29,8 +29,8 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tdmpc_ray.rllib.fragments import take_told
-from tdmpc_ray.rllib.sampling import AsyncSampler, _ask
+from tdmpc_ray.rllib.acting.fragments import take_told
+from tdmpc_ray.rllib.loop.env_runners import AsyncSampler, _ask
 
 FRAGMENT = 25
 

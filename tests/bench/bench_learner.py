@@ -20,7 +20,7 @@ import ray
 import torch
 
 from tdmpc_ray.rllib import TDMPC2
-from tdmpc_ray.rllib.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
 
 
 def updates_per_s(learner: TDMPC2Learner, seconds: float) -> float:

@@ -282,7 +282,7 @@ def test_users_without_a_home_get_kernels_too(home: str, tmp_path: Path) -> None
         "import pwd\n"
         "def nobody(uid): raise KeyError(uid)\n"
         "pwd.getpwuid = nobody\n"
-        "from tdmpc_ray.core import kernels\n"
+        "from tdmpc_ray.core.nn import kernels\n"
         "assert kernels.library() is not None\n"
         "print(kernels._own_folder())\n"
     )

@@ -11,7 +11,7 @@ import pytest
 from tdmpc_ray.envs import make_env, random_return, register_task, registered, task_info
 from tdmpc_ray.envs.multitask import MultiTaskEnv, _shares, action_sizes, make_set
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.task_env import read_task_config, task_config
+from tdmpc_ray.rllib.acting.task_env import read_task_config, task_config
 
 SMALL = "pendulum-swingup+mw-reach+walker-walk"
 

@@ -21,7 +21,7 @@ from ray.rllib.env.env_context import EnvContext
 from tdmpc_ray.envs import gl, make_env, register_task, registered
 from tdmpc_ray.envs.gl import require_gl
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.task_env import env_creator
+from tdmpc_ray.rllib.acting.task_env import env_creator
 
 
 def can_render() -> bool:

@@ -13,9 +13,9 @@ from gpu.work import ACTION, DISCOUNT, OBS, agent_of
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.envs.images import FRAMES, SIZE
-from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.rllib.random_streams import RandomStreams
-from tdmpc_ray.rllib.update_loop import UpdateLoop
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.learning.random_streams import RandomStreams
+from tdmpc_ray.rllib.learning.updates import UpdateLoop
 
 _CALL = 50  # updates
 

@@ -21,9 +21,9 @@ from gpu.work import ACTION, DISCOUNT, OBS, agent_of
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.learner import TDMPC2Learner
-from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.rllib.weights_period import WeightsPeriod
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.loop.weights_period import WeightsPeriod
 
 SEED_STEPS = 250
 ALONE, MANY = "learner and runner on the GPU", "the same, 16 environments"

@@ -8,7 +8,7 @@ import numpy as np
 from counting_env import CountingEnv
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
 
 
 def counting(overrides: dict[str, Any], seed: int = 0) -> TDMPC2Config:

@@ -14,9 +14,9 @@ from ray import tune
 
 from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.checkpoint import find_checkpoint
-from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
-from tdmpc_ray.rllib.learner import TDMPC2Learner
+from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
+from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint, load_agent
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
 
 ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -11,9 +11,9 @@ import ray
 from counting import counting, learner, replay_rows, same
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.chunk_store import DamagedCheckpoint
-from tdmpc_ray.rllib.learner import TDMPC2Learner
-from tdmpc_ray.rllib.manifest import chunk_names, read_manifest
+from tdmpc_ray.rllib.checkpoints.chunk_store import DamagedCheckpoint
+from tdmpc_ray.rllib.checkpoints.manifest import chunk_names, read_manifest
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
 
 for name in ("counting_env", "counting", __name__):
     ray.cloudpickle.register_pickle_by_value(__import__(name))

@@ -13,7 +13,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.connectors import ActionArrays, ObservationTensor
+from tdmpc_ray.rllib.acting.connectors import ActionArrays, ObservationTensor
 
 
 class Doubles(gymnasium.Env):

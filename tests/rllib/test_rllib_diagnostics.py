@@ -8,8 +8,8 @@ import torch
 
 from tdmpc_ray.core.planners import Plan
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.diagnostics import EVERY, PlanDiagnostics, merge
-from tdmpc_ray.rllib.fragments import Fragment
+from tdmpc_ray.rllib.acting.fragments import Fragment
+from tdmpc_ray.rllib.acting.plan_diagnostics import EVERY, PlanDiagnostics, merge
 
 
 def plan_of(values: list[list[float]], std: float = 0.5) -> Plan:

@@ -10,8 +10,8 @@ from test_rllib_update_loop import IMAGES, STATE, make_loop
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib import update_loop
-from tdmpc_ray.rllib.update_loop import UpdateLoop
+from tdmpc_ray.rllib.learning import updates as update_loop
+from tdmpc_ray.rllib.learning.updates import UpdateLoop
 
 NAMES = ("obs", "action", "reward", "terminated", "start")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tdmpc_ray.rllib import TDMPC2, TDMPC2Config, evaluation, stop_request
-from tdmpc_ray.rllib.activity import activities
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+from tdmpc_ray.rllib.acting import stop_request
+from tdmpc_ray.rllib.evaluation.on_runners import on_runners as evaluation
+from tdmpc_ray.rllib.metrics.activity import activities
 
 EVERY = 100
 

@@ -19,9 +19,9 @@ from ray.rllib.env.env_context import EnvContext
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.evaluation import _play
-from tdmpc_ray.rllib.fault_window import FaultWindow
-from tdmpc_ray.rllib.task_env import env_creator
+from tdmpc_ray.rllib.acting.task_env import env_creator
+from tdmpc_ray.rllib.evaluation.on_runners import _play
+from tdmpc_ray.rllib.loop.fault_window import FaultWindow
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 for name in ("failing_env", __name__):

@@ -12,8 +12,9 @@ import pytest
 import ray
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib import TDMPC2Config, learner_link
-from tdmpc_ray.rllib.learner_link import LearnerLink
+from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib.loop import learner_link
+from tdmpc_ray.rllib.loop.learner_link import LearnerLink
 
 
 class Group:

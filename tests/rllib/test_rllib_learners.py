@@ -13,12 +13,12 @@ from counting_env import CountingEnv
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.fragments import Fragment, Sampled
-from tdmpc_ray.rllib.learner import TDMPC2Learner
-from tdmpc_ray.rllib.manifest import read_manifest, seal
-from tdmpc_ray.rllib.sampling import shards
-from tdmpc_ray.rllib.update_loop import Losses
-from tdmpc_ray.rllib.work import Work, merged
+from tdmpc_ray.rllib.acting.fragments import Fragment, Sampled
+from tdmpc_ray.rllib.checkpoints.manifest import read_manifest, seal
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.updates import Losses
+from tdmpc_ray.rllib.learning.work import Work, merged
+from tdmpc_ray.rllib.loop.env_runners import shards
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 for name in ("counting_env", __name__):
@@ -50,7 +50,7 @@ def contents(learner: TDMPC2Learner) -> dict[str, Any]:
         "capacity": replay.capacity,
         "module": state["rl_module"]["default_policy"],
         "optimizer": state["optimizer"],
-        "scale": state["tdmpc2"]["scale"],
+        "scale": state["updater"]["scale"],
         "rng": learner._streams.numpy.bit_generator.state["state"]["state"],
     }
 

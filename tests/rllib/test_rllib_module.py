@@ -16,8 +16,8 @@ from tdmpc_ray.core.nn.pixels import shift_images
 from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
-from tdmpc_ray.rllib.module import IS_FIRST, TDMPC2RLModule
+from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.module import IS_FIRST, TDMPC2RLModule
 
 OBS, ACTION = gymnasium.spaces.Box(-1, 1, (5,)), gymnasium.spaces.Box(-1, 1, (2,))
 

@@ -11,7 +11,7 @@ import ray
 
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.notes import OnceNotes
+from tdmpc_ray.rllib.metrics.notes import OnceNotes
 
 
 class HugeRewards(gymnasium.Env):

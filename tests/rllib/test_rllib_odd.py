@@ -21,7 +21,7 @@ from tdmpc_ray.envs import make_env, register_task, registered, task_shapes
 from tdmpc_ray.envs.faults import FAULTS, GuardedEnv
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.task_env import env_creator
+from tdmpc_ray.rllib.acting.task_env import env_creator
 
 ray.cloudpickle.register_pickle_by_value(sys.modules["odd_envs"])
 

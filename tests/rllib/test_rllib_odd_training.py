@@ -16,8 +16,8 @@ from tdmpc_ray.envs import register_task, registered
 from tdmpc_ray.envs.spaces import meaning_of
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.checkpoint import load_module
-from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
+from tdmpc_ray.rllib.checkpoints.load import load_module
+from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules["odd_envs"])

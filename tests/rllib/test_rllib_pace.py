@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.pace import Pace
+from tdmpc_ray.rllib.loop.pace import Pace
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0, 2.0])

@@ -13,7 +13,7 @@ from counting_env import CountingEnv
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.sampling import AsyncSampler
+from tdmpc_ray.rllib.loop.env_runners import AsyncSampler
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 for name in ("counting_env", __name__):

@@ -9,8 +9,8 @@ import pytest
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
-from tdmpc_ray.rllib.learner import TDMPC2Learner
+from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 PRIORITIZED = {"data.priority_alpha": 0.6, "data.priority_beta": 0.4}

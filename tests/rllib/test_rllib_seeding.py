@@ -12,10 +12,10 @@ from counting_env import CountingEnv
 
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.env_runner import RESTARTS, TDMPC2EnvRunner
-from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.rllib.random_streams import RandomStreams
-from tdmpc_ray.rllib.seeding import Stream, derive
+from tdmpc_ray.rllib.acting.env_runner import RESTARTS, TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.seeding import Stream, derive
+from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 
 SEEDS = [0, 1, 2, 3, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**64]
 PROGRESS = [(), (0,), (0, 0), (1,), (0, 1), (1, 0), (2**32,)]

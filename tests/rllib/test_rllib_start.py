@@ -11,13 +11,14 @@ import pytest
 import torch
 from counting_env import CountingEnv
 
+from tdmpc_ray.core.agents.tdmpc2.agent import AGENT
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.checkpoint import MODULE
-from tdmpc_ray.rllib.durable import DurableAlgorithm
-from tdmpc_ray.rllib.manifest import seal
-from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.rllib.start_networks import check_networks, completed, read_networks
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.checkpoints.algorithm_checkpoint import DurableAlgorithm
+from tdmpc_ray.rllib.checkpoints.load import MODULE
+from tdmpc_ray.rllib.checkpoints.manifest import seal
+from tdmpc_ray.rllib.learning.start_networks import check_networks, completed, read_networks
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.run.checks import prepare
 
@@ -151,4 +152,4 @@ def test_where_remote_runners_alone_can_build_the_environment_the_learner_compar
         check_networks(given, [config])
     assert check_networks(given, [config.env_runners(num_env_runners=1)]) == []
     with pytest.raises(UserError, match=r"encoder\.0\.weight is \(16, 3\) in start_from and \(16, 4\) here"):
-        completed(given, given | {"networks.encoder.0.weight": torch.empty(16, 4)})
+        completed(given, AGENT.make_networks((4,), 1, config.agent().model))

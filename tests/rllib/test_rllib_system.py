@@ -9,8 +9,8 @@ import pynvml
 import pytest
 import ray
 
-from tdmpc_ray.rllib.report import Reporter
-from tdmpc_ray.rllib.system_metrics import SystemMetrics
+from tdmpc_ray.rllib.metrics.report import Reporter
+from tdmpc_ray.rllib.metrics.system_metrics import SystemMetrics
 
 
 def read(reporter: Reporter) -> dict[str, float]:

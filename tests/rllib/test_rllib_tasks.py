@@ -14,7 +14,7 @@ from counting_env import CountingEnv
 from tdmpc_ray.envs import register_task, registered
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.evaluate import evaluate_checkpoint, load_agent
+from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint, load_agent
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

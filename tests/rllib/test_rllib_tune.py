@@ -15,8 +15,8 @@ from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
 from tdmpc_ray.rllib import TDMPC2, CollectReplays, TDMPC2Config
-from tdmpc_ray.rllib.collect import collect_replays
-from tdmpc_ray.rllib.manifest import chunk_names, read_manifest
+from tdmpc_ray.rllib.checkpoints.garbage import collect_replays
+from tdmpc_ray.rllib.checkpoints.manifest import chunk_names, read_manifest
 
 for name in ("counting_env", "counting", __name__):
     ray.cloudpickle.register_pickle_by_value(__import__(name))

@@ -12,10 +12,12 @@ from tiny import TINY
 from tdmpc_ray.core.agents.tdmpc2.update import Updater
 from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.replay.prioritized import make_replay
-from tdmpc_ray.rllib import TDMPC2Config, env_runner, update_loop
-from tdmpc_ray.rllib.module import IS_FIRST, TDMPC2RLModule
-from tdmpc_ray.rllib.random_streams import RandomStreams
-from tdmpc_ray.rllib.update_loop import UpdateLoop
+from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib.acting import env_runner
+from tdmpc_ray.rllib.acting.module import IS_FIRST, TDMPC2RLModule
+from tdmpc_ray.rllib.learning import updates as update_loop
+from tdmpc_ray.rllib.learning.random_streams import RandomStreams
+from tdmpc_ray.rllib.learning.updates import UpdateLoop
 
 STATE, IMAGES = (5,), (9, 64, 64)
 

@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
 
 VECTOR = Box(-1, 1, (3,), np.float32)
 STACK = Box(0, 255, (9, 64, 64), np.uint8)

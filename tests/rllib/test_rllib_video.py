@@ -11,10 +11,12 @@ from test_rllib_tasks import LabCounter
 
 from tdmpc_ray.envs import register_task, registered, task_info
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib import TDMPC2, TDMPC2Config, evaluate, stop_request
-from tdmpc_ray.rllib.evaluate import evaluate_checkpoint
-from tdmpc_ray.rllib.task_env import guarded_task
-from tdmpc_ray.rllib.video import Film
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+from tdmpc_ray.rllib.acting import stop_request
+from tdmpc_ray.rllib.acting.task_env import guarded_task
+from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
+from tdmpc_ray.rllib.evaluation.on_runners import of_checkpoints as evaluate
+from tdmpc_ray.rllib.evaluation.video import Film
 
 
 class Slides(LabCounter):

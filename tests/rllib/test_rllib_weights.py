@@ -12,8 +12,9 @@ from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.nn import precision
 from tdmpc_ray.core.nn.readback import copy_arrays, read_arrays
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib import TDMPC2Config, env_runner
-from tdmpc_ray.rllib.weights_period import WeightsPeriod
+from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib.acting import env_runner
+from tdmpc_ray.rllib.loop.weights_period import WeightsPeriod
 
 
 def test_weights_are_due_after_updates_and_after_seconds() -> None:

@@ -20,11 +20,11 @@ from tdmpc_ray import cli
 from tdmpc_ray.core.saved_agent import DESCRIPTION_FILE, WEIGHTS_FILE, read_agent
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.at_hand import at_hand
-from tdmpc_ray.rllib.checkpoint import MODULE
-from tdmpc_ray.rllib.evaluate import load_agent
-from tdmpc_ray.rllib.manifest import MANIFEST, seal
-from tdmpc_ray.rllib.start_networks import read_networks
+from tdmpc_ray.rllib.checkpoints.at_hand import at_hand
+from tdmpc_ray.rllib.checkpoints.load import MODULE
+from tdmpc_ray.rllib.checkpoints.manifest import MANIFEST, seal
+from tdmpc_ray.rllib.evaluation.of_checkpoints import load_agent
+from tdmpc_ray.rllib.learning.start_networks import read_networks
 from tdmpc_ray.studies.file.files import STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
@@ -165,7 +165,7 @@ def test_a_study_at_an_address_is_used_as_one_on_a_disk(
         copy_files(str(study / name), f"{folder}/{name}", destination_filesystem=filesystem)
     address, best = bucket.format("/models/pair"), best_checkpoint(study)
     trial = f"tune/{best.path.parent.name}"
-    monkeypatch.setattr("tdmpc_ray.rllib.at_hand._SMALL", 5000)
+    monkeypatch.setattr("tdmpc_ray.rllib.checkpoints.at_hand._SMALL", 5000)
     with at_hand(address, files_of_best, STUDY_FILE) as local:
         found = best_checkpoint(local)
         assert (found.name, found.score, found.trial_id) == (best.name, best.score, best.trial_id)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tdmpc_ray.rllib import activity
-from tdmpc_ray.rllib.pace import Pace
+from tdmpc_ray.rllib.loop.pace import Pace
+from tdmpc_ray.rllib.metrics import activity
 from tdmpc_ray.studies.run import progress as progress_module
 from tdmpc_ray.studies.run.progress import ProgressTable, TrialRow
 

@@ -16,7 +16,7 @@ from synthetic import EXPERIMENT, log_study
 
 from tdmpc_ray.addresses import public_address
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.open_folder import open_folder
+from tdmpc_ray.rllib.checkpoints.open_folder import open_folder
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.results.compare import compare
 from tdmpc_ray.studies.results.page import PAGE_FILE, write_report

@@ -20,7 +20,7 @@ from conftest import free_port
 from driver import Driver
 
 from tdmpc_ray import cli
-from tdmpc_ray.rllib.evaluate import Agent, load_agent
+from tdmpc_ray.rllib.evaluation.of_checkpoints import Agent, load_agent
 
 PAIR = "reacher-easy+walker-walk"
 TOKEN = "let-me-in"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from driver import Driver
 
-from tdmpc_ray.rllib.manifest import read_manifest
+from tdmpc_ray.rllib.checkpoints.manifest import read_manifest
 
 STEPS, EVERY = 1200, 100
 

@@ -66,7 +66,7 @@ class Mirror:
         Raises:
             UserError: it cannot be reached, or names no folder.
         """
-        from tdmpc_ray.rllib.open_folder import open_folder  # late: RLlib takes seconds to import
+        from tdmpc_ray.rllib.checkpoints.open_folder import open_folder  # late: RLlib takes seconds to import
 
         filesystem, folder = open_folder(address)
         name = posixpath.basename(folder)
@@ -229,6 +229,6 @@ class _Copier:
             del self._copied[name]
 
     def _write(self, name: str, data: bytes) -> None:
-        from tdmpc_ray.rllib.chunk_store import write_whole
+        from tdmpc_ray.rllib.checkpoints.chunk_store import write_whole
 
         write_whole(self._mirror.filesystem, f"{self._mirror.folder}/{name}", data)

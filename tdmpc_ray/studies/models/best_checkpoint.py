@@ -8,9 +8,9 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_ray.rllib.checkpoint import MODULE, checkpoints_below, find_checkpoint
-from tdmpc_ray.rllib.chunk_store import DamagedCheckpoint
-from tdmpc_ray.rllib.manifest import is_complete, verify
+from tdmpc_ray.rllib.checkpoints.chunk_store import DamagedCheckpoint
+from tdmpc_ray.rllib.checkpoints.load import MODULE, checkpoints_below, find_checkpoint
+from tdmpc_ray.rllib.checkpoints.manifest import is_complete, verify
 from tdmpc_ray.studies.file.files import STUDY_FILE
 from tdmpc_ray.studies.file.load import load_study
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER

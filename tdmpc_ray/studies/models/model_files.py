@@ -27,7 +27,7 @@ def write_slim(checkpoint: Path, folder: Path) -> AgentDescription:
     from tdmpc_ray.core.checks import refuse_two_parts
     from tdmpc_ray.core.saved_agent import AgentDescription, write_agent
     from tdmpc_ray.envs import task_info, task_sizes
-    from tdmpc_ray.rllib.checkpoint import load_module
+    from tdmpc_ray.rllib.checkpoints.load import load_module
 
     module = load_module(checkpoint)
     model, config = module.networks, module.model_config

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.at_hand import at_hand
+from tdmpc_ray.rllib.checkpoints.at_hand import at_hand
 from tdmpc_ray.studies.file.files import STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.models.best_checkpoint import (
     ScoredCheckpoint,
@@ -286,8 +286,8 @@ def _tracked(out: Path | None) -> StudyRun | None:
 
 def _networks_hash(checkpoint: Path) -> str:
     """Of the files that hold the networks, by the checkpoint's manifest."""
-    from tdmpc_ray.rllib.checkpoint import MODULE
-    from tdmpc_ray.rllib.manifest import read_manifest
+    from tdmpc_ray.rllib.checkpoints.load import MODULE
+    from tdmpc_ray.rllib.checkpoints.manifest import read_manifest
 
     files = read_manifest(checkpoint)["files"]
     hashes = [f"{name}:{value}" for name, value in sorted(files.items()) if name.startswith(str(MODULE))]

@@ -75,7 +75,7 @@ def checked_configs(study: Study) -> list[TDMPC2Config]:
     for folder in {config.agent().data.demonstrations for config in configs} - {""}:
         episode_files(Path(folder))
     if study.start_from is not None:
-        from tdmpc_ray.rllib.start_networks import check_networks, read_networks
+        from tdmpc_ray.rllib.learning.start_networks import check_networks, read_networks
 
         check_networks(read_networks(study.start_from), configs)
     return configs

@@ -65,7 +65,7 @@ def prepare(study: Study, trainable: type[tune.Trainable] | None = None) -> Prep
 
 def _check_metric(study: Study) -> None:
     """Search, scheduler and `stop.score` would wait for ever for a metric that no result has."""
-    from tdmpc_ray.rllib.report import EVALUATION
+    from tdmpc_ray.rllib.metrics.report import EVALUATION
 
     for name in study.task_names:
         info, known = task_info(name), []

@@ -173,7 +173,7 @@ class SaveTrials(tune.Callback):
         self._deadline = 0.0
 
     def setup(self, **info: Any) -> None:
-        from tdmpc_ray.rllib import stop_request  # late: RLlib takes seconds to import
+        from tdmpc_ray.rllib.acting import stop_request  # late: RLlib takes seconds to import
 
         stop_request.withdraw()
 
@@ -194,7 +194,7 @@ class SaveTrials(tune.Callback):
             return
         running = {trial.trial_id for trial in trials if trial.status == Trial.RUNNING}
         if self._waiting_for is None:
-            from tdmpc_ray.rllib import stop_request
+            from tdmpc_ray.rllib.acting import stop_request
 
             stop_request.ask_to_stop()
             self._waiting_for = running
@@ -208,7 +208,7 @@ class SaveTrials(tune.Callback):
             end_tune_loop()
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        from tdmpc_ray.rllib import stop_request
+        from tdmpc_ray.rllib.acting import stop_request
 
         stop_request.withdraw()
 

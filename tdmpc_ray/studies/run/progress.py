@@ -139,7 +139,7 @@ class ProgressTable(tune.Callback):
             atexit.unregister(self.close)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        from tdmpc_ray.rllib.activity import forget
+        from tdmpc_ray.rllib.metrics.activity import forget
 
         for other in trials:
             self._row(other)
@@ -162,7 +162,7 @@ class ProgressTable(tune.Callback):
             row.printed_at = now
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        from tdmpc_ray.rllib.activity import activities  # late: RLlib takes seconds to import
+        from tdmpc_ray.rllib.metrics.activity import activities  # late: RLlib takes seconds to import
 
         now = time.monotonic()
         if now - self._looked_at < _LOOK_EVERY_S:

@@ -169,7 +169,7 @@ class _Run:
         )
         outcome = Outcome(label, take.reopened)
         record = RecordResults(public, self.out, trial_params, label, self.say)
-        from tdmpc_ray.rllib.collect import CollectReplays  # late: RLlib takes seconds to import
+        from tdmpc_ray.rllib.checkpoints.garbage import CollectReplays  # late: RLlib takes seconds to import
 
         baselines = random_baselines(study.task_names, self.out, self.say, study.env_step_timeout_s)
         callbacks = [

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.rllib.seeding import Stream, derive
+from tdmpc_ray.rllib.acting.seeding import Stream, derive
 
 
 class RandomStreams:

@@ -24,8 +24,8 @@ from tdmpc_ray.envs.images import STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import parts_of
-from tdmpc_ray.rllib.diagnostics import PlanDiagnostics
-from tdmpc_ray.rllib.seeding import Stream, derive
+from tdmpc_ray.rllib.acting.plan_diagnostics import PlanDiagnostics
+from tdmpc_ray.rllib.acting.seeding import Stream, derive
 
 IS_FIRST = "is_first"
 BEGINNING = "beginning"
@@ -238,6 +238,6 @@ def _is_first(batch: dict[str, Any]) -> Tensor:
     if IS_FIRST not in batch:
         raise UserError(
             f"the module needs '{IS_FIRST}' (N,), True where an episode begins, beside 'obs': "
-            "or load the checkpoint with tdmpc_ray.rllib.evaluate.load_agent"
+            "or load the checkpoint with tdmpc_ray.rllib.load_agent"
         )
     return batch[IS_FIRST]

@@ -10,10 +10,10 @@ import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
 from tdmpc_ray.envs.faults import MAX_CUT, too_many_cut
-from tdmpc_ray.rllib import stop_request
-from tdmpc_ray.rllib.env_runner import on_runners
-from tdmpc_ray.rllib.evaluate import Agent, play, success_of
-from tdmpc_ray.rllib.fragments import is_cut
+from tdmpc_ray.rllib.acting import stop_request
+from tdmpc_ray.rllib.acting.env_runner import on_runners
+from tdmpc_ray.rllib.acting.fragments import is_cut
+from tdmpc_ray.rllib.evaluation.of_checkpoints import Agent, play, success_of
 
 _Outcome = tuple[float, int, float | None]  # return, length, success
 

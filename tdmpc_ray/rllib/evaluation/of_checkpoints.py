@@ -18,11 +18,11 @@ from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.observations import ObsArray, map_parts, parts_of, stack
-from tdmpc_ray.rllib import stop_request
-from tdmpc_ray.rllib.checkpoint import load_module
-from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.rllib.task_env import guarded_task
-from tdmpc_ray.rllib.video import Film
+from tdmpc_ray.rllib.acting import stop_request
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.task_env import guarded_task
+from tdmpc_ray.rllib.checkpoints.load import load_module
+from tdmpc_ray.rllib.evaluation.video import Film
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tdmpc_ray.rllib.chunk_store import ChunkStore, DamagedCheckpoint
-from tdmpc_ray.rllib.manifest import MANIFEST, REPLAY_FOLDER, chunk_names, parse_manifest
+from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore, DamagedCheckpoint
+from tdmpc_ray.rllib.checkpoints.manifest import MANIFEST, REPLAY_FOLDER, chunk_names, parse_manifest
 
 logger = logging.getLogger(__name__)
 _SHARE = 0.01  # of the driver's time that may go into this

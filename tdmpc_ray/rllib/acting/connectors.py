@@ -13,7 +13,7 @@ from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
 from ray.rllib.core.columns import Columns
 
 from tdmpc_ray.observations import map_parts, parts_of, stack
-from tdmpc_ray.rllib.module import BEGINNING, IS_FIRST, TASK
+from tdmpc_ray.rllib.acting.module import BEGINNING, IS_FIRST, TASK
 
 
 class _Untimed:

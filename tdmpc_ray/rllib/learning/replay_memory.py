@@ -10,7 +10,7 @@ from tdmpc_ray.core.replay.size import no_memory, row_bytes, rows_needed
 from tdmpc_ray.envs import task_info, task_shapes, task_sizes
 from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes
-from tdmpc_ray.rllib.sampling import RUNNER_STEPS
+from tdmpc_ray.rllib.loop.env_runners import RUNNER_STEPS
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.config import TDMPC2Config

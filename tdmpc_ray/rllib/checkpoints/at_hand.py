@@ -14,8 +14,8 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
 from tdmpc_ray.addresses import is_address, public_address
 from tdmpc_ray.errors import PassingError, UserError, reason
-from tdmpc_ray.rllib.manifest import REPLAY_FOLDER
-from tdmpc_ray.rllib.open_folder import open_folder
+from tdmpc_ray.rllib.checkpoints.manifest import REPLAY_FOLDER
+from tdmpc_ray.rllib.checkpoints.open_folder import open_folder
 
 _SMALL = 2**16  # bytes: manifests, metadata and the like
 _ALWAYS = ("algorithm_state.pkl",)  # by which checkpoints are compared

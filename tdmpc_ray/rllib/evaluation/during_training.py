@@ -12,10 +12,10 @@ import ray
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.activity import doing
-from tdmpc_ray.rllib.env_runner import caught
-from tdmpc_ray.rllib.evaluation import evaluation_call, summarize
-from tdmpc_ray.rllib.stop_request import is_asked
+from tdmpc_ray.rllib.acting.env_runner import caught
+from tdmpc_ray.rllib.acting.stop_request import is_asked
+from tdmpc_ray.rllib.evaluation.on_runners import evaluation_call, summarize
+from tdmpc_ray.rllib.metrics.activity import doing
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.algorithm import TDMPC2

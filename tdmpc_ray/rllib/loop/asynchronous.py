@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from tdmpc_ray.rllib.fragments import Sampled, Weights
-from tdmpc_ray.rllib.learner import TDMPC2Learner
-from tdmpc_ray.rllib.sampling import AsyncSampler, shards
-from tdmpc_ray.rllib.weights_period import WeightsPeriod
-from tdmpc_ray.rllib.work import merged
+from tdmpc_ray.rllib.acting.fragments import Sampled, Weights
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.work import merged
+from tdmpc_ray.rllib.loop.env_runners import AsyncSampler, shards
+from tdmpc_ray.rllib.loop.weights_period import WeightsPeriod
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.algorithm import TDMPC2

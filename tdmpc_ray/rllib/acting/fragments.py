@@ -11,8 +11,8 @@ import ray
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import ObsArray, map_parts
-from tdmpc_ray.rllib.diagnostics import ENV_STEP_MS
-from tdmpc_ray.rllib.module import TASK
+from tdmpc_ray.rllib.acting.module import TASK
+from tdmpc_ray.rllib.acting.plan_diagnostics import ENV_STEP_MS
 
 
 class Fragment(NamedTuple):

@@ -17,12 +17,19 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.rllib.activity import doing
-from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
-from tdmpc_ray.rllib.learner import TDMPC2Learner
-from tdmpc_ray.rllib.learner_link import LearnerLink
-from tdmpc_ray.rllib.manifest import REPLAY_FOLDER, chunk_names, find_store, read_manifest, seal, verify
-from tdmpc_ray.rllib.open_folder import open_folder
+from tdmpc_ray.rllib.checkpoints.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
+from tdmpc_ray.rllib.checkpoints.manifest import (
+    REPLAY_FOLDER,
+    chunk_names,
+    find_store,
+    read_manifest,
+    seal,
+    verify,
+)
+from tdmpc_ray.rllib.checkpoints.open_folder import open_folder
+from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.loop.learner_link import LearnerLink
+from tdmpc_ray.rllib.metrics.activity import doing
 
 # From a trial's checkpoint to the chunks that all trials of an experiment share.
 _SHARED_STORE = f"../../{REPLAY_FOLDER}"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import ray
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.env_runner import caught
+from tdmpc_ray.rllib.acting.env_runner import caught
 
 T = TypeVar("T")
 # The second call waits at the learner while the answer to the first is on its way here.

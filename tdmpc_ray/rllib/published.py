@@ -13,10 +13,10 @@ from tdmpc_ray.core.checks import shape_differences
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.checkpoint import MODULE, load_module
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.checkpoints.load import MODULE, load_module
+from tdmpc_ray.rllib.checkpoints.manifest import seal
 from tdmpc_ray.rllib.config import TDMPC2Config
-from tdmpc_ray.rllib.manifest import seal
-from tdmpc_ray.rllib.module import TDMPC2RLModule
 
 
 def import_official(

@@ -17,8 +17,8 @@ from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.errors import PassingError, UserError
-from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.rllib.random_streams import RandomStreams
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 
 _MAX_SKIPPED_IN_A_ROW = 50
 # Updates and seconds after which losses are read, where nobody asks for them before.

@@ -24,11 +24,11 @@ from tdmpc_ray.envs.adapter import check_ready
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
 from tdmpc_ray.errors import PassingError, UserError, reason
-from tdmpc_ray.rllib import stop_request
-from tdmpc_ray.rllib.fragments import is_cut
-from tdmpc_ray.rllib.last_words import last_words_file, take_last_words
-from tdmpc_ray.rllib.seeding import Stream, derive, seed_globals
-from tdmpc_ray.rllib.task_env import TaskEnv, env_creator, env_name
+from tdmpc_ray.rllib.acting import stop_request
+from tdmpc_ray.rllib.acting.exit_reason import last_words_file, take_last_words
+from tdmpc_ray.rllib.acting.fragments import is_cut
+from tdmpc_ray.rllib.acting.seeding import Stream, derive, seed_globals
+from tdmpc_ray.rllib.acting.task_env import TaskEnv, env_creator, env_name
 
 logger = logging.getLogger(__name__)
 

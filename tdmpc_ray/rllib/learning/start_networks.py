@@ -21,8 +21,8 @@ from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import parts_of
-from tdmpc_ray.rllib.checkpoint import load_module
-from tdmpc_ray.rllib.task_env import env_creator
+from tdmpc_ray.rllib.acting.task_env import env_creator
+from tdmpc_ray.rllib.checkpoints.load import load_module
 
 if TYPE_CHECKING:
     from tdmpc_ray.rllib.config import TDMPC2Config

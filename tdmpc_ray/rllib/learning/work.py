@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tdmpc_ray.rllib.update_loop import Losses
+from tdmpc_ray.rllib.learning.updates import Losses
 
 
 class Work(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any
 import ray
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.env_runner import caught, on_runners
-from tdmpc_ray.rllib.fragments import Sampled, Weights, sample_apart, sample_fragments, take_told
+from tdmpc_ray.rllib.acting.env_runner import caught, on_runners
+from tdmpc_ray.rllib.acting.fragments import Sampled, Weights, sample_apart, sample_fragments, take_told
 
 _TAG = "sample"
 # The second one waits at the runner while the first is on its way here, so that no runner idles.

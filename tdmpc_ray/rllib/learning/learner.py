@@ -21,15 +21,15 @@ from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.rllib.chunk_store import CannotWrite, ChunkStore
-from tdmpc_ray.rllib.fragments import Fragment
-from tdmpc_ray.rllib.module import TDMPC2RLModule
-from tdmpc_ray.rllib.random_streams import RandomStreams
-from tdmpc_ray.rllib.replay_memory import replay_rows, require_memory
-from tdmpc_ray.rllib.saved_replay import SavedReplay
-from tdmpc_ray.rllib.start_networks import completed
-from tdmpc_ray.rllib.update_loop import Losses, UpdateLoop
-from tdmpc_ray.rllib.work import Work
+from tdmpc_ray.rllib.acting.fragments import Fragment
+from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.checkpoints.chunk_store import CannotWrite, ChunkStore
+from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
+from tdmpc_ray.rllib.learning.random_streams import RandomStreams
+from tdmpc_ray.rllib.learning.replay_memory import replay_rows, require_memory
+from tdmpc_ray.rllib.learning.start_networks import completed
+from tdmpc_ray.rllib.learning.updates import Losses, UpdateLoop
+from tdmpc_ray.rllib.learning.work import Work
 
 
 class TDMPC2Learner(TorchLearner):

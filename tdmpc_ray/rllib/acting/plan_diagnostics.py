@@ -18,7 +18,7 @@ from tdmpc_ray.core.nn.readback import Readback
 from tdmpc_ray.core.planners import Plan
 
 if TYPE_CHECKING:
-    from tdmpc_ray.rllib.fragments import Fragment
+    from tdmpc_ray.rllib.acting.fragments import Fragment
 
 ENV_STEP_MS = "perf/env_step_ms"  # of an agent step, which travels beside the plans' sums
 EVERY = 10  # plans; looking at each would cost a tenth of a small one

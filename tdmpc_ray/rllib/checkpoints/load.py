@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from tdmpc_ray.addresses import refuse_address
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.rllib.at_hand import at_hand
-from tdmpc_ray.rllib.manifest import is_complete, verify
+from tdmpc_ray.rllib.checkpoints.at_hand import at_hand
+from tdmpc_ray.rllib.checkpoints.manifest import is_complete, verify
 
 if TYPE_CHECKING:
-    from tdmpc_ray.rllib.module import TDMPC2RLModule
+    from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
 
 MODULE = Path("learner_group/learner/rl_module/default_policy")
 _METADATA = "metadata.json"
@@ -60,7 +60,7 @@ def load_module(path: str | Path) -> TDMPC2RLModule:
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
-    from tdmpc_ray.rllib.module import TDMPC2RLModule
+    from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
 
     with at_hand(path, networks_of_newest) as local:
         checkpoint = find_checkpoint(local)
