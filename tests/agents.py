@@ -10,10 +10,10 @@ import torch
 
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import make_set
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.load import MODULE
 from tdmpc_ray.rllib.checkpoints.manifest import seal
-from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib import TDMPC2Config
 
 
 def random_checkpoint(
@@ -29,7 +29,7 @@ def random_checkpoint(
     config = config.training(model_size=size, preset=preset, overrides=overrides)
     env = make_set(task_info(task), 0) if task_info(task).tasks else make_env(task, obs=obs)
     torch.manual_seed(0)
-    module = TDMPC2RLModule(
+    module = AgentModule(
         observation_space=env.observation_space,
         action_space=env.action_space,
         model_config=config.model_config,

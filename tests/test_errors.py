@@ -18,7 +18,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         return caught
 
 
-REMOTE = """ray::TDMPC2Learner.apply() (pid=12, ip=10.0.0.1)
+REMOTE = """ray::AgentLearner.apply() (pid=12, ip=10.0.0.1)
   File "learner.py", line 3, in apply
     raise ValueError("no room")
     ^^^^^^^^^^^^^^^^^^^^^^^^^^^

@@ -4,9 +4,8 @@ from tdmpc_ray.envs.gl import without_gl
 
 without_gl()  # RLlib imports dm_control
 
-from tdmpc_ray.rllib.algorithm import TDMPC2  # noqa: E402
+from tdmpc_ray.rllib.algorithms import TDMPC2, TDMPC2Config, new_config  # noqa: E402
 from tdmpc_ray.rllib.checkpoints.garbage import CollectReplays  # noqa: E402
-from tdmpc_ray.rllib.config import TDMPC2Config  # noqa: E402
 from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint, load_agent  # noqa: E402
 
-__all__ = ["TDMPC2", "CollectReplays", "TDMPC2Config", "evaluate_checkpoint", "load_agent"]
+__all__ = ["TDMPC2", "CollectReplays", "TDMPC2Config", "evaluate_checkpoint", "load_agent", "new_config"]

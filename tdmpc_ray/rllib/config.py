@@ -1,4 +1,4 @@
-"""TDMPC2Config: RLlib's builder over the dataclasses of `core.config`; declares no hyperparameter twice."""
+"""RLlib's builder over the settings of an agent; declares no hyperparameter twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -18,10 +18,15 @@ from tdmpc_ray.core.config import PATH_SETTINGS, AgentConfig, agent_config
 from tdmpc_ray.envs import TaskInfo, check_obs, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import unknown
-from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.connectors import AddIsFirst, AddTask, env_to_module, module_to_env
+from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
+from tdmpc_ray.rllib.acting.fragments import REQUESTS_IN_FLIGHT, RUNNER_STEPS
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.acting.task_env import TaskEnv, read_task_config, require_env, task_config
+from tdmpc_ray.rllib.algorithm import AgentAlgorithm
 from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
-from tdmpc_ray.rllib.loop.env_runners import REQUESTS_IN_FLIGHT, RUNNER_STEPS
+from tdmpc_ray.rllib.evaluation.on_runners import evaluate
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.loop.pace import MAX_LEAD
 
 # Where the published implementation departs from its defaults for a whole suite.
@@ -29,18 +34,18 @@ _GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
 _MAX_EVALUATION_ENVS = 32  # in one process
 
 
-class TDMPC2Config(AlgorithmConfig):
-    """Configures `TDMPC2`.
+class AgentAlgorithmConfig(AlgorithmConfig):
+    """Configures an `AgentAlgorithm`; an agent with a class of its own names itself there.
 
-    Example:
-        >>> config = TDMPC2Config().environment("walker-walk").training(model_size=1, preset="light")
-        >>> config.build_algo().train()  # doctest: +SKIP
+    Attributes:
+        algorithm_class: what it configures.
     """
 
-    def __init__(self, algo_class: type | None = None) -> None:
-        from tdmpc_ray.rllib.algorithm import TDMPC2
+    algorithm_class: ClassVar[type] = AgentAlgorithm
 
-        super().__init__(algo_class=algo_class or TDMPC2)
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or self.algorithm_class)
+        self.agent_name = "tdmpc2"
         self.model_size: str | int = "5"
         self.preset = "paper"
         self.agent_overrides: dict[str, Any] = {}
@@ -62,7 +67,7 @@ class TDMPC2Config(AlgorithmConfig):
         self.learner_timeout_s: float | None = 3600.0
 
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-        self.env_runner_cls = TDMPC2EnvRunner
+        self.env_runner_cls = AgentEnvRunner
         self.num_env_runners = 0
         self.rollout_fragment_length = "auto"
         self.num_cpus_for_main_process = 1
@@ -75,9 +80,11 @@ class TDMPC2Config(AlgorithmConfig):
         self.evaluation_duration = 10
         self.evaluation_duration_unit = "episodes"
         self.evaluation_config = {"explore": False}
-        self.custom_evaluation_function = _evaluate
+        self.custom_evaluation_function = evaluate
 
-    def environment(self, env: Any = NotProvided, *, obs: str = NotProvided, **kwargs: Any) -> TDMPC2Config:
+    def environment(
+        self, env: Any = NotProvided, *, obs: str = NotProvided, **kwargs: Any
+    ) -> AgentAlgorithmConfig:
         """Choose the environment: a task of `tdmpc_ray.envs`, or whatever RLlib accepts.
 
         Args:
@@ -103,6 +110,7 @@ class TDMPC2Config(AlgorithmConfig):
     def training(
         self,
         *,
+        agent_name: str = NotProvided,
         model_size: str | int = NotProvided,
         preset: str = NotProvided,
         overrides: Mapping[str, Any] = NotProvided,
@@ -120,12 +128,13 @@ class TDMPC2Config(AlgorithmConfig):
         videos: bool = NotProvided,
         system_metrics: bool = NotProvided,
         **kwargs: Any,
-    ) -> TDMPC2Config:
+    ) -> AgentAlgorithmConfig:
         """Set what is learned and how.
 
         Args:
-            model_size: a key of `core.config.MODEL_SIZES`.
-            preset: a key of `core.config.PRESETS`.
+            agent_name: of the agent, see `core.agents.find_agent`.
+            model_size: a key of the agent's sizes.
+            preset: a key of its presets.
             overrides: dotted keys to values or Tune search spaces, `{"update.lr": 1e-3}`; added to earlier
                 ones.
             episode_length: of an environment that the catalog does not know, in agent steps, which no episode
@@ -155,6 +164,7 @@ class TDMPC2Config(AlgorithmConfig):
             # The learner may run in another folder.
             overrides = {**overrides, **{key: path and os.path.abspath(path) for key, path in paths.items()}}
         given = {
+            "agent_name": agent_name,
             "model_size": model_size,
             "preset": preset,
             "agent_overrides": overrides
@@ -186,7 +196,7 @@ class TDMPC2Config(AlgorithmConfig):
         env_step_timeout_s: float | None = NotProvided,
         learner_timeout_s: float | None = NotProvided,
         **kwargs: Any,
-    ) -> TDMPC2Config:
+    ) -> AgentAlgorithmConfig:
         """Set what may go wrong.
 
         Args:
@@ -215,7 +225,7 @@ class TDMPC2Config(AlgorithmConfig):
             UserError: an unknown key or a value out of its range.
         """
         suite = {} if self.info is None else _suite_settings(self.info)
-        return agent_config(self.model_size, self.preset, {**suite, **self.agent_overrides})
+        return agent_config(self.model_size, self.preset, {**suite, **self.agent_overrides}, self.agent_name)
 
     @property
     def task(self) -> str | None:
@@ -333,7 +343,7 @@ class TDMPC2Config(AlgorithmConfig):
             config.num_envs_per_env_runner = -(-share // rounds)
         return config
 
-    def update_from_dict(self, config_dict: Mapping[str, Any]) -> TDMPC2Config:
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> AgentAlgorithmConfig:
         values = dict(config_dict.items())  # an AlgorithmConfig, too, which cannot be iterated
         if "overrides" in values:
             self.training(overrides=values.pop("overrides"))
@@ -346,13 +356,11 @@ class TDMPC2Config(AlgorithmConfig):
             name = self._translate_special_keys(key, warn_deprecated=False)
             is_property = isinstance(getattr(type(self), name, None), property)
             if name not in (*known, "multiagent") and not is_property and not key.startswith("_"):
-                raise unknown("setting of TDMPC2Config", key, known)
+                raise unknown(f"setting of {type(self).__name__}", key, known)
         super().update_from_dict(values)
         return self
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:
-        from tdmpc_ray.rllib.acting.connectors import AddIsFirst, AddTask, env_to_module
-
         pipeline = env_to_module(self, super().build_env_to_module_connector(env, spaces, device), device)
         pipeline.append(AddIsFirst(device=device))
         if self.info is not None and self.info.tasks:
@@ -360,19 +368,13 @@ class TDMPC2Config(AlgorithmConfig):
         return pipeline
 
     def build_module_to_env_connector(self, env: Any = None, spaces: Any = None) -> Any:
-        from tdmpc_ray.rllib.acting.connectors import module_to_env
-
         return module_to_env(self, super().build_module_to_env_connector(env, spaces))
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
-
-        return RLModuleSpec(module_class=TDMPC2RLModule)
+        return RLModuleSpec(module_class=AgentModule)
 
     def get_default_learner_class(self) -> type:
-        from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
-
-        return TDMPC2Learner
+        return AgentLearner
 
     @property
     def _model_config_auto_includes(self) -> dict[str, Any]:
@@ -396,8 +398,4 @@ def _suite_settings(info: TaskInfo) -> dict[str, Any]:
     return settings | (_GYMNASIUM_SETTINGS if suites <= {"gymnasium", "box2d"} else {})
 
 
-def _evaluate(algorithm: Any, runners: Any) -> Any:
-    """RLlib's hook for evaluation; late import, because the algorithm imports this module."""
-    from tdmpc_ray.rllib.evaluation.on_runners import evaluate
-
-    return evaluate(algorithm, runners)
+AgentAlgorithm.config_class = AgentAlgorithmConfig

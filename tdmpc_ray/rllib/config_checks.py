@@ -1,10 +1,10 @@
-"""What `TDMPC2Config.validate` refuses."""
+"""What `AgentAlgorithmConfig.validate` refuses."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gymnasium import VectorizeMode
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -12,9 +12,6 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from tdmpc_ray.addresses import is_address
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
-
-if TYPE_CHECKING:
-    from tdmpc_ray.rllib.config import TDMPC2Config
 
 # RLlib's settings that nothing here reads, and those that do what their names promise.
 _UNREAD = {
@@ -34,7 +31,7 @@ _UNREAD_FAULT_TOLERANCE = (
 )
 
 
-def check_values(config: TDMPC2Config) -> None:
+def check_values(config: Any) -> None:
     """Refuse values that would fail, or mislead, later in the run.
 
     Raises:
@@ -83,7 +80,7 @@ def check_values(config: TDMPC2Config) -> None:
         raise UserError(f"max_time_s_per_iteration must not be {config.max_time_s_per_iteration}")
 
 
-def _check_demonstrations(config: TDMPC2Config) -> None:
+def _check_demonstrations(config: Any) -> None:
     data, size = config.agent().data, config.agent().update.batch_size // max(config.num_learners, 1)
     shown = data.num_demonstrations(size)
     if data.demonstrations and not 0 < shown < size:
@@ -93,7 +90,7 @@ def _check_demonstrations(config: TDMPC2Config) -> None:
         )
 
 
-def _check_learners(config: TDMPC2Config) -> None:
+def _check_learners(config: Any) -> None:
     num, agent, gpus = config.num_learners, config.agent(), config.num_gpus_per_learner
     if config.num_env_runners < num:
         raise UserError(
@@ -112,7 +109,7 @@ def _check_learners(config: TDMPC2Config) -> None:
         )
 
 
-def refuse_unread(config: TDMPC2Config) -> None:
+def refuse_unread(config: Any) -> None:
     """Refuse RLlib's settings that nothing here reads: a setting without effect is a silent error.
 
     Raises:

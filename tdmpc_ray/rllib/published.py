@@ -13,10 +13,10 @@ from tdmpc_ray.core.checks import shape_differences
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import AgentModule
+from tdmpc_ray.rllib.algorithms import new_config
 from tdmpc_ray.rllib.checkpoints.load import MODULE, load_module
 from tdmpc_ray.rllib.checkpoints.manifest import seal
-from tdmpc_ray.rllib.config import TDMPC2Config
 
 
 def import_official(
@@ -40,9 +40,9 @@ def import_official(
     _check_tasks(file, task, published)
     obs = published.obs
     size, settings = _nearest_size(published, task, algorithm)
-    config = TDMPC2Config().environment(task, obs=obs).training(model_size=size, overrides=settings)
+    config = new_config(algorithm).environment(task, obs=obs).training(model_size=size, overrides=settings)
     env = make_env(task, obs=obs)
-    module = TDMPC2RLModule(
+    module = AgentModule(
         observation_space=env.observation_space,
         action_space=env.action_space,
         model_config=config.model_config,
@@ -99,7 +99,7 @@ def _nearest_size(published: Published, task: str, algorithm: str) -> tuple[str,
     cfg = published.model
 
     def differences(size: str) -> dict[str, Any]:
-        own = TDMPC2Config().environment(task).training(model_size=size).agent().model
+        own = new_config(algorithm).environment(task).training(model_size=size).agent().model
         return {f"model.{k}": getattr(cfg, k) for k in published.known if getattr(cfg, k) != getattr(own, k)}
 
     size = min(find_settings(algorithm).sizes, key=lambda size: len(differences(size)))

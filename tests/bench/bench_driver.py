@@ -120,7 +120,7 @@ def main() -> None:
         ray.get([actor.tell.remote() for actor in actors])
         algo._loop._runners = group = Group(actors)
         algo._loop._sampler = AsyncSampler(group, FRAGMENT)
-        algo.pace.lead = 2 * FRAGMENT * runners
+        algo.progress.pace.lead = 2 * FRAGMENT * runners
         algo._loop.run()
         steps, cpu, started = algo.env_steps, time.process_time(), time.perf_counter()
         for _ in range(args.rounds):

@@ -20,10 +20,10 @@ import ray
 import torch
 
 from tdmpc_ray.rllib import TDMPC2
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 
 
-def updates_per_s(learner: TDMPC2Learner, seconds: float) -> float:
+def updates_per_s(learner: AgentLearner, seconds: float) -> float:
     """Alone: runs in the learner's process."""
     number, started = 0, time.perf_counter()
     while (spent := time.perf_counter() - started) < seconds:
@@ -76,7 +76,7 @@ def main() -> None:
                 beside = algo.link.call(updates_per_s, seconds=args.seconds)
                 ray.get(playing)
                 if not rows:  # a bit less than the runners can take
-                    algo.pace.ratio = beside / (0.8 * args.runners / bench_scale.STEP_S)
+                    algo.progress.pace.ratio = beside / (0.8 * args.runners / bench_scale.STEP_S)
                 algo.train()  # catches up, and fills what is in flight
                 rows.append((alone, beside, *fed(algo)))
             alone, beside, rate, steps, waits = (median(column) for column in zip(*rows, strict=True))

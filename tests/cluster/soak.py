@@ -70,7 +70,7 @@ def run(algo: TDMPC2, args: argparse.Namespace) -> list[dict[str, float]]:
                 "memory_mib": 1024 * memory_gib(family(os.getpid())),
                 "runners": algo.env_runner_group.num_healthy_remote_workers(),
                 "kills": kills,
-                "lost_fragments": algo.lost_fragments,
+                "lost_fragments": algo.progress.counters.lost_fragments,
             }
             steps, updates, minute = algo.env_steps, algo.grad_updates, now
             rows.append(row)

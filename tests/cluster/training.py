@@ -26,7 +26,7 @@ def main(address: str, asynchronous: bool) -> None:
             "seconds": time.time() - started,
             "steps": algo.env_steps,
             "runners": algo.env_runner_group.num_healthy_remote_workers(),
-            "lost": algo.lost_fragments,
+            "lost": algo.progress.counters.lost_fragments,
         }
         print(json.dumps(line), flush=True)
 

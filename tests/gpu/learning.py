@@ -63,7 +63,10 @@ def train(check: Check, algo: TDMPC2, reserve: float) -> float:
     while check.seconds_left > reserve:
         algo.train()
         if not is_warm:  # the first planned steps compile
-            is_warm = algo.env_steps > algo.pace.random_steps and algo.grad_updates > algo.pace.random_steps
+            is_warm = (
+                algo.env_steps > algo.progress.pace.random_steps
+                and algo.grad_updates > algo.progress.pace.random_steps
+            )
             steps, started = algo.env_steps, time.perf_counter()
         elif check.quick and algo.env_steps >= 200:
             break

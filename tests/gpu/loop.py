@@ -13,7 +13,7 @@ from gpu.work import ACTION, DISCOUNT, OBS, agent_of
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.envs.images import FRAMES, SIZE
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 from tdmpc_ray.rllib.learning.updates import UpdateLoop
 
@@ -90,7 +90,7 @@ def build(check: Check, alpha: float, images: bool) -> tuple:
     obs = gymnasium.spaces.Box(0, 255, shape, np.uint8 if images else np.float32)
     action = gymnasium.spaces.Box(-1, 1, (ACTION,), np.float32)
     model_config = {"agent": agent.to_dict(), "discount": DISCOUNT, "seed": 0}
-    module = TDMPC2RLModule(observation_space=obs, action_space=action, model_config=model_config)
+    module = AgentModule(observation_space=obs, action_space=action, model_config=model_config)
     module.to(check.device)
     replay = make_replay(agent.data, shape, ACTION, agent.planner.horizon, FRAMES if images else 1)
     rng, kind = np.random.default_rng(0), np.uint8 if images else np.float32

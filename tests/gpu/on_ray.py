@@ -21,8 +21,8 @@ from gpu.work import ACTION, DISCOUNT, OBS, agent_of
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.acting.module import AgentModule
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.loop.weights_period import WeightsPeriod
 
 SEED_STEPS = 250
@@ -124,7 +124,7 @@ def train(check: Check, config: TDMPC2Config) -> list[object]:
     """Train as `run` says, and look where acting and learning happen."""
     algo = config.build_algo()
     try:
-        learner: TDMPC2Learner = algo.learner_group._learner
+        learner: AgentLearner = algo.learner_group._learner
         assert device_of(learner._rl_module) == check.device.type, "the learner is elsewhere"
         acting = [device_of(algo.env_runner.module)] if config.num_env_runners == 0 else acting_on(algo)
         wanted = "cpu" if config.num_env_runners and not config.num_gpus_per_env_runner else check.device.type
@@ -144,14 +144,17 @@ def device_of(module: torch.nn.Module) -> str:
 
 def until(check: Check, algo: TDMPC2) -> list[object]:
     """Train; a row's cells. The rate is that once everything is compiled, after the first planned steps."""
-    wanted = algo.pace.seed_steps + (50 if check.quick else 300)
+    wanted = algo.progress.pace.seed_steps + (50 if check.quick else 300)
     report: dict[str, float] = {}
     steps, started = 0, time.perf_counter()
     is_warm = False
     while check.seconds_left > 0 and (algo.grad_updates < wanted or not is_warm or algo.env_steps == steps):
         report |= algo.train()["report"]
         if not is_warm:
-            is_warm = algo.env_steps > algo.pace.random_steps and algo.grad_updates > algo.pace.random_steps
+            is_warm = (
+                algo.env_steps > algo.progress.pace.random_steps
+                and algo.grad_updates > algo.progress.pace.random_steps
+            )
             steps, started = algo.env_steps, time.perf_counter()
     assert algo.grad_updates > 0, "no update in the time that there was"
     assert math.isfinite(report["train/loss/total"]), "the loss is not finite"
@@ -195,7 +198,7 @@ def weights(check: Check, size: str) -> list[object]:
     model_config = {"agent": agent.to_dict(), "discount": DISCOUNT, "seed": 0, "task": None}
     names = ("observation_space", "action_space")
     with torch.device(check.device):  # on the CPU the largest would take a minute to make
-        module = TDMPC2RLModule(**dict(zip(names, spaces, strict=True)), model_config=model_config)
+        module = AgentModule(**dict(zip(names, spaces, strict=True)), model_config=model_config)
     took = []
     for _ in range(3):
         began = time.perf_counter()

@@ -8,7 +8,7 @@ import numpy as np
 from counting_env import CountingEnv
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 
 
 def counting(overrides: dict[str, Any], seed: int = 0) -> TDMPC2Config:
@@ -22,7 +22,7 @@ def counting(overrides: dict[str, Any], seed: int = 0) -> TDMPC2Config:
     return config.debugging(seed=seed, log_level="ERROR")
 
 
-def learner(algo: TDMPC2) -> TDMPC2Learner:
+def learner(algo: TDMPC2) -> AgentLearner:
     return algo.learner_group._learner
 
 

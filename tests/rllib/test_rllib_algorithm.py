@@ -16,7 +16,7 @@ from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
 from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint, load_agent
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 
 ray.cloudpickle.register_pickle_by_value(__import__("counting_env"))
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -33,7 +33,7 @@ def walker(overrides: dict[str, Any]) -> TDMPC2Config:
     return config.debugging(seed=3, log_level="ERROR").evaluation(evaluation_duration=2)
 
 
-def learner(algo: TDMPC2) -> TDMPC2Learner:
+def learner(algo: TDMPC2) -> AgentLearner:
     return algo.learner_group._learner
 
 

@@ -60,9 +60,9 @@ def test_the_ratio_holds_at_every_moment_and_the_run_ends_with_it(
     config = config_of(overrides, total_steps=total, sample_lead=100).learners(num_learners=num_learners)
     algo = config.build_algo()
     waits = []
-    while algo.env_steps < total or algo.pace.updates_owed():
+    while algo.env_steps < total or algo.progress.pace.updates_owed():
         result = algo.train()
-        pace = algo.pace
+        pace = algo.progress.pace
         assert pace.env_steps <= added(algo)
         assert pace.grad_updates <= pace.random_steps + 0.2 * (pace.env_steps - pace.random_steps) + 1e-9
         if pace.grad_updates > pace.random_steps:

@@ -13,7 +13,7 @@ from counting import counting, learner, replay_rows, same
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.manifest import chunk_names, read_manifest
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 
 for name in ("counting_env", "counting", __name__):
     ray.cloudpickle.register_pickle_by_value(__import__(name))
@@ -172,6 +172,6 @@ class TestDamage:
             algo.stop()
 
 
-def limit_files(learner: TDMPC2Learner, size: int) -> None:
+def limit_files(learner: AgentLearner, size: int) -> None:
     """Stands for a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

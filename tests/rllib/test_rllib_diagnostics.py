@@ -86,7 +86,7 @@ def test_a_run_reports_them(tiny_overrides: dict[str, Any], runners: int) -> Non
         assert 0 <= report["perf/weights_age"] <= lead + algo.config.weights_every + 50
         # What acting took: plans from the first update on, and the simulator's part of the time.
         a_plan = report["time/act_flops"] / (algo.env_steps - 200)
-        assert a_plan == pytest.approx(algo.reporter._flops_per_plan)
+        assert a_plan == pytest.approx(algo.progress.reporter._flops_per_plan)
         assert 0 < report["time/sim_s"] < report["time/wall_s"] * max(runners, 1)
         assert 0 < report["perf/env_step_ms"] < 1e3 * report["time/sim_s"]
     finally:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
-from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -19,7 +19,7 @@ def config(overrides: dict[str, Any], seed: int) -> TDMPC2Config:
 
 
 def first_obs(overrides: dict[str, Any], *, seed: int = 0, worker_index: int = 0, updates: int = 0) -> Any:
-    runner = TDMPC2EnvRunner(config=config(overrides, seed), worker_index=worker_index)
+    runner = AgentEnvRunner(config=config(overrides, seed), worker_index=worker_index)
     runner.module.count_updates(updates)
     (episode,) = runner.sample(num_timesteps=1)
     runner.stop()

@@ -58,7 +58,7 @@ class TestBackground:
                 algo.train()
             os.kill(pid, signal.SIGKILL)
             before, deadline = algo.env_steps, time.monotonic() + 240
-            while algo.env_steps < 1000 or algo.pace.updates_owed():
+            while algo.env_steps < 1000 or algo.progress.pace.updates_owed():
                 assert time.monotonic() < deadline
                 result = algo.train()
             assert algo.env_steps > before
@@ -87,7 +87,7 @@ def test_a_stop_is_seen_in_an_evaluation_and_that_is_made_up_for(
             return step(actions)
 
         monkeypatch.setattr(runner, "_try_env_step", steps_and_asks)
-        while (result := algo.train())["env_steps"] < EVERY or algo.pace.updates_owed():
+        while (result := algo.train())["env_steps"] < EVERY or algo.progress.pace.updates_owed():
             pass
         assert (len(taken), seen) == (250, [{algo.trial_id: "evaluating"}])
         assert activities() == {}

@@ -89,9 +89,9 @@ def test_a_fault_is_counted_and_nothing_of_it_is_stored(
         assert result["report"]["train/episode_length"] == 10
         assert result["report"]["train/return"] == 55
         path = algo.save_to_path(str(tmp_path / "checkpoint"))
-        algo.env_faults = 0
+        algo.progress.counters.env_faults = 0
         algo.restore_from_path(path)
-        assert algo.env_faults == 1
+        assert algo.progress.counters.env_faults == 1
     finally:
         algo.stop()
 
@@ -142,7 +142,7 @@ def test_an_evaluation_plays_cut_episodes_again(tmp_path: Path, tiny_overrides: 
             evaluated = algo.train()["report"]
             assert evaluated["eval/episode_length"] == 10
             assert evaluated["eval/return"] == 55
-        assert algo.env_faults > 0
+        assert algo.progress.counters.env_faults > 0
     finally:
         algo.stop()
 
@@ -209,7 +209,7 @@ def test_a_hang_in_c_costs_the_runner_and_is_named(
     algo = config.fault_tolerance(env_step_timeout_s=0.7).build_algo()
     algo.env_runner_group.foreach_env_runner(_short_grace, local_env_runner=False)
     faults = []
-    count = algo.count_faults
+    count = algo.progress.count_faults
     monkeypatch.setattr(algo, "count_faults", lambda new, steps: faults.extend(new) or count(new, steps))
     deadline = time.monotonic() + 250
     try:

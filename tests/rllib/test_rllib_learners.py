@@ -15,7 +15,7 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.acting.fragments import Fragment, Sampled
 from tdmpc_ray.rllib.checkpoints.manifest import read_manifest, seal
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.learning.updates import Losses
 from tdmpc_ray.rllib.learning.work import Work, merged
 from tdmpc_ray.rllib.loop.env_runners import shards
@@ -42,7 +42,7 @@ def config_of(overrides: dict[str, Any], *, asynchronous: bool) -> TDMPC2Config:
     return config.learners(num_learners=2).debugging(seed=0, log_level="ERROR")
 
 
-def contents(learner: TDMPC2Learner) -> dict[str, Any]:
+def contents(learner: AgentLearner) -> dict[str, Any]:
     replay, state = learner.replay, learner.get_state()
     return {
         "episodes": set(replay.obs[: len(replay), 0].astype(int).tolist()),
@@ -113,7 +113,7 @@ def test_in_turns(tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:
         broken = Fragment("broken", 0, obs, action, np.zeros(2, np.float32), terminated=False, done=True)
         for batches in ([[([broken], 2)], []], [[], [([broken], 2)]]):
             shared = {"num_updates": 3, "with_weights": True}
-            algo.link.start(TDMPC2Learner.work, [{"batches": own, **shared} for own in batches])
+            algo.link.start(AgentLearner.work, [{"batches": own, **shared} for own in batches])
             with pytest.raises(UserError, match="observation at step 0 of an episode is not finite"):
                 algo.link.ready(wait=True)
         check_shards(algo)
@@ -126,10 +126,10 @@ def test_at_once_until_a_learner_dies(tiny_overrides: dict[str, Any]) -> None:
     try:
         while algo.grad_updates < 200:
             algo.train()
-            assert algo.pace.random_steps < 500  # both runners are asked
+            assert algo.progress.pace.random_steps < 500  # both runners are asked
         algo._loop.drain()
         check_shards(algo)
-        assert algo.pace.random_steps > 20  # one runner's: the other one's learner had nothing to learn from
+        assert algo.progress.pace.random_steps > 20  # one runner's: the other's learner had nothing
 
         _, pid = algo.link.call_each(lambda learner: os.getpid(), [{}, {}])
         os.kill(pid, signal.SIGKILL)

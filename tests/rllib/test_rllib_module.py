@@ -16,20 +16,20 @@ from tdmpc_ray.core.nn.pixels import shift_images
 from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
-from tdmpc_ray.rllib.acting.module import IS_FIRST, TDMPC2RLModule
+from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
+from tdmpc_ray.rllib.acting.module import IS_FIRST, AgentModule
 
 OBS, ACTION = gymnasium.spaces.Box(-1, 1, (5,)), gymnasium.spaces.Box(-1, 1, (2,))
 
 
-def make_module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
+def make_module(tiny_overrides: dict[str, Any]) -> AgentModule:
     agent = agent_config("tiny", overrides=tiny_overrides)
     model_config = {"agent": agent.to_dict(), "discount": 0.9, "seed": 0}
-    return TDMPC2RLModule(observation_space=OBS, action_space=ACTION, model_config=model_config)
+    return AgentModule(observation_space=OBS, action_space=ACTION, model_config=model_config)
 
 
 @pytest.fixture
-def module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
+def module(tiny_overrides: dict[str, Any]) -> AgentModule:
     torch.manual_seed(0)
     module = make_module(tiny_overrides)
     with torch.no_grad():  # a new model values every action alike
@@ -37,7 +37,7 @@ def module(tiny_overrides: dict[str, Any]) -> TDMPC2RLModule:
     return module.eval()
 
 
-def test_a_plan_begins_with_the_last_one_of_its_environment_or_anew(module: TDMPC2RLModule) -> None:
+def test_a_plan_begins_with_the_last_one_of_its_environment_or_anew(module: AgentModule) -> None:
     module.seed(0)
     obs = torch.randn(2, 2, 5)
     module.act(obs[0], torch.tensor([True, True]), explore=True)
@@ -58,7 +58,7 @@ def test_images_are_seen_shifted_where_that_is_asked_for(tiny_overrides: dict[st
     overrides = {**tiny_overrides, "planner.method": "policy", "planner.shift_images": True}
     images = gymnasium.spaces.Box(0, 255, (9, 64, 64), np.uint8)
     model_config = {"agent": agent_config("tiny", overrides=overrides).to_dict(), "discount": 0.9, "seed": 0}
-    module = TDMPC2RLModule(observation_space=images, action_space=ACTION, model_config=model_config).eval()
+    module = AgentModule(observation_space=images, action_space=ACTION, model_config=model_config).eval()
     module.seed(0)
     obs, is_first = torch.randint(256, (2, 9, 64, 64), dtype=torch.uint8), torch.ones(2, dtype=torch.bool)
     action = module.act(obs, is_first, explore=False)
@@ -79,7 +79,7 @@ def test_every_planner_acts(method: str, tiny_overrides: dict[str, Any]) -> None
         assert action.abs().max() <= 1
 
 
-def test_evaluation_acts_without_exploration_noise(module: TDMPC2RLModule) -> None:
+def test_evaluation_acts_without_exploration_noise(module: AgentModule) -> None:
     batch = {Columns.OBS: torch.randn(3, 5), IS_FIRST: torch.ones(3, dtype=torch.bool)}
     module.count_updates(1)
     actions = {}
@@ -92,7 +92,7 @@ def test_evaluation_acts_without_exploration_noise(module: TDMPC2RLModule) -> No
     assert not torch.allclose(actions["_forward_exploration"], quiet)
 
 
-def test_without_is_first_it_says_what_to_do(module: TDMPC2RLModule) -> None:
+def test_without_is_first_it_says_what_to_do(module: AgentModule) -> None:
     with pytest.raises(UserError, match=r"needs 'is_first'.*load_agent"):
         module.forward_inference({Columns.OBS: torch.zeros(1, 5)})
 
@@ -105,7 +105,7 @@ def test_spaces_that_are_no_vectors_are_refused(name: str, space: gymnasium.Spac
     spaces = {"observation_space": OBS, "action_space": ACTION, f"{name}_space": space}
     agent = agent_config("tiny").to_dict()
     with pytest.raises(UserError, match=f"needs a Box vector of floats as its {name} space"):
-        TDMPC2RLModule(**spaces, model_config={"agent": agent, "discount": 0.9, "seed": 0})
+        AgentModule(**spaces, model_config={"agent": agent, "discount": 0.9, "seed": 0})
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -116,7 +116,7 @@ def test_is_first_marks_exactly_the_first_step_of_each_episode(
     config = TDMPC2Config().environment(CountingEnv, env_config={})
     config.training(model_size="tiny", overrides=tiny_overrides, episode_length=12)
     config.env_runners(num_envs_per_env_runner=4).debugging(seed=0, log_level="ERROR")
-    runner = TDMPC2EnvRunner(config=config, worker_index=0)
+    runner = AgentEnvRunner(config=config, worker_index=0)
     module, seen = runner.module.unwrapped(), []
     module.count_updates(1)
     act = module.act

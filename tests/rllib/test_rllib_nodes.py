@@ -77,7 +77,7 @@ def test_a_node_leaves_and_there_is_room_elsewhere(
         before = algo.env_steps
         train_until(algo, lambda: len(homes(algo)) == 2 and gone not in homes(algo).values(), 180)
         train_until(algo, lambda: algo.env_steps > before + 300, 120)
-        assert algo.lost_fragments <= 2
+        assert algo.progress.counters.lost_fragments <= 2
     finally:
         algo.stop()
 
@@ -102,7 +102,7 @@ def test_a_node_leaves_without_room_elsewhere_and_one_comes_back(
         train_until(algo, lambda: len(homes(algo)) == 2, 180)
         before = algo.env_steps
         train_until(algo, lambda: algo.env_steps > before + 300, 120)
-        assert algo.lost_fragments <= 1
+        assert algo.progress.counters.lost_fragments <= 1
     finally:
         algo.stop()
 

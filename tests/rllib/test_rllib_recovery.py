@@ -74,7 +74,7 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
             assert time.monotonic() < deadline
             notes += algo.train()["notes"]
         assert notes == ["env runner 1 had died and is back"]
-        assert algo.runner_restarts == 1
+        assert algo.progress.counters.runner_restarts == 1
         weights = algo.env_runner_group.foreach_env_runner(
             lambda runner: int(runner.module.grad_updates), local_env_runner=False
         )
@@ -84,7 +84,7 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
             lambda runner: (runner.worker_index, runner._restarts), local_env_runner=False
         )
         assert dict(restarts) == {1: 1, 2: 0}  # so that it draws other random numbers than before
-        assert algo.lost_fragments <= 1
+        assert algo.progress.counters.lost_fragments <= 1
         assert added(algo) >= algo.env_steps
     finally:
         algo.stop()
@@ -135,7 +135,7 @@ def test_a_killed_evaluation_runner_costs_no_evaluation(tiny_overrides: dict[str
     algo = config.build_algo()
     evaluated = []
     try:
-        while algo.env_steps < 300 or algo.pace.updates_owed():
+        while algo.env_steps < 300 or algo.progress.pace.updates_owed():
             if algo.env_steps >= 200 or len(evaluated) == 1:
                 for pid in pids(algo.eval_env_runner_group).values():
                     os.kill(pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 PRIORITIZED = {"data.priority_alpha": 0.6, "data.priority_beta": 0.4}
@@ -27,7 +27,7 @@ def cartpole(overrides: dict[str, Any], task: str = "cartpole-balance") -> TDMPC
     return config.debugging(seed=0, log_level="ERROR")
 
 
-def learner(algo: TDMPC2) -> TDMPC2Learner:
+def learner(algo: TDMPC2) -> AgentLearner:
     return algo.learner_group._learner
 
 

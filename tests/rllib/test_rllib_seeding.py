@@ -12,8 +12,8 @@ from counting_env import CountingEnv
 
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.acting.env_runner import RESTARTS, TDMPC2EnvRunner
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.env_runner import RESTARTS, AgentEnvRunner
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.acting.seeding import Stream, derive
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 
@@ -36,7 +36,7 @@ def drawn_by(overrides: dict[str, Any], seed: int, worker: int, **state: int) ->
     config.training(episode_length=12).debugging(seed=seed, log_level="ERROR")
     if worker >= 1000:
         config.in_evaluation = True
-    runner = TDMPC2EnvRunner(config=config, worker_index=worker % 1000)
+    runner = AgentEnvRunner(config=config, worker_index=worker % 1000)
     runner.set_state(state)
     module, reset = runner.module.unwrapped(), runner.env.reset
     seen: dict[str, float] = {}
@@ -73,7 +73,7 @@ def test_runners_of_any_run_draw_apart(tiny_overrides: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_a_runner_in_the_learners_process_leaves_torchs_stream_alone(tiny_overrides: dict[str, Any]) -> None:
     config = TDMPC2Config().environment(CountingEnv).training(model_size="tiny", overrides=tiny_overrides)
-    runner = TDMPC2EnvRunner(config=config.training(episode_length=12).debugging(seed=0), worker_index=0)
+    runner = AgentEnvRunner(config=config.training(episode_length=12).debugging(seed=0), worker_index=0)
     before = torch.get_rng_state()
     runner.sample(num_timesteps=1)
     runner.stop()
@@ -115,7 +115,7 @@ def test_a_loaded_agent_of_a_seeded_run_repeats(tiny_overrides: dict[str, Any]) 
     def first_seed(seed: int | None) -> int:
         config = {"agent": agent, "discount": 0.9, "seed": seed}
         spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
-        return TDMPC2RLModule(**spaces, model_config=config).draw_seed()
+        return AgentModule(**spaces, model_config=config).draw_seed()
 
     assert first_seed(0) == first_seed(0)
     assert len({first_seed(seed) for seed in (0, 1, None, None)}) == 4

@@ -14,7 +14,7 @@ from counting_env import CountingEnv
 from tdmpc_ray.core.agents.tdmpc2.agent import AGENT
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.algorithm_checkpoint import DurableAlgorithm
 from tdmpc_ray.rllib.checkpoints.load import MODULE
 from tdmpc_ray.rllib.checkpoints.manifest import seal
@@ -53,7 +53,7 @@ def config_of(overrides: dict[str, Any], env: type[CountingEnv] = CountingEnv, *
 def saved(config: TDMPC2Config, folder: Path) -> Path:
     """A checkpoint of networks alone."""
     env = config.env({})
-    module = TDMPC2RLModule(
+    module = AgentModule(
         observation_space=env.observation_space,
         action_space=env.action_space,
         model_config=config.model_config,

@@ -14,7 +14,7 @@ from tdmpc_ray.core.config import AgentConfig, agent_config
 from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.acting import env_runner
-from tdmpc_ray.rllib.acting.module import IS_FIRST, TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import IS_FIRST, AgentModule
 from tdmpc_ray.rllib.learning import updates as update_loop
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 from tdmpc_ray.rllib.learning.updates import UpdateLoop
@@ -22,17 +22,17 @@ from tdmpc_ray.rllib.learning.updates import UpdateLoop
 STATE, IMAGES = (5,), (9, 64, 64)
 
 
-def make_module(agent: AgentConfig, shape: tuple[int, ...], **more: Any) -> TDMPC2RLModule:
+def make_module(agent: AgentConfig, shape: tuple[int, ...], **more: Any) -> AgentModule:
     is_image = len(shape) == 3
     obs = gymnasium.spaces.Box(0, 255, shape, np.uint8 if is_image else np.float32)
     model_config = {"agent": agent.to_dict(), "discount": 0.9, "seed": 0, **more}
     action = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    return TDMPC2RLModule(observation_space=obs, action_space=action, model_config=model_config)
+    return AgentModule(observation_space=obs, action_space=action, model_config=model_config)
 
 
 def make_loop(
     shape: tuple[int, ...] = STATE, device: torch.device | None = None, **settings: Any
-) -> tuple[UpdateLoop, TDMPC2RLModule]:
+) -> tuple[UpdateLoop, AgentModule]:
     """A loop on episodes of 20 random steps."""
     agent = agent_config("tiny", overrides={**TINY, "data.capacity": 500, **settings})
     torch.manual_seed(0)
@@ -119,6 +119,6 @@ def test_a_runner_beside_the_learner_acts_on_its_gpu(monkeypatch: pytest.MonkeyP
     cpu = torch.device("cpu")
     for num_learners, gpus, device in ((0, 1, META), (0, 0, cpu), (1, 1, cpu)):
         config.learners(num_learners=num_learners, num_gpus_per_learner=gpus)
-        runner = env_runner.TDMPC2EnvRunner(config=config, worker_index=0)
+        runner = env_runner.AgentEnvRunner(config=config, worker_index=0)
         assert {x.device for x in runner.module.state_dict().values()} == {device}
         runner.stop()

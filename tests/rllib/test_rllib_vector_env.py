@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
-from tdmpc_ray.rllib.acting.env_runner import TDMPC2EnvRunner
+from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
 
 VECTOR = Box(-1, 1, (3,), np.float32)
 STACK = Box(0, 255, (9, 64, 64), np.uint8)
@@ -46,12 +46,12 @@ class Whole(VectorEnv):
 
 def runner(
     overrides: dict[str, Any], sees: Space, does: Space = odd_envs.OwnBounds.action_space
-) -> TDMPC2EnvRunner:
+) -> AgentEnvRunner:
     config = TDMPC2Config().environment(Whole, env_config={"sees": sees, "does": does})
     config.training(model_size="tiny", overrides=overrides, episode_length=20)
     config.env_runners(num_envs_per_env_runner=2, gym_env_vectorize_mode="vector_entry_point")
     config.debugging(seed=0, log_level="ERROR").validate()
-    return TDMPC2EnvRunner(config=config, worker_index=0)
+    return AgentEnvRunner(config=config, worker_index=0)
 
 
 @pytest.mark.parametrize("sees", [VECTOR, STACK])

@@ -82,7 +82,7 @@ def test_gpus_multiply_as_published_unless_told_otherwise(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(env_runner, "prepare_device", note)
     config: Any = TDMPC2Config().environment("walker-walk").training(model_size="tiny", overrides=TINY)
-    env_runner.TDMPC2EnvRunner(config=config, worker_index=0).stop()
+    env_runner.AgentEnvRunner(config=config, worker_index=0).stop()
     config.training(overrides={"model.tf32": False})
-    env_runner.TDMPC2EnvRunner(config=config, worker_index=0).stop()
+    env_runner.AgentEnvRunner(config=config, worker_index=0).stop()
     assert prepared == [("cpu", True), ("cpu", False)]

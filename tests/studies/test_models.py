@@ -233,7 +233,7 @@ def test_the_best_trial_of_a_study(study: Path, tmp_path: Path) -> None:
     shutil.copytree(trial, other)
     for number, path in enumerate(sorted(other.glob("checkpoint_*"))):
         state = pickle.loads((path / "algorithm_state.pkl").read_bytes())
-        state["tdmpc2"]["latest"]["eval/return"] = 5.0 - number
+        state["tdmpc_ray"]["latest"]["eval/return"] = 5.0 - number
         (path / "algorithm_state.pkl").write_bytes(pickle.dumps(state))
         seal(path)
     best = best_checkpoint(tmp_path / "out")
@@ -254,7 +254,7 @@ def test_an_evaluation_that_is_not_a_number_is_no_best_one(
     kept = sorted((tmp_path / "out/tune").glob("size*/checkpoint_*"))
     for path, value in zip(kept, (1.0, float("nan"), 3.0), strict=True):
         state = pickle.loads((path / "algorithm_state.pkl").read_bytes())
-        state["tdmpc2"]["latest"]["eval/return"] = value
+        state["tdmpc_ray"]["latest"]["eval/return"] = value
         (path / "algorithm_state.pkl").write_bytes(pickle.dumps(state))
         seal(path)
     assert best_checkpoint(tmp_path / "out").score == 3.0

@@ -36,7 +36,7 @@ T = TypeVar("T")
 RESTARTS = "restarts"
 
 
-class TDMPC2EnvRunner(SingleAgentEnvRunner):
+class AgentEnvRunner(SingleAgentEnvRunner):
     """Seeds environments and plans by run, runner and progress, and rebuilds environments that fail.
 
     RLlib seeds by `seed + worker_index`, also when the environments are reset from outside: a resumed run, or

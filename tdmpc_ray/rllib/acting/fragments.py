@@ -12,7 +12,12 @@ from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import ObsArray, map_parts
 from tdmpc_ray.rllib.acting.module import TASK
-from tdmpc_ray.rllib.acting.plan_diagnostics import ENV_STEP_MS
+from tdmpc_ray.rllib.metrics.sums import ENV_STEP_MS
+
+# Agent steps per request, while nothing has been learned or where updates go on beside.
+RUNNER_STEPS = 25
+# The second one waits at the runner while the first is on its way, so that no runner idles.
+REQUESTS_IN_FLIGHT = 2
 
 
 class Fragment(NamedTuple):

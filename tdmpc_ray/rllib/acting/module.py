@@ -32,8 +32,8 @@ BEGINNING = "beginning"
 TASK = "task"
 
 
-class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
-    """Acts as its agent decides; learned by `TDMPC2Learner` through its `networks`.
+class AgentModule(TorchRLModule, InferenceOnlyAPI):
+    """Acts as its agent decides; learned by `AgentLearner` through its `networks`.
 
     `model_config` holds `agent` (an `AgentConfig` as a dict), `discount` and `seed`; for a set of tasks a
     discount for each, and `action_dims`.
@@ -79,7 +79,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
     def get_non_inference_attributes(self) -> list[str]:
         return [f"networks.{part}" for part in self.networks.learning_only]
 
-    def train(self, mode: bool = True) -> TDMPC2RLModule:
+    def train(self, mode: bool = True) -> AgentModule:
         # RLlib toggles at every environment step; walking all submodules would cost a third of a step. Where
         # nothing is learned they are in evaluation mode for good.
         if self.inference_only:
@@ -107,7 +107,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         self.grad_updates += num
         self.num_updates += num
 
-    def share_networks(self, other: TDMPC2RLModule) -> None:
+    def share_networks(self, other: AgentModule) -> None:
         """Act with the very parameters of `other`, so that its updates need not be copied."""
         self.num_updates = other.num_updates
         if self.grad_updates is other.grad_updates:
@@ -203,7 +203,7 @@ class TDMPC2RLModule(TorchRLModule, InferenceOnlyAPI):
         return {Columns.ACTIONS: actions}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        raise NotImplementedError("TDMPC2Learner updates `networks` through the agent's updater")
+        raise NotImplementedError("AgentLearner updates `networks` through the agent's updater")
 
 
 def require_spaces(observations: Any, actions: Any) -> None:

@@ -8,7 +8,7 @@ a policy that does not follow it (`plan/policy_gap`), a model that promises what
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,23 +16,9 @@ from torch import Tensor
 
 from tdmpc_ray.core.nn.readback import Readback
 from tdmpc_ray.core.planners import Plan
+from tdmpc_ray.rllib.metrics.sums import Means, merge
 
-if TYPE_CHECKING:
-    from tdmpc_ray.rllib.acting.fragments import Fragment
-
-ENV_STEP_MS = "perf/env_step_ms"  # of an agent step, which travels beside the plans' sums
 EVERY = 10  # plans; looking at each would cost a tenth of a small one
-Means = dict[str, tuple[float, int]]  # a metric to a sum and the number of its terms
-
-
-def merge(parts: Iterable[Means]) -> Means:
-    """The sums of all parts."""
-    merged: Means = {}
-    for part in parts:
-        for name, (total, count) in part.items():
-            before, terms = merged.get(name, (0.0, 0))
-            merged[name] = (before + total, terms + count)
-    return merged
 
 
 class PlanDiagnostics:
@@ -72,11 +58,11 @@ class PlanDiagnostics:
         if plan.values.shape[1] > 0:
             self._begun.append((episodes, Readback(plan.values.mean(1))))
 
-    def follow(self, fragments: Iterable[Fragment], dropped: Iterable[str]) -> None:
+    def follow(self, fragments: Iterable[Any], dropped: Iterable[str]) -> None:
         """Compare what was foreseen with what episodes achieve.
 
         Args:
-            fragments: new ones, of each episode in their order.
+            fragments: new ones (`fragments.Fragment`), of each episode in their order.
             dropped: episodes that tell nothing, because they did not come to their own end.
         """
         for episodes, foreseen_of in self._begun:

@@ -27,8 +27,6 @@ from tdmpc_ray.rllib.checkpoints.manifest import (
     verify,
 )
 from tdmpc_ray.rllib.checkpoints.open_folder import open_folder
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
-from tdmpc_ray.rllib.loop.learner_link import LearnerLink
 from tdmpc_ray.rllib.metrics.activity import doing
 
 # From a trial's checkpoint to the chunks that all trials of an experiment share.
@@ -43,14 +41,15 @@ class DurableAlgorithm(Algorithm):
     none names any more. Elsewhere a checkpoint has its chunks within.
 
     Attributes:
-        link: to the learners.
-        notes: lines for the user, which the next result takes along.
+        link: to the learners, see `loop.learner_link`.
     """
 
-    link: LearnerLink
-    notes: list[str]
+    link: Any
     _tune_saves = False
     _salvages = False
+
+    def tell(self, line: str) -> None:
+        """A line for the user, which the next result takes along."""
 
     def settle(self) -> None:
         """Before saving: bring everything that is under way to its end."""
@@ -71,7 +70,7 @@ class DurableAlgorithm(Algorithm):
             with tempfile.TemporaryDirectory() as folder, doing(self.trial_id, "saving"):
                 return super().save(checkpoint_dir or folder)
         except (OSError, CannotWrite) as error:
-            self.notes.append(
+            self.tell(
                 f"no checkpoint at {self.env_steps:,} steps: {reason(error)}; the run goes on, "
                 "and saves again when its next checkpoint is due"
             )
@@ -107,7 +106,7 @@ class DurableAlgorithm(Algorithm):
         with _local(filesystem, folder) as local:
             super().save_to_path(local, *args, **kwargs)
             each = [{"store": store}] * self.link.num_learners
-            shards = self.link.call_each(TDMPC2Learner.save_replay, each)
+            shards = self.link.call_each(self.config.learner_class.save_replay, each)
             if store.missing([shard["state"] for shard in shards]):
                 raise UserError(
                     f"the learner wrote its replay to {store.folder} on another machine: "
@@ -144,7 +143,8 @@ class DurableAlgorithm(Algorithm):
             finally:
                 salvaged, self._salvages = self._salvages, False
             if not salvaged:
-                self.notes += [f"{error}; {Path(checkpoint.path).name} is used" for error in damaged]
+                for one in damaged:
+                    self.tell(f"{one}; {Path(checkpoint.path).name} is used")
             return
         raise damaged[0]
 
@@ -171,7 +171,8 @@ class DurableAlgorithm(Algorithm):
             self.discard()
             super().restore_from_path(local, *args, **kwargs)
         each = [{"store": store, "manifest": shard, "salvage": self._salvages} for shard in shards]
-        self.notes += itertools.chain(*self.link.call_each(TDMPC2Learner.load_replay, each))
+        for line in itertools.chain(*self.link.call_each(self.config.learner_class.load_replay, each)):
+            self.tell(line)
 
     def _stores(self, filesystem: FileSystem, folder: str, replay: dict[str, Any]) -> list[ChunkStore]:
         """Where a checkpoint's chunks may be: relative to it, in this experiment, or where they once were."""

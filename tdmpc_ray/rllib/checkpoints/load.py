@@ -12,7 +12,7 @@ from tdmpc_ray.rllib.checkpoints.at_hand import at_hand
 from tdmpc_ray.rllib.checkpoints.manifest import is_complete, verify
 
 if TYPE_CHECKING:
-    from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+    from tdmpc_ray.rllib.acting.module import AgentModule
 
 MODULE = Path("learner_group/learner/rl_module/default_policy")
 _METADATA = "metadata.json"
@@ -54,19 +54,19 @@ def networks_of_newest(path: Path) -> list[Path]:
     return [find_checkpoint(path) / MODULE]
 
 
-def load_module(path: str | Path) -> TDMPC2RLModule:
+def load_module(path: str | Path) -> AgentModule:
     """The module in the newest checkpoint at or below `path`, which may be an address.
 
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
-    from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+    from tdmpc_ray.rllib.acting.module import AgentModule
 
     with at_hand(path, networks_of_newest) as local:
         checkpoint = find_checkpoint(local)
         verify(checkpoint, below=str(MODULE))
         try:
-            return TDMPC2RLModule.from_checkpoint((checkpoint / MODULE).resolve())
+            return AgentModule.from_checkpoint((checkpoint / MODULE).resolve())
         except UserError:
             raise
         except Exception as error:  # a torn pickle may fail in any way

@@ -6,19 +6,17 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.acting.actors import open_requests
 from tdmpc_ray.rllib.acting.env_runner import caught
 from tdmpc_ray.rllib.acting.stop_request import is_asked
 from tdmpc_ray.rllib.evaluation.on_runners import evaluation_call, summarize
 from tdmpc_ray.rllib.metrics.activity import doing
-
-if TYPE_CHECKING:
-    from tdmpc_ray.rllib.algorithm import TDMPC2
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +32,16 @@ class Evaluator:
     networks of the moment when the evaluation was due. At the run's end, and without such processes, training
     waits.
 
+    Args:
+        algorithm: an `AgentAlgorithm`.
+
     Attributes:
         evaluated_at: agent steps of the networks that were evaluated last.
         last: what it gave, under RLlib's names, until a result has taken it along.
         stopped: the newest was given up, because the study is to stop; it is owed.
     """
 
-    def __init__(self, algorithm: TDMPC2) -> None:
+    def __init__(self, algorithm: Any) -> None:
         self._algorithm = algorithm
         self._runners = algorithm.eval_env_runner_group
         self._in_background = algorithm.config.evaluation_num_env_runners > 0
@@ -84,7 +85,9 @@ class Evaluator:
         if every is None or self.evaluated_at == algorithm.env_steps:
             return False
         # In turns, the updates of the last steps come first; at once, some are always owed.
-        if algorithm.pace.updates_owed() > 0 and (algorithm.at_end or not algorithm.config.is_asynchronous):
+        if algorithm.progress.pace.updates_owed() > 0 and (
+            algorithm.at_end or not algorithm.config.is_asynchronous
+        ):
             return False
         return algorithm.at_end or algorithm.env_steps // every > self.evaluated_at // every
 
@@ -110,7 +113,7 @@ class Evaluator:
             components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
         )[COMPONENT_LEARNER]
         # The requests of an evaluation that was given up are still theirs to answer.
-        busy = {runner for tag, runner in runners._worker_manager._in_flight_req_to_actor_id.values()}
+        busy = set(open_requests(runners).values())
         healthy = [runner for runner in runners.healthy_env_runner_ids() if runner not in busy]
         if not healthy:
             return
@@ -122,13 +125,12 @@ class Evaluator:
         self._answers, self._asked_at = [], algorithm.env_steps
 
     def _take(self) -> None:
-        manager = self._runners._worker_manager
         for runner, answer in self._runners.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=0.0):
             if isinstance(answer, UserError):
                 raise answer
             if runner in self._asked:
                 self._answers.append(answer)
-        playing = {runner for tag, runner in manager._in_flight_req_to_actor_id.values() if tag == _TAG}
+        playing = set(open_requests(self._runners, _TAG).values())
         if len(self._answers) == len(self._asked):
             self._asked.clear()
             summarize(self._algorithm, self._answers)

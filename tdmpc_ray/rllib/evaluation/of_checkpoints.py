@@ -19,7 +19,7 @@ from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.observations import ObsArray, map_parts, parts_of, stack
 from tdmpc_ray.rllib.acting import stop_request
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.acting.task_env import guarded_task
 from tdmpc_ray.rllib.checkpoints.load import load_module
 from tdmpc_ray.rllib.evaluation.video import Film
@@ -38,7 +38,7 @@ class Agent:
         obs: what it observes, see `make_env`.
     """
 
-    def __init__(self, module: TDMPC2RLModule) -> None:
+    def __init__(self, module: AgentModule) -> None:
         self._module = module.eval()
         self.task: str | None = module.model_config["task"]
         self.tasks = () if self.task is None else task_info(self.task).tasks

@@ -124,7 +124,7 @@ def summarize(algorithm: Any, shares: Sequence[Any]) -> tuple[dict[str, Any], in
         results = _summary(outcomes)
     algorithm.evaluator.last = results
     steps = sum(length for _, length, _ in outcomes)
-    algorithm.count_faults(faults, steps)
+    algorithm.progress.count_faults(faults, steps)
     return results, steps, steps
 
 

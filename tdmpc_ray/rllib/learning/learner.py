@@ -22,7 +22,7 @@ from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.acting.fragments import Fragment
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
@@ -32,7 +32,7 @@ from tdmpc_ray.rllib.learning.updates import Losses, UpdateLoop
 from tdmpc_ray.rllib.learning.work import Work
 
 
-class TDMPC2Learner(TorchLearner):
+class AgentLearner(TorchLearner):
     """Takes fragments of episodes in, and steps the agent's networks on sequences from its own replay.
 
     Several learners have a part of the replay and of each batch each, and their networks stay equal.
@@ -40,7 +40,7 @@ class TDMPC2Learner(TorchLearner):
 
     def build(self) -> None:
         super().build()
-        module: TDMPC2RLModule = self.module[DEFAULT_MODULE_ID].unwrapped()
+        module: AgentModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         agent, model = module.cfg, module.networks
         self._rl_module, self._agent = module, agent
         prepare_device(self._device, agent.model.tf32)
@@ -86,7 +86,7 @@ class TDMPC2Learner(TorchLearner):
         """Nothing: RLlib's wrapper does not reduce gradients here, and says nothing; the updater does."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        module: TDMPC2RLModule = self.module[module_id].unwrapped()
+        module: AgentModule = self.module[module_id].unwrapped()
         for name, optimizer in module.agent.make_optimizers(module.networks, module.cfg.update).items():
             params = [p for group in optimizer.param_groups for p in group["params"]]
             # No RLlib schedule: it would give the encoder the same rate as the rest.
@@ -193,7 +193,7 @@ class TDMPC2Learner(TorchLearner):
         """Take networks over, with those that only updates need.
 
         Args:
-            state: of a `TDMPC2RLModule`.
+            state: of a `AgentModule`.
 
         Returns:
             How many updates have made them.
@@ -285,4 +285,4 @@ class TDMPC2Learner(TorchLearner):
         return []
 
     def rl_module_is_compatible(self, module: RLModule) -> bool:
-        return isinstance(module.unwrapped(), TDMPC2RLModule)
+        return isinstance(module.unwrapped(), AgentModule)

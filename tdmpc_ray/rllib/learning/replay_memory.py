@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray._common.utils import get_system_memory
 
@@ -10,13 +10,10 @@ from tdmpc_ray.core.replay.size import no_memory, row_bytes, rows_needed
 from tdmpc_ray.envs import task_info, task_shapes, task_sizes
 from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes
-from tdmpc_ray.rllib.loop.env_runners import RUNNER_STEPS
-
-if TYPE_CHECKING:
-    from tdmpc_ray.rllib.config import TDMPC2Config
+from tdmpc_ray.rllib.acting.fragments import RUNNER_STEPS
 
 
-def replay_rows(config: TDMPC2Config) -> int:
+def replay_rows(config: Any) -> int:
     """Rows of each learner's replay."""
     agent = config.agent()
     return rows_needed(
@@ -29,7 +26,7 @@ def replay_rows(config: TDMPC2Config) -> int:
     )
 
 
-def replay_bytes(config: TDMPC2Config, shapes: Shapes) -> int:
+def replay_bytes(config: Any, shapes: Shapes) -> int:
     """Memory of each learner's replay."""
     num_frames = FRAMES if len(shapes.obs_shape) == 3 else 1
     num_tasks = len(config.info.tasks) if config.info else 0
@@ -39,7 +36,7 @@ def replay_bytes(config: TDMPC2Config, shapes: Shapes) -> int:
     return replay_rows(config) * row
 
 
-def with_memory(config: TDMPC2Config) -> TDMPC2Config:
+def with_memory(config: Any) -> Any:
     """The config with its replay's memory among the resources of whoever holds it.
 
     Not for environments of one's own, whose sizes are not known before they are built.
@@ -52,7 +49,7 @@ def with_memory(config: TDMPC2Config) -> TDMPC2Config:
     return config
 
 
-def require_memory(config: TDMPC2Config, shapes: Shapes) -> None:
+def require_memory(config: Any, shapes: Shapes) -> None:
     """Refuse a replay that this machine has no memory for.
 
     Raises:
@@ -74,7 +71,7 @@ def _shapes(config: Any) -> Shapes:
     return shapes._replace(obs_shape=STACK_SHAPES[1]) if is_camera else shapes
 
 
-def _shortest_episode(config: TDMPC2Config) -> int | None:
+def _shortest_episode(config: Any) -> int | None:
     """Agent steps; None where an episode may end at any step."""
     info = config.info
     if info is None or not config.equal_episodes:

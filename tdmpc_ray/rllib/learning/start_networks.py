@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import gymnasium
 import torch
@@ -24,14 +24,11 @@ from tdmpc_ray.observations import parts_of
 from tdmpc_ray.rllib.acting.task_env import env_creator
 from tdmpc_ray.rllib.checkpoints.load import load_module
 
-if TYPE_CHECKING:
-    from tdmpc_ray.rllib.config import TDMPC2Config
-
 _PREFIX = "networks."
 
 
 def read_networks(path: str | Path) -> dict[str, Tensor]:
-    """The networks of a checkpoint, or of the newest one of a run, by the keys of `TDMPC2RLModule`.
+    """The networks of a checkpoint, or of the newest one of a run, by the keys of `AgentModule`.
 
     Raises:
         UserError: no checkpoint, or a damaged one.
@@ -67,7 +64,7 @@ def missing_parts(given: Mapping[str, Tensor], own: Networks) -> list[str]:
     ]
 
 
-def check_networks(given: Mapping[str, Tensor], configs: Iterable[TDMPC2Config]) -> list[str]:
+def check_networks(given: Mapping[str, Tensor], configs: Iterable[Any]) -> list[str]:
     """Compare networks with the models of runs, before any of them has started.
 
     The environment is built here for its spaces. Where that cannot be, as remote env runners may have what it
@@ -95,7 +92,7 @@ def check_networks(given: Mapping[str, Tensor], configs: Iterable[TDMPC2Config])
     return list(notes)
 
 
-def _own_networks(config: TDMPC2Config) -> Networks | None:
+def _own_networks(config: Any) -> Networks | None:
     """Those of a run, without memory; None where they cannot be told."""
     if VectorizeMode(config.gym_env_vectorize_mode) == VectorizeMode.VECTOR_ENTRY_POINT:
         return None

@@ -17,7 +17,7 @@ from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.ring import SequenceReplay
 from tdmpc_ray.errors import PassingError, UserError
-from tdmpc_ray.rllib.acting.module import TDMPC2RLModule
+from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 
 _MAX_SKIPPED_IN_A_ROW = 50
@@ -50,7 +50,7 @@ class UpdateLoop:
 
     def __init__(
         self,
-        module: TDMPC2RLModule,
+        module: AgentModule,
         updater: Updater,
         replay: SequenceReplay,
         demonstrations: SequenceReplay | None,

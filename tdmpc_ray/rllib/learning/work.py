@@ -9,7 +9,7 @@ from tdmpc_ray.rllib.learning.updates import Losses
 
 
 class Work(NamedTuple):
-    """What a call of `TDMPC2Learner.work` has done."""
+    """What a call of `AgentLearner.work` has done."""
 
     added: int  # transitions
     lost: int  # batches, with the runners that held them

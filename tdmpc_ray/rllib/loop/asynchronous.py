@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import Any
 
 import ray
 
 from tdmpc_ray.rllib.acting.fragments import Sampled, Weights
-from tdmpc_ray.rllib.learning.learner import TDMPC2Learner
+from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.learning.work import merged
 from tdmpc_ray.rllib.loop.env_runners import AsyncSampler, shards
+from tdmpc_ray.rllib.loop.learner_link import LearnerLink
+from tdmpc_ray.rllib.loop.progress import Progress
 from tdmpc_ray.rllib.loop.weights_period import WeightsPeriod
-
-if TYPE_CHECKING:
-    from tdmpc_ray.rllib.algorithm import TDMPC2
 
 _WAIT_S = 1.0
 # A learner in this process keeps it from handing out work for so long; the runners have two requests each.
@@ -28,12 +27,24 @@ class AsyncLoop:
     Fragments stay where they were made until the learner takes them; only references to them come here where
     the learner is remote. A fast sampler is held back `Pace.lead` steps ahead of the updates, a fast learner
     waits for steps.
+
+    Every agent step that was begun is in exactly one of four places, and so are the updates:
+
+        in flight at runners -> arrived here -> given to the learner -> counted by `Pace.env_steps`
+        allowed by steps >= counted by `Pace.grad_updates` + started
+
+    Steps in the second and third place are `_uncounted`; `check` states both.
+
+    Args:
+        config: of the algorithm.
+        progress: of the run.
+        link: to the learners.
+        runners: RLlib's `EnvRunnerGroup`.
     """
 
-    def __init__(self, algorithm: TDMPC2) -> None:
-        config = algorithm.config
-        self._algorithm, self._pace, self._link = algorithm, algorithm.pace, algorithm.link
-        self._runners = algorithm.env_runner_group
+    def __init__(self, config: Any, progress: Progress, link: LearnerLink, runners: Any) -> None:
+        self._config, self._progress, self._link, self._runners = config, progress, link, runners
+        self._pace = progress.pace
         self._is_remote = config.num_learners > 0
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
         self._sampler = AsyncSampler(self._runners, fragment)
@@ -46,7 +57,7 @@ class AsyncLoop:
 
     def run(self) -> None:
         """One iteration: so many steps or so much time, and at the run's end all updates that are owed."""
-        config, pace, started = self._algorithm.config, self._pace, time.perf_counter()
+        config, pace, started = self._config, self._pace, time.perf_counter()
         boundary, total = pace.env_steps + config.steps_per_iteration, config.total_steps
         while True:
             self._take()
@@ -62,7 +73,7 @@ class AsyncLoop:
                 break
             if not (is_moving or self._wait(is_held)):
                 break
-        self._algorithm.reporter.add_time("loop", time.perf_counter() - started)
+        self._progress.reporter.add_time("loop", time.perf_counter() - started)
 
     def drain(self) -> None:
         """Give the learner all that has arrived, and wait for its answers: counters and replay agree."""
@@ -81,17 +92,26 @@ class AsyncLoop:
         self._weights = None
         self._period.reset()
 
+    def check(self) -> None:
+        """Assert what holds between two turns of the loop; for tests."""
+        waiting = sum(sampled.steps for sampled in self._arrived)
+        assert 0 <= waiting <= self._uncounted, (waiting, self._uncounted)
+        assert self._link.num_open or waiting == self._uncounted
+        assert self._updates_started >= 0
+        assert self._link.num_open or self._updates_started == 0
+        assert self._pace.grad_updates + self._updates_started <= self._pace.allowed()
+
     def _take(self) -> None:
         sampled = self._sampler.ready()
-        self._algorithm.lost_fragments += self._sampler.take_lost()
+        self._progress.counters.lost_fragments += self._sampler.take_lost()
         if sampled:
-            self._algorithm.observe(sampled)
+            self._progress.observe(sampled)
         self._arrived.extend(sampled)
         self._uncounted += sum(s.steps for s in sampled)
 
     def _request(self) -> bool:
         """Keep the runners busy; returns whether the updates hold them back."""
-        pace, total = self._pace, self._algorithm.config.total_steps
+        pace, total = self._pace, self._config.total_steps
         pending = self._sampler.steps_in_flight + self._uncounted
         room = pace.room(pending)
         remaining = sys.maxsize if total is None else total - pace.env_steps - pending
@@ -101,7 +121,7 @@ class AsyncLoop:
 
     def _start(self) -> bool:
         """Give the learner what has arrived, and the updates that are owed."""
-        config, pace = self._algorithm.config, self._pace
+        config, pace = self._config, self._pace
         num_updates = min(pace.updates_owed() - self._updates_started, config.updates_per_call)
         if not self._is_remote:
             num_updates = min(num_updates, max(1, int(_CALL_S / self._update_s)))
@@ -118,7 +138,7 @@ class AsyncLoop:
         if with_weights:
             self._period.ask(self._pace.grad_updates + self._updates_started)
         same = {"num_updates": num_updates, "with_weights": with_weights}
-        self._link.start(TDMPC2Learner.work, [{"batches": own, **same} for own in batches])
+        self._link.start(AgentLearner.work, [{"batches": own, **same} for own in batches])
 
     def _finish(self, *, wait: bool = False) -> bool:
         """Count what the learners have done; keep their weights for the runners."""
@@ -126,11 +146,11 @@ class AsyncLoop:
         for work in done:
             self._uncounted -= work.added + work.lost_steps
             self._updates_started -= work.num_updates
-            self._algorithm.count(work)
+            self._progress.count(work)
             if work.num_updates:
                 self._update_s = work.seconds / work.num_updates
             if work.weights is not None:
-                updates = self._algorithm.updates_before + self._pace.grad_updates
+                updates = self._progress.updates_before + self._pace.grad_updates
                 self._weights = Weights(work.weights, updates)
                 self._period.take(work.weights_s, time.perf_counter())
         return bool(done)
@@ -145,7 +165,7 @@ class AsyncLoop:
         ray.wait(refs, num_returns=1, timeout=_WAIT_S)
         waited = time.perf_counter() - started
         if is_idle:
-            self._algorithm.reporter.add_time("learner_wait", waited)
+            self._progress.reporter.add_time("learner_wait", waited)
         if is_held:
-            self._algorithm.reporter.add_time("sampler_wait", waited)
+            self._progress.reporter.add_time("sampler_wait", waited)
         return True

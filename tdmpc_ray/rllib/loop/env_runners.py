@@ -10,14 +10,18 @@ from typing import Any
 import ray
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.acting.actors import actors, open_requests
 from tdmpc_ray.rllib.acting.env_runner import caught, on_runners
-from tdmpc_ray.rllib.acting.fragments import Sampled, Weights, sample_apart, sample_fragments, take_told
+from tdmpc_ray.rllib.acting.fragments import (
+    REQUESTS_IN_FLIGHT,
+    Sampled,
+    Weights,
+    sample_apart,
+    sample_fragments,
+    take_told,
+)
 
 _TAG = "sample"
-# The second one waits at the runner while the first is on its way here, so that no runner idles.
-REQUESTS_IN_FLIGHT = 2
-# Agent steps per request, while nothing has been learned or where updates go on beside.
-RUNNER_STEPS = 25
 
 
 def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> tuple[list[Sampled], int]:
@@ -50,7 +54,7 @@ def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> 
 def _ask(runners: Any, runner: int, steps: int, weights: Weights | None = None) -> ray.ObjectRef:
     """Have a runner sample; returns the reference to its fragments. `take_told` has to be its next call."""
     call = partial(sample_apart, num_timesteps=steps, weights=weights)
-    return runners._worker_manager.actors()[runner].apply.remote(call)
+    return actors(runners)[runner].apply.remote(call)
 
 
 def shards(sampled: Iterable[Sampled], num: int) -> list[list[tuple[Any, int]]]:
@@ -104,15 +108,15 @@ class AsyncSampler:
         self._forget_the_dead()
         # Where there is room for some only, others than last time, as each learner has runners of its own.
         runners = sorted(self._runners.healthy_env_runner_ids(), key=lambda runner: self._total[runner])
-        for open_requests in range(REQUESTS_IN_FLIGHT):
+        for num_open in range(REQUESTS_IN_FLIGHT):
             for runner in runners:
-                if len(self._asked.get(runner, ())) > open_requests:
+                if len(self._asked.get(runner, ())) > num_open:
                     continue
                 steps = min(self._fragment, remaining)
                 if steps <= 0:
                     return False
                 if steps > room:
-                    return open_requests == 0
+                    return num_open == 0
                 ref = _ask(self._runners, runner, steps, weights)
                 call = partial(caught, take_told)
                 if self._runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
@@ -139,8 +143,7 @@ class AsyncSampler:
 
     def refs(self) -> list[ray.ObjectRef]:
         """Of all open requests, to wait for."""
-        manager = self._runners._worker_manager
-        return [ref for ref, (tag, _) in manager._in_flight_req_to_actor_id.items() if tag == _TAG]
+        return list(open_requests(self._runners, _TAG))
 
     def discard(self) -> None:
         """Wait for all open requests and drop what they bring: it belongs to a state that is gone."""
@@ -151,9 +154,8 @@ class AsyncSampler:
 
     def _forget_the_dead(self) -> None:
         """RLlib drops the requests of a runner that died, which had begun with the oldest one alone."""
-        in_flight = self._runners._worker_manager._in_flight_req_to_actor_id
-        open_requests = Counter(runner for tag, runner in in_flight.values() if tag == _TAG)
+        still_open = Counter(open_requests(self._runners, _TAG).values())
         for runner, steps in list(self._asked.items()):
-            if len(steps) > open_requests[runner]:
+            if len(steps) > still_open[runner]:
                 del self._asked[runner]
                 self._num_lost += 1

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import ray
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.rllib.acting.actors import actors
 from tdmpc_ray.rllib.acting.env_runner import caught
 
 T = TypeVar("T")
@@ -154,7 +155,7 @@ class LearnerLink:
             ray.kill(actor)
 
     def _actors(self) -> list[Any]:
-        return list(self._group._worker_manager.actors().values())
+        return list(actors(self._group).values())
 
 
 class _Call:

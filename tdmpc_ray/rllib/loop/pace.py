@@ -62,7 +62,7 @@ class Pace:
         """Gradient updates that the environment steps so far allow and that have not been taken."""
         if self.env_steps < self.seed_steps or self._is_lagging():
             return 0
-        return max(self._allowed() - self.grad_updates, 0)
+        return max(self.allowed() - self.grad_updates, 0)
 
     def catching_up(self) -> int:
         """Of these, the ones for the random steps: the run goes on evenly once they are taken."""
@@ -74,7 +74,8 @@ class Pace:
         counts = zip(self.task_steps, self.seed_per_task, strict=False)
         return not self.is_ready or (is_new and any(steps < least for steps, least in counts))
 
-    def _allowed(self) -> int:
+    def allowed(self) -> int:
+        """Gradient updates that the environment steps so far allow in all."""
         return math.floor(self.base_updates + (self.env_steps - self.base_steps) * self.ratio)
 
     def state(self) -> dict[str, Any]:
@@ -100,7 +101,7 @@ class Pace:
             num = len(self.task_steps)
             self.task_steps = [(self.env_steps + task) // num for task in range(num)]
         if self.ratio != ratio:
-            self.base_steps, self.base_updates = self.env_steps, self._allowed()
+            self.base_steps, self.base_updates = self.env_steps, self.allowed()
             self.ratio = ratio
 
     @property

@@ -10,6 +10,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from tdmpc_ray.errors import PassingError, UserError
+from tdmpc_ray.rllib.acting.actors import ask_all, ask_the_dead, take_answers
 
 _ASK, _STATE = "back?", "state after a restart"
 
@@ -26,15 +27,11 @@ def take_back(runners: Any) -> list[int]:
     Raises:
         UserError: a runner could not be built again.
     """
-    manager = runners._worker_manager
-    manager.fetch_ready_async_reqs(tags=_STATE)
-    answers = manager.fetch_ready_async_reqs(tags=_ASK, mark_healthy=True)
+    take_answers(runners, _STATE)
+    answers = take_answers(runners, _ASK, mark_healthy=True)
     for answer in answers:
         _raise_failure(answer.get())
-    asked = {runner for tag, runner in manager._in_flight_req_to_actor_id.values() if tag == _ASK}
-    dead = set(manager.actor_ids()) - set(manager.healthy_actor_ids()) - asked
-    if dead:
-        manager.foreach_actor_async("ping", tag=_ASK, healthy_only=False, remote_actor_ids=sorted(dead))
+    ask_the_dead(runners, "ping", _ASK)
     return [answer.actor_id for answer in answers if answer.ok]
 
 
@@ -60,8 +57,8 @@ def require_built(runners: Any) -> None:
     Raises:
         UserError: says why one could not.
     """
-    for answer in runners._worker_manager.foreach_actor("ping", healthy_only=False):
-        _raise_failure(answer.get())
+    for answer in ask_all(runners, "ping"):
+        _raise_failure(answer)
 
 
 def explain(error: Exception) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
-from tdmpc_ray.rllib.acting.plan_diagnostics import ENV_STEP_MS, Means, merge
+from tdmpc_ray.rllib.metrics.sums import ENV_STEP_MS, Means, merge
 from tdmpc_ray.rllib.metrics.system_metrics import SystemMetrics
 
 EVALUATION = {

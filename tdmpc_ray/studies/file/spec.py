@@ -131,7 +131,7 @@ class Study(StudyKeys):
 
     @property
     def score_key(self) -> str:
-        """Where a trial's results have the newest value of it (see `TDMPC2.step`)."""
+        """Where a trial's results have the newest value of it (see `AgentAlgorithm.step`)."""
         return f"latest/{self.score}"
 
     def enough(self, result: Mapping[str, Any]) -> str:

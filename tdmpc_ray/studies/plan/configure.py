@@ -15,7 +15,7 @@ from tdmpc_ray.studies.file.spec import Study
 if TYPE_CHECKING:
     from ray.tune import Trainable
 
-    from tdmpc_ray.rllib import TDMPC2Config
+    from tdmpc_ray.rllib.config import AgentAlgorithmConfig
 
 # A trial's resources as attributes of the algorithm's config.
 ATTRIBUTES = {
@@ -33,12 +33,12 @@ ATTRIBUTES = {
 MakeEnvConfig = Callable[[str], dict[str, Any]]  # of a task
 
 
-def algorithm_config(study: Study, point: Point | None = None) -> TDMPC2Config:
+def algorithm_config(study: Study, point: Point | None = None) -> AgentAlgorithmConfig:
     """The algorithm's config at a point, with the first seed; None: the first point."""
-    from tdmpc_ray.rllib import TDMPC2Config
+    from tdmpc_ray.rllib import new_config
 
     point = point or study.points()[0]
-    config = TDMPC2Config().environment(point.task, obs=study.obs)
+    config = new_config(study.algorithm).environment(point.task, obs=study.obs)
     config.training(
         model_size=point.model_size,
         preset=study.preset,
@@ -62,7 +62,7 @@ def algorithm_config(study: Study, point: Point | None = None) -> TDMPC2Config:
     return config
 
 
-def checked_configs(study: Study) -> list[TDMPC2Config]:
+def checked_configs(study: Study) -> list[AgentAlgorithmConfig]:
     """The algorithm's configs of the points that differ in more than numbers, see `distinct_points`.
 
     Raises:
@@ -107,9 +107,9 @@ def attributes(resources: Resources) -> dict[str, Any]:
 
 def env_configs(study: Study) -> MakeEnvConfig:
     """What environments of a task are built from."""
-    from tdmpc_ray.rllib import TDMPC2Config
+    from tdmpc_ray.rllib import new_config
 
-    return lambda task: dict(TDMPC2Config().environment(task, obs=study.obs).env_config)
+    return lambda task: dict(new_config().environment(task, obs=study.obs).env_config)
 
 
 def at_point(point: Point, env_config: MakeEnvConfig) -> dict[str, Any]:
@@ -133,13 +133,12 @@ def trainable_and_fixed(
     """
     if trainable is not None:
         return trainable, {"preset": study.preset}, lambda task: {"task": task}
-    from tdmpc_ray.rllib import TDMPC2
-
     try:
         checked_configs(study)
     except ValueError as error:
         raise UserError(f"RLlib refuses this study: {reason(error)}") from None
-    return TDMPC2, algorithm_config(study).to_dict(), env_configs(study)
+    config = algorithm_config(study)
+    return config.algorithm_class, config.to_dict(), env_configs(study)
 
 
 def trial_requests(
