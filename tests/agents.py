@@ -10,10 +10,10 @@ import torch
 
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import make_set
+from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.load import MODULE
 from tdmpc_ray.rllib.checkpoints.manifest import seal
-from tdmpc_ray.rllib import TDMPC2Config
 
 
 def random_checkpoint(

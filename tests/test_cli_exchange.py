@@ -14,10 +14,10 @@ from tdmpc_ray.core.agents.tdmpc2.official import to_official
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.envs import make_env
+from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.load import MODULE, load_module
 from tdmpc_ray.rllib.checkpoints.manifest import seal
-from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.studies.file.folder import only_process
 from tdmpc_ray.studies.run.runner import resume_study
 

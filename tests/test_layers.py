@@ -1,6 +1,7 @@
 """Imports point one way: errors <- addresses <- core, envs <- rllib <- studies <- serving <- cli."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,17 @@ STUDIES = {
     "models": {"words", "tracking", "file"},
     "run": {"words", "tracking", "file", "plan", "results", "models"},
 }
+# Within rllib: the algorithm and its config come last.
+ROOMS = {
+    "metrics": set(),
+    "acting": {"metrics"},
+    "checkpoints": {"metrics", "acting"},
+    "learning": {"metrics", "acting", "checkpoints"},
+    "loop": {"metrics", "acting", "checkpoints", "learning"},
+    "evaluation": {"metrics", "acting", "checkpoints"},
+}
+# Within core: nobody but an agent itself knows what lies in its folder.
+AGENTS = {path.name for path in (PACKAGE / "core" / "agents").iterdir() if path.is_dir()} - {"__pycache__"}
 FOREIGN_TO_CORE = {"ray", "gymnasium", "mlflow", "dm_control", "metaworld"}
 
 
@@ -52,6 +64,45 @@ def test_a_layer_imports_only_what_lies_below(layer: str) -> None:
 @pytest.mark.parametrize("part", STUDIES)
 def test_a_part_of_studies_imports_only_what_lies_below(part: str) -> None:
     check(PACKAGE / "studies" / part, "tdmpc_ray.studies.", STUDIES[part] | {part})
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_rllib_imports_only_what_lies_below(room: str) -> None:
+    check(PACKAGE / "rllib" / room, "tdmpc_ray.rllib.", ROOMS[room] | {room})
+
+
+@pytest.mark.parametrize("agent", sorted(AGENTS))
+def test_nobody_knows_the_inside_of_an_agent(agent: str) -> None:
+    inside = f"tdmpc_ray.core.agents.{agent}"
+    for file in PACKAGE.rglob("*.py"):
+        if file.parent.name != agent and file != PACKAGE / "core" / "__init__.py":
+            assert not [name for name in imports(file) if name.startswith(inside)], file
+
+
+@pytest.mark.parametrize(
+    ("importer", "name"),
+    [
+        ("rllib/acting/module.py", "tdmpc_ray.rllib.loop.pace"),
+        ("rllib/learning/work.py", "tdmpc_ray.rllib.algorithm"),
+        ("studies/file/spec.py", "tdmpc_ray.studies.run.runner"),
+        ("core/batch.py", "tdmpc_ray.rllib"),
+    ],
+)
+def test_a_planted_import_is_found(
+    importer: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "tdmpc_ray"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    file = copy / importer
+    file.write_text(file.read_text() + f"\nimport {name}\n")
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", copy)
+    layer, part = importer.split("/")[:2]
+    parts = {
+        "rllib": test_a_room_of_rllib_imports_only_what_lies_below,
+        "studies": test_a_part_of_studies_imports_only_what_lies_below,
+    }
+    with pytest.raises(AssertionError, match=file.name):
+        parts.get(layer, lambda _: test_a_layer_imports_only_what_lies_below(layer))(part)
 
 
 def check(folder: Path, prefix: str, allowed: set[str]) -> None:

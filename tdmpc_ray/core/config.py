@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
 from tdmpc_ray.core.agents import find_settings
@@ -144,6 +144,8 @@ class AgentSettings:
         update: of its section `update`: losses, optimizers.
         sizes: a `model` for each model size.
         presets: dotted keys to values, by name; one is called "paper".
+        suites: dotted keys to values, by the suite of simulators, where the published code departs from its
+            defaults for a whole suite.
     """
 
     name: str
@@ -151,6 +153,12 @@ class AgentSettings:
     update: type[UpdateSettings]
     sizes: Mapping[str, ModelSettings]
     presets: Mapping[str, Mapping[str, Any]]
+    suites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of_suites(self, names: Iterable[str]) -> dict[str, Any]:
+        """What holds for the tasks of some suites: what is the same for all of them."""
+        shared = [set(self.suites.get(name, {}).items()) for name in names]
+        return dict(set.intersection(*shared)) if shared else {}
 
     @property
     def sections(self) -> dict[str, type]:

@@ -25,7 +25,7 @@ from tdmpc_ray.errors import UserError, reason, unknown
 DESCRIPTION_FILE = "agent.json"
 WEIGHTS_FILE = "weights.pt"
 METHODS = ("plan", "policy")
-_FORMAT = 1
+_FORMAT = 2
 # The dimension of each noise that counts environments; the heads are the same for all.
 _ENV_DIM = {"pi": 1, "candidates": 2, "value_pi": 1, "gumbel": 0, "explore": 0, "shift": 0}
 

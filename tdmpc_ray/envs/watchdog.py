@@ -60,7 +60,7 @@ class watched:
 
 _calls: dict[int, watched] = {}  # by thread
 _running: _Watchdog | None = None
-_last_words: Path | None = None
+_exit_reason: Path | None = None
 _longest = 0.0  # of all limits
 
 
@@ -71,8 +71,8 @@ def allow_exit(last_words: Path) -> None:
         last_words: file that it writes the reason to, in one line; of a call that held the interpreter's
             lock, Python's traceback.
     """
-    global _last_words
-    _last_words = last_words
+    global _exit_reason
+    _exit_reason = last_words
 
 
 def _watch(limit: float) -> None:
@@ -109,15 +109,15 @@ class _Watchdog(threading.Thread):
             self._arm(now)
 
     def _arm(self, now: float) -> None:
-        if _last_words is not None and now > self._armed_at + _AGAIN_S:
+        if _exit_reason is not None and now > self._armed_at + _AGAIN_S:
             self._armed_at = now
-            _exit_after(_longest + GRACE_S, _last_words)
+            _exit_after(_longest + GRACE_S, _exit_reason)
 
     def _give_up(self, call: watched, seconds: float) -> None:
         line = f"{call.what}: hung for {seconds:.0f} s in code that cannot be interrupted"
-        if _last_words is not None:
+        if _exit_reason is not None:
             logger.error("%s: this process ends", line)
-            _last_words.write_text(line + "\n", encoding="utf-8")
+            _exit_reason.write_text(line + "\n", encoding="utf-8")
             os._exit(1)
         if call is not self._complained:
             self._complained = call

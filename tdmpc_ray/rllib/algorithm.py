@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from tdmpc_ray.rllib.loop.asynchronous import AsyncLoop
 from tdmpc_ray.rllib.loop.in_turns import TurnLoop
 from tdmpc_ray.rllib.loop.learner_link import LearnerLink
 from tdmpc_ray.rllib.loop.progress import Progress
-from tdmpc_ray.rllib.loop.recovery import explain, give_state, require_built, take_back
+from tdmpc_ray.rllib.loop.recovery import give_state, raise_cause, require_built, take_back
 from tdmpc_ray.rllib.metrics.activity import doing
 from tdmpc_ray.rllib.metrics.report import Reporter
 from tdmpc_ray.rllib.metrics.system_metrics import SystemMetrics
@@ -43,16 +43,16 @@ class AgentAlgorithm(DurableAlgorithm):
     """Planning env runners, and a replay inside the learner.
 
     Attributes:
-        config_class: of the configs that build it.
+        new_config: makes a config that builds it; a function, as Ray walks through the classes of a class.
         progress: counters and metrics.
         evaluator: evaluates by agent steps.
     """
 
-    config_class: ClassVar[type]
+    new_config: ClassVar[Callable[[], Any]]
 
     @classmethod
     def get_default_config(cls) -> Any:
-        return cls.config_class()
+        return cls.new_config()
 
     @classmethod
     def default_resource_request(cls, config: Any) -> Any:
@@ -68,7 +68,7 @@ class AgentAlgorithm(DurableAlgorithm):
         try:
             super().setup(config)
         except Exception as error:
-            explain(error)
+            raise_cause(error)
             raise
         for runners in (self.env_runner_group, self.eval_env_runner_group):
             if runners is not None:

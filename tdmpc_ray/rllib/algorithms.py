@@ -21,7 +21,7 @@ class TDMPC2Config(AgentAlgorithmConfig):
     algorithm_class = TDMPC2
 
 
-TDMPC2.config_class = TDMPC2Config
+TDMPC2.new_config = staticmethod(lambda: TDMPC2Config())
 _CONFIGS = {"tdmpc2": TDMPC2Config}
 
 

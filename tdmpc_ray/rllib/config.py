@@ -7,34 +7,34 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.addresses import absolute
+from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.core.config import PATH_SETTINGS, AgentConfig, agent_config
-from tdmpc_ray.envs import TaskInfo, check_obs, task_info
+from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.rllib.acting.connectors import AddIsFirst, AddTask, env_to_module, module_to_env
 from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
+from tdmpc_ray.rllib.acting.environment_config import EnvironmentConfig
 from tdmpc_ray.rllib.acting.fragments import REQUESTS_IN_FLIGHT, RUNNER_STEPS
 from tdmpc_ray.rllib.acting.module import AgentModule
-from tdmpc_ray.rllib.acting.task_env import TaskEnv, read_task_config, require_env, task_config
+from tdmpc_ray.rllib.acting.task_env import require_env
 from tdmpc_ray.rllib.algorithm import AgentAlgorithm
 from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
 from tdmpc_ray.rllib.evaluation.on_runners import evaluate
 from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.loop.pace import MAX_LEAD
 
-# Where the published implementation departs from its defaults for a whole suite.
-_GYMNASIUM_SETTINGS = {"update.discount_max": 0.99, "update.rho": 0.7}
 _MAX_EVALUATION_ENVS = 32  # in one process
 
 
-class AgentAlgorithmConfig(AlgorithmConfig):
+class AgentAlgorithmConfig(EnvironmentConfig):
     """Configures an `AgentAlgorithm`; an agent with a class of its own names itself there.
 
     Attributes:
@@ -49,7 +49,6 @@ class AgentAlgorithmConfig(AlgorithmConfig):
         self.model_size: str | int = "5"
         self.preset = "paper"
         self.agent_overrides: dict[str, Any] = {}
-        self._episode_length: int | None = None
         self.eval_every: int | None = None
         self.total_steps: int | None = None
         self.start_from: str | None = None
@@ -82,31 +81,6 @@ class AgentAlgorithmConfig(AlgorithmConfig):
         self.evaluation_config = {"explore": False}
         self.custom_evaluation_function = evaluate
 
-    def environment(
-        self, env: Any = NotProvided, *, obs: str = NotProvided, **kwargs: Any
-    ) -> AgentAlgorithmConfig:
-        """Choose the environment: a task of `tdmpc_ray.envs`, or whatever RLlib accepts.
-
-        Args:
-            env: a task's name, an environment class, or a name registered with RLlib.
-            obs: of a task: "state" or "rgb", see `make_env`.
-
-        Raises:
-            UserError: a name that neither the catalog nor RLlib's registry knows; no such observations.
-        """
-        if env is not NotProvided and env is not TaskEnv and self.task is not None:
-            self.episode_length, self.normalize_actions = None, True
-        if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
-            info = task_info(env)
-            obs = "state" if obs is NotProvided else obs
-            check_obs(info, obs)
-            self.episode_length = None
-            kwargs["env_config"] = {**kwargs.get("env_config", {}), **task_config(info.name), "obs": obs}
-            kwargs.setdefault("normalize_actions", False)  # the catalog's actions are in [-1, 1] already
-            env = TaskEnv
-        super().environment(env, **kwargs)
-        return self
-
     def training(
         self,
         *,
@@ -128,7 +102,7 @@ class AgentAlgorithmConfig(AlgorithmConfig):
         videos: bool = NotProvided,
         system_metrics: bool = NotProvided,
         **kwargs: Any,
-    ) -> AgentAlgorithmConfig:
+    ) -> Self:
         """Set what is learned and how.
 
         Args:
@@ -158,35 +132,17 @@ class AgentAlgorithmConfig(AlgorithmConfig):
             videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
             system_metrics: report what the main process's node and GPUs do, energy included.
         """
+        given = _given(locals())
         super().training(**kwargs)
         if overrides is not NotProvided:
             paths = {key: overrides[key] for key in PATH_SETTINGS if isinstance(overrides.get(key), str)}
             # The learner may run in another folder.
-            overrides = {**overrides, **{key: path and os.path.abspath(path) for key, path in paths.items()}}
-        given = {
-            "agent_name": agent_name,
-            "model_size": model_size,
-            "preset": preset,
-            "agent_overrides": overrides
-            if overrides is NotProvided
-            else {**self.agent_overrides, **overrides},
-            "episode_length": episode_length,
-            "eval_every": eval_every,
-            "total_steps": total_steps,
-            "steps_per_iteration": steps_per_iteration,
-            "max_time_s_per_iteration": max_time_s_per_iteration,
-            "updates_per_call": updates_per_call,
-            "asynchronous": asynchronous,
-            "sample_lead": sample_lead,
-            "weights_every": weights_every,
-            "weights_every_s": weights_every_s,
-            "start_from": absolute(start_from) if isinstance(start_from, (str, Path)) else start_from,
-            "videos": videos,
-            "system_metrics": system_metrics,
-        }
+            absolute_paths = {key: path and os.path.abspath(path) for key, path in paths.items()}
+            self.agent_overrides = {**self.agent_overrides, **given.pop("overrides"), **absolute_paths}
+        if isinstance(start_from, (str, Path)):
+            given["start_from"] = absolute(start_from)
         for name, value in given.items():
-            if value is not NotProvided:
-                setattr(self, name, value)
+            setattr(self, name, value)
         return self
 
     def fault_tolerance(
@@ -196,7 +152,7 @@ class AgentAlgorithmConfig(AlgorithmConfig):
         env_step_timeout_s: float | None = NotProvided,
         learner_timeout_s: float | None = NotProvided,
         **kwargs: Any,
-    ) -> AgentAlgorithmConfig:
+    ) -> Self:
         """Set what may go wrong.
 
         Args:
@@ -207,15 +163,10 @@ class AgentAlgorithmConfig(AlgorithmConfig):
             learner_timeout_s: seconds in which a learner in a process of its own has to answer a call, of
                 `updates_per_call` updates at most, compiled at the first; None: any time.
         """
+        given = _given(locals())
         super().fault_tolerance(**kwargs)
-        given = {
-            "max_env_faults": max_env_faults,
-            "env_step_timeout_s": env_step_timeout_s,
-            "learner_timeout_s": learner_timeout_s,
-        }
         for name, value in given.items():
-            if value is not NotProvided:
-                setattr(self, name, value)
+            setattr(self, name, value)
         return self
 
     def agent(self) -> AgentConfig:
@@ -224,44 +175,14 @@ class AgentAlgorithmConfig(AlgorithmConfig):
         Raises:
             UserError: an unknown key or a value out of its range.
         """
-        suite = {} if self.info is None else _suite_settings(self.info)
-        return agent_config(self.model_size, self.preset, {**suite, **self.agent_overrides}, self.agent_name)
-
-    @property
-    def task(self) -> str | None:
-        """Name in the catalog; None for an environment of the user's own."""
-        return self.env_config.get("task") if self.env is TaskEnv else None
-
-    @property
-    def info(self) -> TaskInfo | None:
-        """Of the task in the catalog."""
-        return read_task_config(self.env_config) if self.env is TaskEnv else None
-
-    @property
-    def episode_length(self) -> int | None:
-        """Agent steps of an episode; None: neither the catalog nor the user has said it."""
-        if self._episode_length is None and self.info is not None:
-            return self.info.episode_length
-        return self._episode_length
-
-    @episode_length.setter
-    def episode_length(self, value: int | None) -> None:
-        self._episode_length = value
-
-    @property
-    def tasks(self) -> list[TaskInfo]:
-        """Of a set, in the order of their ids; empty for a single task."""
-        return [] if self.info is None else [task_info(name) for name in self.info.tasks]
-
-    @property
-    def action_repeat(self) -> int:
-        """Frames of the environment per agent step; of a set, the most among its tasks."""
-        return 1 if self.info is None else self.info.action_repeat
-
-    @property
-    def action_repeats(self) -> list[int]:
-        """The same for each task of a set; one number for a single task."""
-        return [task.action_repeat for task in self.tasks] or [self.action_repeat]
+        by_task: dict[str, Any] = {}
+        if (info := self.info) is not None:
+            by_task = {"model.episodic": True} if info.can_terminate else {}
+            suites = {task_info(name).suite for name in info.tasks or (info.name,)}
+            by_task |= find_settings(self.agent_name).of_suites(suites)
+        return agent_config(
+            self.model_size, self.preset, {**by_task, **self.agent_overrides}, self.agent_name
+        )
 
     @property
     def num_seed_steps(self) -> int:
@@ -328,11 +249,6 @@ class AgentAlgorithmConfig(AlgorithmConfig):
             return int(self.rollout_fragment_length)
         return max(1, RUNNER_STEPS // self.num_envs_per_env_runner) if self.is_asynchronous else 1
 
-    @property
-    def equal_episodes(self) -> bool:
-        """Whether every episode is known to last until its time limit; yours may be truncated before."""
-        return self.info is not None and not self.info.can_terminate and self.info.suite != "registered"
-
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         config = super().get_evaluation_config_object()
         if config is not None and "num_envs_per_env_runner" not in (self.evaluation_config or {}):
@@ -343,7 +259,7 @@ class AgentAlgorithmConfig(AlgorithmConfig):
             config.num_envs_per_env_runner = -(-share // rounds)
         return config
 
-    def update_from_dict(self, config_dict: Mapping[str, Any]) -> AgentAlgorithmConfig:
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
         values = dict(config_dict.items())  # an AlgorithmConfig, too, which cannot be iterated
         if "overrides" in values:
             self.training(overrides=values.pop("overrides"))
@@ -391,11 +307,10 @@ class AgentAlgorithmConfig(AlgorithmConfig):
         return super()._model_config_auto_includes | own
 
 
-def _suite_settings(info: TaskInfo) -> dict[str, Any]:
-    """Defaults that depend on the task."""
-    settings = {"model.episodic": True} if info.can_terminate else {}
-    suites = {task_info(name).suite for name in info.tasks or (info.name,)}
-    return settings | (_GYMNASIUM_SETTINGS if suites <= {"gymnasium", "box2d"} else {})
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Of a method's arguments, those that the caller has set and that are ours."""
+    others = ("self", "kwargs", "__class__")
+    return {k: v for k, v in arguments.items() if k not in others and v is not NotProvided}
 
 
-AgentAlgorithm.config_class = AgentAlgorithmConfig
+AgentAlgorithm.new_config = staticmethod(lambda: AgentAlgorithmConfig())

@@ -29,7 +29,7 @@ from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tdmpc_ray.rllib.acting.fragments import take_told
+from tdmpc_ray.rllib.acting.fragments import take_summary
 from tdmpc_ray.rllib.loop.env_runners import AsyncSampler, _ask
 
 FRAGMENT = 25
@@ -74,7 +74,7 @@ class Handle:
         self._actor, self.apply = actor, self
 
     def remote(self, func: Any) -> ray.ObjectRef:
-        if func.keywords:  # `sample_apart`
+        if func.keywords:  # `sample_for_learner`
             weights = func.keywords["weights"]
             return self._actor.sample.remote(weights and weights.state)
         return self._actor.tell.remote()
@@ -111,7 +111,7 @@ def main() -> None:
     algo = bench_scale.build(1, args, num_learners=1)
     algo.train()
     _ask(algo.env_runner_group, 1, FRAGMENT)
-    told = pickle.dumps(algo.env_runner_group.foreach_env_runner(take_told, local_env_runner=False)[0])
+    told = pickle.dumps(algo.env_runner_group.foreach_env_runner(take_summary, local_env_runner=False)[0])
     algo._loop.discard()
     kind = ray.remote(num_cpus=0)(StandIn)
     for runners in args.runners:

@@ -199,7 +199,7 @@ class TestRunning:
     def test_rllibs_old_way_to_act_names_the_new_one(self) -> None:
         algo = TDMPC2.__new__(TDMPC2)
         for ask in (algo.compute_single_action, algo.compute_actions):
-            with pytest.raises(UserError, match=r"^act with tdmpc_ray\.rllib\.evaluate\.load_agent"):
+            with pytest.raises(UserError, match=r"^act with tdmpc_ray\.rllib\.load_agent"):
                 ask({"obs": [0.0]}, explore=False)
 
     def test_tune_searches_sizes_and_overrides(self, tmp_path: Path, tiny_overrides: dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ def test_a_stop_is_seen_in_the_evaluation_of_a_set(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(stop_request, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(evaluation, "play", play)
-    monkeypatch.setattr(evaluation, "Agent", lambda module: SimpleNamespace(tasks=("a", "b", "c")))
+    monkeypatch.setattr(evaluation, "LoadedAgent", lambda module: SimpleNamespace(tasks=("a", "b", "c")))
     runner = SimpleNamespace(
         worker_index=0,
         module=SimpleNamespace(unwrapped=lambda: None),
@@ -139,7 +139,7 @@ def test_whoever_lives_plays_all_tasks(runners: list[int], monkeypatch: pytest.M
         }
 
     monkeypatch.setattr(evaluation, "play", play)
-    monkeypatch.setattr(evaluation, "Agent", lambda module: SimpleNamespace(tasks=tasks))
+    monkeypatch.setattr(evaluation, "LoadedAgent", lambda module: SimpleNamespace(tasks=tasks))
     config = SimpleNamespace(evaluation_duration=2, info=SimpleNamespace(tasks=tasks))
     call = evaluation.evaluation_call(SimpleNamespace(config=config), runners)
     for index in runners:

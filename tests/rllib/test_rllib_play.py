@@ -10,7 +10,7 @@ from failing_env import FailingEnv
 
 from tdmpc_ray.envs import register_task, registered
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.evaluation.of_checkpoints import play
+from tdmpc_ray.rllib.evaluation.episodes import play
 from tdmpc_ray.rllib.evaluation.on_runners import _summary
 
 

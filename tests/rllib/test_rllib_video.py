@@ -14,8 +14,9 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.acting import stop_request
 from tdmpc_ray.rllib.acting.task_env import guarded_task
+from tdmpc_ray.rllib.evaluation import episodes
+from tdmpc_ray.rllib.evaluation import of_checkpoints as evaluate
 from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
-from tdmpc_ray.rllib.evaluation.on_runners import of_checkpoints as evaluate
 from tdmpc_ray.rllib.evaluation.video import Film
 
 
@@ -139,7 +140,7 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> Saving:
         register_task(name, Slides, episode_length=20, can_terminate=True)
     agent = SimpleNamespace(task="a+b", tasks=("a", "b"), obs="state", act=act)
     monkeypatch.setattr(evaluate, "load_agent", lambda *args: agent)
-    monkeypatch.setattr(evaluate, "guarded_task", noted)
+    monkeypatch.setattr(episodes, "guarded_task", noted)
     monkeypatch.setattr(stop_request, "LOOK_EVERY_S", 0.0)
     config = SimpleNamespace(videos=True, info=task_info("a+b"), env_step_timeout_s=7.0)
     evaluator = SimpleNamespace(stopped=False)

@@ -20,7 +20,6 @@ from written_study import run_study
 from tdmpc_ray import cli
 from tdmpc_ray.cli import forms
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.config import _GYMNASIUM_SETTINGS
 from tdmpc_ray.studies.file.files import TRACKING_FOLDER
 from tdmpc_ray.studies.file.folder import begin, only_process
 from tdmpc_ray.studies.file.load import make_study
@@ -29,7 +28,7 @@ from tdmpc_ray.studies.file.names import run_name
 from tdmpc_ray.studies.file.record import local_runs, read_record
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.file.tracked import named_studies
-from tdmpc_ray.studies.results.setting_names import _BY_TASK
+from tdmpc_ray.studies.results.setting_names import _default
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.run.recording import RecordResults
 from tdmpc_ray.studies.tracking.callback import MLflowTracker
@@ -280,7 +279,9 @@ def test_result_folders_are_compared(
 
 
 def test_defaults_of_a_task_are_not_taken_for_those_of_a_preset() -> None:
-    assert {*_GYMNASIUM_SETTINGS, "model.episodic"} == {*_BY_TASK}
+    for key in ("update.discount_max", "update.rho", "model.episodic"):
+        assert _default(key, "1", "paper", "tdmpc2") is None
+    assert _default("update.lr", "1", "paper", "tdmpc2") == "0.0003"
 
 
 def test_what_cannot_be_compared_is_said(

@@ -20,7 +20,8 @@ from conftest import free_port
 from driver import Driver
 
 from tdmpc_ray import cli
-from tdmpc_ray.rllib.evaluation.of_checkpoints import Agent, load_agent
+from tdmpc_ray.rllib.evaluation.episodes import LoadedAgent
+from tdmpc_ray.rllib.evaluation.of_checkpoints import load_agent
 
 PAIR = "reacher-easy+walker-walk"
 TOKEN = "let-me-in"
@@ -77,7 +78,7 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert server.driver.log.read_text().endswith("\nstopping\n")
 
 
-def alone(checkpoint: Path) -> Agent:
+def alone(checkpoint: Path) -> LoadedAgent:
     """The agent of `tdmpc-ray evaluate`, for one environment."""
     return load_agent(checkpoint, 0)
 

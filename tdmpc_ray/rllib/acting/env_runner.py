@@ -25,7 +25,7 @@ from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.envs.watchdog import allow_exit
 from tdmpc_ray.errors import PassingError, UserError, reason
 from tdmpc_ray.rllib.acting import stop_request
-from tdmpc_ray.rllib.acting.exit_reason import last_words_file, take_last_words
+from tdmpc_ray.rllib.acting.exit_reason import exit_reason_file, take_exit_reason
 from tdmpc_ray.rllib.acting.fragments import is_cut
 from tdmpc_ray.rllib.acting.seeding import Stream, derive, seed_globals
 from tdmpc_ray.rllib.acting.task_env import TaskEnv, env_creator, env_name
@@ -48,12 +48,12 @@ class AgentEnvRunner(SingleAgentEnvRunner):
 
     Attributes:
         failure: why it could not be built.
-        told: beside its fragments, of the last call to sample; see `fragments.sample_apart`.
+        summary: beside its fragments, of the last call to sample; see `fragments.sample_for_learner`.
     """
 
     env: VectorEnv | None
     failure: Exception | None = None
-    told: Any = None
+    summary: Any = None
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         self._faults: list[str] = []
@@ -64,11 +64,11 @@ class AgentEnvRunner(SingleAgentEnvRunner):
         if isinstance(kwargs.get("spaces"), UserError):  # of the remote runner that RLlib asked for them
             raise kwargs["spaces"]
         # Also where it shares the process of a trial, which Tune starts again from its last checkpoint.
-        self._last_words = last_words_file() if in_actor else None
+        self._exit_reason = exit_reason_file() if in_actor else None
         try:
-            if self._last_words is not None:
-                self._faults += take_last_words(self._last_words) if is_remote else []
-                allow_exit(self._last_words)
+            if self._exit_reason is not None:
+                self._faults += take_exit_reason(self._exit_reason) if is_remote else []
+                allow_exit(self._exit_reason)
             super().__init__(config=config, **kwargs)
             prepare_device(self._device, config.agent().model.tf32)
         except Exception as error:
@@ -204,8 +204,8 @@ class AgentEnvRunner(SingleAgentEnvRunner):
 
     def stop(self) -> None:
         super().stop()
-        if self._last_words is not None:
-            self._last_words.unlink(missing_ok=True)
+        if self._exit_reason is not None:
+            self._exit_reason.unlink(missing_ok=True)
 
 
 def on_runners(runners: Any, call: Callable[[Any], T], *, local: bool) -> list[T]:
@@ -220,14 +220,14 @@ def on_runners(runners: Any, call: Callable[[Any], T], *, local: bool) -> list[T
         UserError: of a call, or a runner that could not be built; RLlib would replace the runner, which would
             meet it again.
     """
-    results = runners.foreach_env_runner(partial(caught, call), local_env_runner=local)
+    results = runners.foreach_env_runner(partial(result_or_error, call), local_env_runner=local)
     for result in results:
         if isinstance(result, UserError):
             raise result
     return results
 
 
-def caught(call: Callable[[Any], T], actor: Any) -> T | UserError:
+def result_or_error(call: Callable[[Any], T], actor: Any) -> T | UserError:
     """What `call` gives for an actor, or the `UserError` that it raises: RLlib would end the actor for it."""
     try:
         return call(actor)

@@ -10,13 +10,13 @@ from ray._private import worker
 from tdmpc_ray.errors import PassingError
 
 
-def last_words_file() -> Path:
+def exit_reason_file() -> Path:
     """The file of this actor in Ray's folder; the same after a restart, unless that is on another host."""
     folder = Path(worker._global_node.get_session_dir_path())
-    return folder / f"last_words-{ray.get_runtime_context().get_actor_id()}.txt"
+    return folder / f"exit_reason-{ray.get_runtime_context().get_actor_id()}.txt"
 
 
-def take_last_words(path: Path) -> list[str]:
+def take_exit_reason(path: Path) -> list[str]:
     """The fault that ended the process before this one, if one did.
 
     Raises:

@@ -102,8 +102,8 @@ def sample_fragments(
     )
 
 
-def sample_apart(runner: Any, num_timesteps: int, weights: Weights | None = None) -> list[Fragment]:
-    """`sample_fragments`, but of its result the fragments alone; `take_told` fetches the rest.
+def sample_for_learner(runner: Any, num_timesteps: int, weights: Weights | None = None) -> list[Fragment]:
+    """`sample_fragments`, but of its result the fragments alone; `take_summary` fetches the rest.
 
     The result of a call belongs to the caller, who can hand the reference on without fetching it, and it
     outlives the runner, as nothing would that the runner had put into the object store.
@@ -111,19 +111,19 @@ def sample_apart(runner: Any, num_timesteps: int, weights: Weights | None = None
     try:
         sampled = sample_fragments(runner, num_timesteps, weights)
     except UserError as error:
-        runner.told = error
+        runner.summary = error
         return []
-    runner.told = sampled._replace(fragments=None)
+    runner.summary = sampled._replace(fragments=None)
     return sampled.fragments
 
 
-def take_told(runner: Any) -> Sampled | None:
-    """Runs on an env runner: what `sample_apart` has kept, without fragments; None in a restarted process.
+def take_summary(runner: Any) -> Sampled | None:
+    """Runs on an env runner: what `sample_for_learner` has kept; None in a restarted process.
 
     Raises:
         UserError: what it raised.
     """
-    told, runner.told = runner.told, None
-    if isinstance(told, UserError):
-        raise told
-    return told
+    summary, runner.summary = runner.summary, None
+    if isinstance(summary, UserError):
+        raise summary
+    return summary

@@ -14,7 +14,7 @@ from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore, DamagedCheckpoin
 
 MANIFEST = "manifest.json"
 REPLAY_FOLDER = "replay"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def seal(checkpoint: Path, store: str = "", place: str = "", shards: Sequence[dict[str, Any]] = ()) -> None:

@@ -13,7 +13,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.acting.actors import open_requests
-from tdmpc_ray.rllib.acting.env_runner import caught
+from tdmpc_ray.rllib.acting.env_runner import result_or_error
 from tdmpc_ray.rllib.acting.stop_request import is_asked
 from tdmpc_ray.rllib.evaluation.on_runners import evaluation_call, summarize
 from tdmpc_ray.rllib.metrics.activity import doing
@@ -118,7 +118,7 @@ class Evaluator:
         if not healthy:
             return
         play = evaluation_call(algorithm, healthy)
-        call = partial(caught, partial(_with_weights, weights=ray.put(weights), play=play))
+        call = partial(result_or_error, partial(_with_weights, weights=ray.put(weights), play=play))
         for runner in healthy:
             if runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
                 self._asked.add(runner)

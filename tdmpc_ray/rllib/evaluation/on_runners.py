@@ -13,7 +13,7 @@ from tdmpc_ray.envs.faults import MAX_CUT, too_many_cut
 from tdmpc_ray.rllib.acting import stop_request
 from tdmpc_ray.rllib.acting.env_runner import on_runners
 from tdmpc_ray.rllib.acting.fragments import is_cut
-from tdmpc_ray.rllib.evaluation.of_checkpoints import Agent, play, success_of
+from tdmpc_ray.rllib.evaluation.episodes import LoadedAgent, play, success_of
 
 _Outcome = tuple[float, int, float | None]  # return, length, success
 
@@ -48,7 +48,7 @@ def _play_tasks(
 
     Fewer tasks, where the study is to stop.
     """
-    agent, first = Agent(runner.module.unwrapped()), runners.index(runner.worker_index)
+    agent, first = LoadedAgent(runner.module.unwrapped()), runners.index(runner.worker_index)
     outcomes: dict[str, list[_Outcome]] = {}
     faults: list[str] = []
     for index in range(first, len(agent.tasks), len(runners)):

@@ -11,14 +11,14 @@ import ray
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.acting.actors import actors, open_requests
-from tdmpc_ray.rllib.acting.env_runner import caught, on_runners
+from tdmpc_ray.rllib.acting.env_runner import on_runners, result_or_error
 from tdmpc_ray.rllib.acting.fragments import (
     REQUESTS_IN_FLIGHT,
     Sampled,
     Weights,
-    sample_apart,
+    sample_for_learner,
     sample_fragments,
-    take_told,
+    take_summary,
 )
 
 _TAG = "sample"
@@ -46,14 +46,14 @@ def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> 
         sampled = [sample_fragments(runners.local_env_runner, steps, with_metrics=False)]
     else:
         refs = {runner: _ask(runners, runner, steps) for runner in runners.healthy_env_runner_ids()}
-        told = on_runners(runners, take_told, local=False)
+        told = on_runners(runners, take_summary, local=False)
         sampled = [one._replace(fragments=refs[one.runner]) for one in told if one is not None]
     return sampled, num_runners - len(sampled)
 
 
 def _ask(runners: Any, runner: int, steps: int, weights: Weights | None = None) -> ray.ObjectRef:
-    """Have a runner sample; returns the reference to its fragments. `take_told` has to be its next call."""
-    call = partial(sample_apart, num_timesteps=steps, weights=weights)
+    """Have a runner sample; returns the reference to its fragments. Its next call is `take_summary`."""
+    call = partial(sample_for_learner, num_timesteps=steps, weights=weights)
     return actors(runners)[runner].apply.remote(call)
 
 
@@ -118,7 +118,7 @@ class AsyncSampler:
                 if steps > room:
                     return num_open == 0
                 ref = _ask(self._runners, runner, steps, weights)
-                call = partial(caught, take_told)
+                call = partial(result_or_error, take_summary)
                 if self._runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
                     self._asked.setdefault(runner, deque()).append((steps, ref))
                     self._total[runner] += steps

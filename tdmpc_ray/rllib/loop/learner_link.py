@@ -12,7 +12,7 @@ import ray
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.acting.actors import actors
-from tdmpc_ray.rllib.acting.env_runner import caught
+from tdmpc_ray.rllib.acting.env_runner import result_or_error
 
 T = TypeVar("T")
 # The second call waits at the learner while the answer to the first is on its way here.
@@ -116,7 +116,9 @@ class LearnerLink:
         if not self.refs():
             self._heard_at = time.monotonic()
         pairs = zip(self._actors(), kwargs_of_each, strict=True)
-        return _Call([actor.apply.remote(partial(caught, partial(method, **kw))) for actor, kw in pairs])
+        return _Call(
+            [actor.apply.remote(partial(result_or_error, partial(method, **kw))) for actor, kw in pairs]
+        )
 
     def _take_open(self, *, wait: bool) -> None:
         for call in list(self._open):

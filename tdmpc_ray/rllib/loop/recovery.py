@@ -61,7 +61,7 @@ def require_built(runners: Any) -> None:
         _raise_failure(answer)
 
 
-def explain(error: Exception) -> None:
+def raise_cause(error: Exception) -> None:
     """Tell why an `Algorithm` could not be set up, where RLlib does not.
 
     Raises:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.errors import UserError
 
 _BEGAN = "%Y%m%d-%H%M%S"  # as in the names of result folders
-_BY_TASK = ("update.discount_max", "update.rho", "model.episodic")  # not the preset's alone, see rllib.config
 _FIXED = {f"param.{name}" for name in ("model_size", "seed", "task")}
 
 
@@ -57,7 +57,7 @@ def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
     for name in trials:
         key = str(name).removeprefix("param.")
         missing = trials[name].isna() & trials["param.preset"].notna()
-        if key in _BY_TASK or not missing.any():
+        if not missing.any():
             continue
         for index, size, preset in trials.loc[missing, ["model_size", "param.preset"]].itertuples():
             algorithm = trials.get("param.algorithm", {}).get(index, "tdmpc2")
@@ -69,6 +69,9 @@ def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
 def _default(key: str, size: str, preset: str, algorithm: str) -> str | None:
     section, _, field = key.partition(".")
     try:
+        suites = find_settings(algorithm).suites.values()
+        if key == "model.episodic" or any(key in settings for settings in suites):
+            return None  # the task's to say, not the preset's alone
         values = agent_config(size, preset, {}, algorithm).to_dict()
     except UserError:  # of another version of this package
         return None

@@ -104,4 +104,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-SETTINGS = AgentSettings("tdmpc2", ModelConfig, UpdateConfig, MODEL_SIZES, PRESETS)
+_GYMNASIUM = {"update.discount_max": 0.99, "update.rho": 0.7}
+SUITES = {"gymnasium": _GYMNASIUM, "box2d": _GYMNASIUM}
+
+SETTINGS = AgentSettings("tdmpc2", ModelConfig, UpdateConfig, MODEL_SIZES, PRESETS, SUITES)
