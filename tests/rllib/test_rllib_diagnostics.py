@@ -9,7 +9,8 @@ import torch
 from tdmpc_ray.core.planners import Plan
 from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.acting.fragments import Fragment
-from tdmpc_ray.rllib.acting.plan_diagnostics import EVERY, PlanDiagnostics, merge
+from tdmpc_ray.rllib.acting.plan_diagnostics import EVERY, PlanDiagnostics
+from tdmpc_ray.rllib.metrics.sums import merge
 
 
 def plan_of(values: list[list[float]], std: float = 0.5) -> Plan:

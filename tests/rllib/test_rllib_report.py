@@ -5,8 +5,8 @@ import math
 import pytest
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS
 
-from tdmpc_ray.rllib.acting.plan_diagnostics import ENV_STEP_MS
 from tdmpc_ray.rllib.metrics.report import Reporter
+from tdmpc_ray.rllib.metrics.sums import ENV_STEP_MS
 
 
 def test_what_did_not_happen_is_left_out() -> None:

@@ -117,8 +117,6 @@ def test_a_run_leaves_films_in_its_last_checkpoint(
 class Saving(SimpleNamespace):
     """What `TDMPC2.saved` sees of a run at its end."""
 
-    _filmed = staticmethod(TDMPC2._filmed)
-
     def films(self, folder: Path) -> list[str]:
         TDMPC2.saved(self, folder)  # type: ignore[arg-type]
         return sorted(file.name for file in folder.glob("videos/*"))
