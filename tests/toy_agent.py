@@ -1,4 +1,4 @@
-"""An agent in one short file: a linear policy that leans towards the actions that were followed by most reward.
+"""An agent in one short file: a linear policy that leans towards actions that were followed by much reward.
 
 Nothing outside of this file knows of it; docs/architecture.md takes it as its example.
 """

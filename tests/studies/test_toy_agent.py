@@ -1,4 +1,4 @@
-"""The seam between agents and the rest: a toy trains, is saved, evaluated, served, exported and tuned as it is."""
+"""The seam between agents and the rest: a toy is trained, saved, evaluated, served, exported and tuned."""
 
 from __future__ import annotations
 
