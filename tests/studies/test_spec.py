@@ -11,7 +11,8 @@ import pytest
 import yaml
 from ray.tune.search.variant_generator import generate_variants
 
-from tdmpc_ray.core.config import PATH_SETTINGS, SECTIONS
+from tdmpc_ray.core.agents import find_settings
+from tdmpc_ray.core.config import PATH_SETTINGS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.studies.file.folder import going_on
@@ -109,7 +110,7 @@ def test_paths_are_absolute_once_read_and_mean_the_same_where_the_study_goes_on(
 def test_every_setting_that_is_a_text_is_a_word_or_a_path() -> None:
     texts = {
         f"{section}.{field.name}"
-        for section, kind in SECTIONS.items()
+        for section, kind in find_settings("tdmpc2").sections.items()
         for field in dataclasses.fields(kind)
         if isinstance(field.default, str)
     }

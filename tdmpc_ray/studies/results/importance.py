@@ -97,18 +97,17 @@ def _encoded(points: pd.DataFrame) -> Floats:
 def _forest(x: Floats, y: Floats, seed: int) -> tuple[float, Floats]:
     """Explained share of the variance and, per column, what shuffling it costs of it, on held-out points."""
     from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
     from sklearn.model_selection import KFold
 
-    rng = np.random.default_rng(seed)
-    error, shuffled = 0.0, np.zeros(x.shape[1])
+    error, drops = 0.0, np.zeros(x.shape[1])
     for train, test in KFold(_FOLDS, shuffle=True, random_state=seed).split(x):
         trees = _TREES if len(y) < _MANY_POINTS else _FEW_TREES
         forest = RandomForestRegressor(trees, min_samples_leaf=2, random_state=seed).fit(x[train], y[train])
         error += float(((forest.predict(x[test]) - y[test]) ** 2).sum())
-        for column in range(x.shape[1]):
-            repeated = np.tile(x[test], (_SHUFFLES, 1))
-            repeated[:, column] = np.concatenate([rng.permutation(x[test, column]) for _ in range(_SHUFFLES)])
-            wrong = forest.predict(repeated) - np.tile(y[test], _SHUFFLES)
-            shuffled[column] += float((wrong**2).sum()) / _SHUFFLES
+        shuffled = permutation_importance(
+            forest, x[test], y[test], scoring="neg_mean_squared_error", n_repeats=_SHUFFLES, random_state=seed
+        )
+        drops += shuffled.importances_mean * len(test)
     total = float(((y - y.mean()) ** 2).sum())
-    return 1 - error / total, (shuffled - error) / total
+    return 1 - error / total, drops / total
