@@ -22,7 +22,7 @@ from tdmpc_ray.errors import unknown
 from tdmpc_ray.rllib.acting.connectors import AddIsFirst, AddTask, env_to_module, module_to_env
 from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
 from tdmpc_ray.rllib.acting.environment_config import EnvironmentConfig
-from tdmpc_ray.rllib.acting.fragments import REQUESTS_IN_FLIGHT, RUNNER_STEPS
+from tdmpc_ray.rllib.acting.fragments import BESIDE_STEPS, LEAST_STEPS, REQUESTS_IN_FLIGHT
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.acting.task_env import require_env
 from tdmpc_ray.rllib.algorithm import AgentAlgorithm
@@ -59,7 +59,7 @@ class AgentAlgorithmConfig(EnvironmentConfig):
         self.updates_per_call = 50
         self.asynchronous: bool | None = None
         self.sample_lead: int | None = None
-        self.weights_every = 25
+        self.weights_every = 5
         self.weights_every_s: float | None = None
         self.max_env_faults = 10
         self.env_step_timeout_s: float | None = 60.0
@@ -224,7 +224,10 @@ class AgentAlgorithmConfig(EnvironmentConfig):
     @property
     def lead(self) -> int:
         """Agent steps that asynchronous sampling may be ahead of the updates."""
-        fragment = self.get_rollout_fragment_length() * self.num_envs_per_env_runner
+        return self.lead_of(self.get_rollout_fragment_length() * self.num_envs_per_env_runner)
+
+    def lead_of(self, fragment: int) -> int:
+        """The same, with fragments of so many agent steps."""
         lead = REQUESTS_IN_FLIGHT * fragment * max(self.num_env_runners, 1)
         return max(lead if self.sample_lead is None else self.sample_lead, self._least_lead)
 
@@ -242,12 +245,16 @@ class AgentAlgorithmConfig(EnvironmentConfig):
     def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
         """Agent steps of each environment per request to an env runner.
 
-        Where nobody sets it: one in turns, so that updates follow every step, as published; at once, about
-        RUNNER_STEPS of all the runner's environments together.
+        Where nobody sets it: one in turns, so that updates follow every step, as published; at once,
+        the fewer the more runners and environments there are (see BESIDE_STEPS), and more where the main
+        process could not keep up (see `FragmentLength`).
         """
         if self.rollout_fragment_length != "auto":
             return int(self.rollout_fragment_length)
-        return max(1, RUNNER_STEPS // self.num_envs_per_env_runner) if self.is_asynchronous else 1
+        if not self.is_asynchronous:
+            return 1
+        steps = max(BESIDE_STEPS // max(self.num_env_runners, 1), LEAST_STEPS)
+        return max(1, steps // self.num_envs_per_env_runner)
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         config = super().get_evaluation_config_object()

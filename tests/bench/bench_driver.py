@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tdmpc_ray.rllib.acting.fragments import take_summary
 from tdmpc_ray.rllib.loop.env_runners import AsyncSampler, _ask
+from tdmpc_ray.rllib.loop.fragment_length import FragmentLength
 
 FRAGMENT = 25
 
@@ -119,7 +120,8 @@ def main() -> None:
         actors = [kind.remote(number, told, seconds) for number in range(runners)]
         ray.get([actor.tell.remote() for actor in actors])
         algo._loop._runners = group = Group(actors)
-        algo._loop._sampler = AsyncSampler(group, FRAGMENT)
+        algo._loop._sampler = AsyncSampler(group)
+        algo._loop._fragment = FragmentLength(FRAGMENT, FRAGMENT)
         algo.progress.pace.lead = 2 * FRAGMENT * runners
         algo._loop.run()
         steps, cpu, started = algo.env_steps, time.process_time(), time.perf_counter()

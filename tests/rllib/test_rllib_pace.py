@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib.loop.fragment_length import FragmentLength
 from tdmpc_ray.rllib.loop.pace import Pace
 
 
@@ -41,10 +42,10 @@ def test_a_small_ratio_never_stops_both_sides(ratio: float) -> None:
     config = TDMPC2Config().environment("walker-walk").env_runners(num_env_runners=1)
     config.training(overrides={"data.utd_ratio": ratio}, sample_lead=25)
     fragment = config.get_rollout_fragment_length()
-    pace = Pace(ratio, seed_steps=50, lead=config.lead)
+    pace = Pace(ratio, seed_steps=3 * fragment, lead=config.lead)
     while pace.env_steps < 2000:
         owed, room = pace.updates_owed(), pace.room(0)
-        assert owed > 0 or room >= min(fragment, 50)
+        assert owed > 0 or room >= fragment
         pace.grad_updates += owed
         if pace.room(0) >= fragment or pace.grad_updates == 0:
             pace.add_steps(fragment)
@@ -113,3 +114,22 @@ def test_of_a_checkpoint_without_counts_of_tasks_these_are_equal() -> None:
     after = Pace(1.0, seed_steps=200, seed_per_task=(500, 500), task_steps=[0, 0])
     after.restore(state)
     assert (after.task_steps, after.updates_owed()) == ([150, 151], before.updates_owed())
+
+
+@pytest.mark.parametrize(
+    ("runners", "envs", "steps"), [(0, 1, 1), (1, 1, 16), (2, 1, 8), (4, 1, 4), (100, 1, 4), (2, 8, 1)]
+)
+def test_fragments_are_short_where_nobody_says_how_long(runners: int, envs: int, steps: int) -> None:
+    config = TDMPC2Config().environment("walker-walk")
+    config.env_runners(num_env_runners=runners, num_envs_per_env_runner=envs)
+    assert config.get_rollout_fragment_length() == steps
+    assert config.env_runners(rollout_fragment_length=7).get_rollout_fragment_length() == 7
+
+
+def test_fragments_grow_where_the_main_process_could_not_keep_up() -> None:
+    length, now = FragmentLength(4, 25), 0.0
+    for rate, steps in ((30, 4), (600, 12), (10_000, 25), (30, 4)):
+        for _ in range(100):
+            now += 1.0
+            length.count(rate, now)
+        assert length.steps == steps

@@ -93,12 +93,12 @@ def test_a_killed_runner_comes_back_and_loses_its_last_fragment_at_most(
 def test_fragments_that_wait_for_the_learner_outlive_their_runner(tiny_overrides: dict[str, Any]) -> None:
     config = config_of(tiny_overrides, asynchronous=True)
     algo = config.env_runners(num_env_runners=1, rollout_fragment_length=5).build_algo()
-    sampler = AsyncSampler(algo.env_runner_group, fragment=5)
+    sampler = AsyncSampler(algo.env_runner_group)
     deadline, sampled = time.monotonic() + 60, []
     try:
         while len(sampled) < 4:
             assert time.monotonic() < deadline
-            sampler.request(room=1000, remaining=1000, weights=None)
+            sampler.request(5, room=1000, remaining=1000, weights=None)
             ray.wait(sampler.refs(), timeout=1.0)
             sampled += sampler.ready()
         os.kill(pids(algo.env_runner_group)[1], signal.SIGKILL)

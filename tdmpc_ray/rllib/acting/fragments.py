@@ -14,8 +14,11 @@ from tdmpc_ray.observations import ObsArray, map_parts
 from tdmpc_ray.rllib.acting.module import TASK
 from tdmpc_ray.rllib.metrics.sums import ENV_STEP_MS
 
-# Agent steps per request, while nothing has been learned or where updates go on beside.
+# Agent steps per request, while nothing has been learned.
 RUNNER_STEPS = 25
+# Agent steps per request of all runners together, where updates go on beside, and the least of one runner.
+# What the newest steps teach has to act soon: longer ones learn worse (docs/results.md).
+BESIDE_STEPS, LEAST_STEPS = 16, 4
 # The second one waits at the runner while the first is on its way, so that no runner idles.
 REQUESTS_IN_FLIGHT = 2
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import ray
 
-from tdmpc_ray.rllib.acting.fragments import Sampled, Weights
+from tdmpc_ray.rllib.acting.fragments import RUNNER_STEPS, Sampled, Weights
 from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.learning.work import merged
 from tdmpc_ray.rllib.loop.env_runners import AsyncSampler, shards
+from tdmpc_ray.rllib.loop.fragment_length import FragmentLength
 from tdmpc_ray.rllib.loop.learner_link import LearnerLink
 from tdmpc_ray.rllib.loop.progress import Progress
 from tdmpc_ray.rllib.loop.weights_period import WeightsPeriod
@@ -47,7 +48,9 @@ class AsyncLoop:
         self._pace = progress.pace
         self._is_remote = config.num_learners > 0
         fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
-        self._sampler = AsyncSampler(self._runners, fragment)
+        is_free = config.rollout_fragment_length == "auto"
+        self._fragment = FragmentLength(fragment, RUNNER_STEPS if is_free else fragment)
+        self._sampler = AsyncSampler(self._runners)
         self._arrived: list[Sampled] = []  # what the learners have not been given
         self._uncounted = 0  # steps of these, and of those that it has not answered for
         self._updates_started = 0  # that it has not answered for
@@ -107,7 +110,11 @@ class AsyncLoop:
         if sampled:
             self._progress.observe(sampled)
         self._arrived.extend(sampled)
-        self._uncounted += sum(s.steps for s in sampled)
+        steps = sum(part.steps for part in sampled)
+        self._uncounted += steps
+        if sampled:
+            self._fragment.count(steps, time.perf_counter())
+            self._pace.lead = self._config.lead_of(self._fragment.steps)
 
     def _request(self) -> bool:
         """Keep the runners busy; returns whether the updates hold them back."""
@@ -117,7 +124,7 @@ class AsyncLoop:
         remaining = sys.maxsize if total is None else total - pace.env_steps - pending
         if pace.grad_updates == 0:  # the number of random steps counts; from the first update on, the ratio
             remaining = min(remaining, room)
-        return self._sampler.request(room, remaining, self._weights)
+        return self._sampler.request(self._fragment.steps, room, remaining, self._weights)
 
     def _start(self) -> bool:
         """Give the learner what has arrived, and the updates that are owed."""

@@ -74,11 +74,10 @@ class AsyncSampler:
 
     Args:
         runners: RLlib's `EnvRunnerGroup`.
-        fragment: agent steps of one request.
     """
 
-    def __init__(self, runners: Any, fragment: int) -> None:
-        self._runners, self._fragment = runners, fragment
+    def __init__(self, runners: Any) -> None:
+        self._runners = runners
         self._asked: dict[int, deque[tuple[int, ray.ObjectRef]]] = {}  # runner to steps and fragments
         self._total: Counter[int] = Counter()  # runner to the steps that it was ever asked for
         self._num_lost = 0
@@ -93,10 +92,11 @@ class AsyncSampler:
         lost, self._num_lost = self._num_lost, 0
         return lost
 
-    def request(self, room: int, remaining: int, weights: Weights | None) -> bool:
+    def request(self, fragment: int, room: int, remaining: int, weights: Weights | None) -> bool:
         """Ask the idlest runners for fragments.
 
         Args:
+            fragment: agent steps of each.
             room: steps that may be asked for now.
             remaining: steps that the run still takes; a fragment is cut to them.
             weights: to act with. They go along, so that no runner costs this process a message of its own for
@@ -112,7 +112,7 @@ class AsyncSampler:
             for runner in runners:
                 if len(self._asked.get(runner, ())) > num_open:
                     continue
-                steps = min(self._fragment, remaining)
+                steps = min(fragment, remaining)
                 if steps <= 0:
                     return False
                 if steps > room:
