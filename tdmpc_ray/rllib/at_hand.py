@@ -18,7 +18,7 @@ from tdmpc_ray.rllib.manifest import REPLAY_FOLDER
 from tdmpc_ray.rllib.open_folder import open_folder
 
 _SMALL = 2**16  # bytes: manifests, metadata and the like
-_ALWAYS = ("algorithm_state.pkl",)  # by which checkpoints are compared
+_ALWAYS = ("algorithm_state.pkl", "tuner.pkl")  # by which checkpoints are compared
 _PARALLEL = 32  # requests at once
 
 
