@@ -10,10 +10,12 @@ import pytest
 from agents import random_checkpoint
 from ray import tune
 
+from tdmpc_ray import __version__
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.manifest import seal
 from tdmpc_ray.studies.file.files import STUDY_FILE
 from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.file.record import StudyRecord, write_record
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.models.best_checkpoint import best_checkpoint
 
@@ -58,6 +60,16 @@ def test_by_the_metric_of_a_study(metric: str | None, best: int, networks: Path,
     (tmp_path / STUDY_FILE).write_text(study.to_yaml())
     found = best_checkpoint(tmp_path)
     assert (found.path.name, found.metric) == (f"checkpoint_{best}", metric or "eval/return")
+
+
+def test_by_the_metric_of_a_study_whose_task_is_not_installed_here(networks: Path, tmp_path: Path) -> None:
+    trial(tmp_path / TUNE_FOLDER / "size1-seed0-abc", networks, "eval/success")
+    (tmp_path / STUDY_FILE).write_text("name: s\ntask: lab-arm\nsteps: 1\n")
+    known = {"name": "s", "tasks": ["lab-arm"], "metric": "eval/success", "steps": 1, "expected_trials": 1}
+    times = {"status": "finished", "started": 0.0, "updated": 0.0}
+    write_record(tmp_path, StudyRecord(tdmpc_ray=__version__, **known, **times))
+    found = best_checkpoint(tmp_path)
+    assert (found.path.name, found.out) == ("checkpoint_1", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tdmpc_ray.rllib.checkpoint import MODULE, checkpoints_below, find_checkpoin
 from tdmpc_ray.rllib.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.manifest import is_complete, verify
 from tdmpc_ray.studies.file.files import STUDY_FILE
+from tdmpc_ray.studies.file.python_path import use_folder_again
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.models.declared import declared_goal
 
@@ -115,6 +116,8 @@ def _score(path: Path) -> ScoredCheckpoint:
     out = study_folder(path)
     if out is not None and path.parent.parent != out / TUNE_FOLDER:
         out = None  # what a study began with, such as imported networks
+    if out is not None:
+        use_folder_again(out)  # for tasks in modules beside the study's file
     state = path / _STATE_FILE  # imported networks have none
     own = pickle.loads(state.read_bytes()).get("tdmpc2", {}) if state.is_file() else {}
     goal = declared_goal(path, out, own)

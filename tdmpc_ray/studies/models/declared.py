@@ -12,6 +12,7 @@ from tdmpc_ray.rllib.foreign_pickle import read_foreign
 from tdmpc_ray.rllib.report import EVALUATION
 from tdmpc_ray.studies.file.files import STUDY_FILE
 from tdmpc_ray.studies.file.load import load_study
+from tdmpc_ray.studies.file.record import read_record
 
 _TUNER_FILE = "tuner.pkl"  # Tune's, in the folder of an experiment
 _IN_RESULTS = ("latest/", "report/")  # before `eval/...`, in what Tune is given
@@ -37,7 +38,8 @@ def declared_goal(checkpoint: Path, out: Path | None, own: Mapping[str, Any]) ->
         own: what the algorithm has saved in it.
     """
     if out is not None:
-        return Goal(load_study(out / STUDY_FILE).score)
+        record = read_record(out)  # needs none of the study's tasks, which may not be installed here
+        return Goal(load_study(out / STUDY_FILE).score if record is None else record.metric)
     measured = "eval/success" if "eval/success" in own.get("latest", {}) else "eval/return"
     return _of_tuner(checkpoint.parent.parent / _TUNER_FILE) or Goal(own.get("metric") or measured)
 
