@@ -336,6 +336,7 @@ class TDMPC2(DurableAlgorithm):
                 "evaluated_at": self.evaluator.evaluated_at,
                 "reporter": self.reporter.state(),
                 "latest": self.latest,
+                "metric": self.config.info and f"eval/{self.config.info.metric}",  # what the task declares
                 "updates_before": self.updates_before,
             }
         return state
@@ -343,6 +344,7 @@ class TDMPC2(DurableAlgorithm):
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         own = dict(state.get("tdmpc2", {}))
+        own.pop("metric", None)
         self.reporter.restore(own.pop("reporter", {}))
         self.pace.restore(own.pop("pace", {}))
         self._once.said = set(own.pop("said", ()))

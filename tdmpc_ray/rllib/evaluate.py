@@ -4,91 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from tdmpc_ray.core.batch import ImageAndVector
 from tdmpc_ray.core.demonstrations import EpisodeRecord
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.observations import ObsArray, map_parts, parts_of, stack
+from tdmpc_ray.observations import stack
 from tdmpc_ray.rllib import stop_request
-from tdmpc_ray.rllib.checkpoint import load_module
-from tdmpc_ray.rllib.module import TDMPC2RLModule
+from tdmpc_ray.rllib.agent import Agent, load_agent
+from tdmpc_ray.rllib.at_hand import at_hand
+from tdmpc_ray.rllib.checkpoint import find_checkpoint, networks_of_newest
+from tdmpc_ray.rllib.own_env import OwnEnv, own_env
 from tdmpc_ray.rllib.task_env import guarded_task
 from tdmpc_ray.rllib.video import Film
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 10  # episodes whose plans share one batch
-
-
-class Agent:
-    """A trained module that acts in evaluation mode.
-
-    Attributes:
-        task: its name in the catalog, None where it was trained on another environment.
-        tasks: names of a set's tasks, in the order of their ids.
-        obs: what it observes, see `make_env`.
-    """
-
-    def __init__(self, module: TDMPC2RLModule) -> None:
-        self._module = module.eval()
-        self.task: str | None = module.model_config["task"]
-        self.tasks = () if self.task is None else task_info(self.task).tasks
-        self.obs: str = module.model_config.get("obs", "state")
-
-    def act(self, obs: ObsArray, is_first: np.ndarray, task: str | None = None) -> np.ndarray:
-        """Plan for N environments.
-
-        Args:
-            obs: (N, *obs_shape), or a dict of images and vectors; of a set's task as the task gives them.
-            is_first: the environments that have just been reset, (N,).
-            task: which one of a set they play.
-
-        Returns:
-            Actions in [-1, 1], (N, A); of a set's task as many numbers as it takes.
-        """
-        model = self._module.world_model
-        device = model.bins.device
-        first = torch.as_tensor(is_first, device=device)
-        seen, vector = parts_of(map_parts(lambda part: torch.as_tensor(part, device=device).float(), obs))
-        if not self.tasks:
-            observation = seen if vector is None else ImageAndVector(seen, vector)
-            return self._module.act(observation, first, explore=False).cpu().numpy()
-        assert task is not None
-        task_id = self.tasks.index(task)
-        padded = F.pad(seen, (0, model.obs_shape[0] - seen.shape[-1]))
-        ids = torch.full((len(first),), task_id, device=device)
-        actions = self._module.act(padded, first, ids, explore=False).cpu().numpy()
-        return actions[:, : int(model.action_masks[task_id].sum())]
-
-
-def load_agent(path: Path | str, seed: int | None = None, settings: Mapping[str, Any] | None = None) -> Agent:
-    """Load the newest checkpoint at or below `path`.
-
-    Args:
-        path: a checkpoint, or the folder of a run; or the address of one.
-        seed: of the planner; None: another one each time, unless the run had one.
-        settings: of the planner, where they shall differ from those of the training.
-
-    Raises:
-        UserError: no checkpoint, or a damaged one; unknown settings.
-    """
-    for key in settings or {}:
-        if not key.startswith("planner."):
-            raise UserError(f"only settings of the planner can change after the training, not '{key}'")
-    module = load_module(path)
-    module.agent = module.agent.with_settings(settings or {})
-    if seed is not None:
-        module.seed(seed)
-    return Agent(module)
 
 
 def evaluate_checkpoint(
@@ -102,6 +40,7 @@ def evaluate_checkpoint(
     task: str | None = None,
     record: Path | str | None = None,
     timeout_s: float | None = None,
+    env: Any = None,
 ) -> dict[str, Any]:
     """Play episodes with the planner in evaluation mode.
 
@@ -116,29 +55,43 @@ def evaluate_checkpoint(
         task: which one, of an agent that knows several.
         record: write each episode into this folder, for `data.demonstrations`.
         timeout_s: see `GuardedEnv`.
+        env: an environment to play in instead of the run's: a class or function, or `MODULE:CLASS`.
 
     Returns:
         `task`, per episode the lists `returns`, `lengths`, `successes` (None where the task says none), and
         `faults`: what went wrong in episodes that were played again.
 
     Raises:
-        UserError: no or damaged checkpoint, an unknown task or setting, no way to render or write a video.
+        UserError: no or damaged checkpoint, an unknown task or setting, an environment that cannot be built
+            here or does not fit, no way to render or write a video.
     """
     if episodes < 1:
         raise UserError(f"episodes must be positive, not {episodes}")
-    agent = load_agent(path, seed, settings)
-    if agent.task is None:
-        raise UserError("this checkpoint was trained on an environment that the catalog does not know")
-    known = agent.tasks or (agent.task,)
+    with at_hand(path, networks_of_newest) as local:
+        agent = load_agent(local, seed, settings)
+        name = _task_to_play(agent, task)
+        own = own_env(find_checkpoint(local), name, env) if name is None or env is not None else None
+    if own is not None and agent.tasks:
+        raise UserError("--env is for agents of one task: this one knows several")
+    name = str(name) if own is None else name or own.name
+    folder = None if record is None else Path(record)
+    if video is None and grid is None:
+        return play(agent, name, episodes, seed, None, on_progress, folder, timeout_s, own)
+    with Film(*(None if file is None else Path(file) for file in (video, grid))) as film:
+        return play(agent, name, episodes, seed, film, on_progress, folder, timeout_s, own)
+
+
+def _task_to_play(agent: Agent, task: str | None) -> str | None:
+    """By its name in the catalog; None: the agent was trained on another environment."""
+    known = agent.tasks or ((agent.task,) if agent.task is not None else ())
+    if not known and task is None:
+        return None
     name = task_info(task).name if task is not None else known[0]
     if name not in known or (task is None and len(known) > 1):
         ask = "say with --task which one to play; " if len(known) > 1 else ""
-        raise UserError(f"{ask}this agent knows: {', '.join(known)}")
-    folder = None if record is None else Path(record)
-    if video is None and grid is None:
-        return play(agent, name, episodes, seed, None, on_progress, folder, timeout_s)
-    with Film(*(None if file is None else Path(file) for file in (video, grid))) as film:
-        return play(agent, name, episodes, seed, film, on_progress, folder, timeout_s)
+        knows = ", ".join(known) or "no task of the catalog, but an environment of your own"
+        raise UserError(f"{ask}this agent knows: {knows}")
+    return name
 
 
 def film_episode(path: Path, task: str, folder: Path, timeout_s: float | None = None) -> None:
@@ -176,6 +129,7 @@ def play(
     on_progress: Callable[[float], None] = lambda share: None,
     record: Path | None = None,
     timeout_s: float | None = None,
+    own: OwnEnv | None = None,
 ) -> dict[str, Any]:
     """Play episodes of one task; the rest as `evaluate_checkpoint`.
 
@@ -184,24 +138,26 @@ def play(
     Args:
         film: takes the frames of the first episode.
         timeout_s: see `GuardedEnv`.
+        own: an environment to play in, that the catalog does not know.
 
     Raises:
-        UserError: faults cut every episode.
+        UserError: faults cut every episode, or the environment does not fit the agent.
     """
     num_envs = min(episodes, _AT_ONCE)
+    make = partial(guarded_task, task, obs=agent.obs) if own is None else own.guarded
     envs = [
-        guarded_task(
-            task,
+        make(
             int(np.random.SeedSequence([seed, i]).generate_state(1)[0]),
             timeout_s=timeout_s,
             render_mode="rgb_array" if film and i == 0 else None,
-            obs=agent.obs,
         )
         for i in range(num_envs)
     ]
     outcome: dict[str, Any] = {"task": task, "returns": [], "lengths": [], "successes": [], "faults": []}
-    limit, empty_rounds = task_info(task).episode_length, 0
+    limit, empty_rounds = task_info(task).episode_length if own is None else own.episode_length, 0
     try:
+        if own is not None:
+            own.require_fit(envs[0], agent._module)
         while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
             if empty_rounds == MAX_CUT:
                 raise too_many_cut(outcome["faults"][-1])
