@@ -12,8 +12,9 @@ _EXPORTS = {
     "TDMPC2Config": "tdmpc_ray.rllib",
     "make_env": "tdmpc_ray.envs",
     "UserError": "tdmpc_ray.errors",
+    "quiet": "tdmpc_ray.noise",
 }
-__all__ = ["TDMPC2", "TDMPC2Config", "UserError", "__version__", "make_env"]
+__all__ = ["TDMPC2", "TDMPC2Config", "UserError", "__version__", "make_env", "quiet"]
 
 
 def __getattr__(name: str) -> Any:

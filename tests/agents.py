@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
+from ray import cloudpickle
+from ray.rllib.env.env_context import EnvContext
 
 from tdmpc_ray.envs import make_env, task_info
 from tdmpc_ray.envs.multitask import make_set
-from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.acting.module import AgentModule
+from tdmpc_ray.rllib.acting.task_env import env_creator
 from tdmpc_ray.rllib.checkpoints.load import MODULE
 from tdmpc_ray.rllib.checkpoints.manifest import seal
 
@@ -28,6 +32,22 @@ def random_checkpoint(
     config = TDMPC2Config().environment(task, obs=obs)
     config = config.training(model_size=size, preset=preset, overrides=overrides)
     env = make_set(task_info(task), 0) if task_info(task).tasks else make_env(task, obs=obs)
+    _save(config, env, folder)
+    seal(folder)
+    return folder
+
+
+def run_checkpoint(folder: Path, config: TDMPC2Config) -> Path:
+    """The same of a run on any environment, with its config as RLlib writes it."""
+    create = env_creator(config.env, None, config.episode_length)
+    _save(config, create(EnvContext(config.env_config, worker_index=0)), folder)
+    info = {"class": TDMPC2, "ctor_args_and_kwargs": ((config.get_state(),), {})}
+    (folder / TDMPC2.CLASS_AND_CTOR_ARGS_FILE_NAME).write_bytes(cloudpickle.dumps(info))
+    seal(folder)
+    return folder
+
+
+def _save(config: TDMPC2Config, env: gymnasium.Env, folder: Path) -> None:
     torch.manual_seed(0)
     module = AgentModule(
         observation_space=env.observation_space,
@@ -40,5 +60,3 @@ def random_checkpoint(
         torch.nn.init.normal_(layers[-1].weight, std=0.3)  # type: ignore[arg-type]
     module.grad_updates += 1
     module.save_to_path(str((folder / MODULE).absolute()))
-    seal(folder)
-    return folder

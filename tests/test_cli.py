@@ -361,8 +361,9 @@ def test_evaluate_prints_every_episode(
         settings: dict[str, Any],
         task: str | None,
         record: Path | None,
+        env: str | None,
     ) -> dict[str, Any]:
-        assert (path, episodes, seed, task) == (Path("run"), 2, 5, "cup-catch")
+        assert (path, episodes, seed, task, env) == (Path("run"), 2, 5, "cup-catch", "lab:Arm")
         assert record == Path("shown")
         assert (video, grid) == (Path("a.mp4"), Path("a.png"))
         assert settings == {"planner.method": "cem"}
@@ -371,7 +372,7 @@ def test_evaluate_prints_every_episode(
 
     monkeypatch.setattr(evaluate, "evaluate_checkpoint", fake)
     options = ["--episodes", "2", "--seed", "5", "--video", "a.mp4", "--grid", "a.png", "--task", "cup-catch"]
-    options += ["--set", "planner.method=cem", "--record", "shown"]
+    options += ["--set", "planner.method=cem", "--record", "shown", "--env", "lab:Arm"]
     assert cli.main(["evaluate", "run", *options]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "episode 1: return 10.0, 500 steps, success",

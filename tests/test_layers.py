@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tdmpc_ray"
-LOWEST = {"errors", "addresses", "observations"}
+LOWEST = {"errors", "addresses", "noise", "observations"}
 ALLOWED = {
     "errors": set(),
     "addresses": {"errors"},
+    "noise": set(),
     "observations": set(),
     "core": LOWEST,
     "envs": LOWEST,

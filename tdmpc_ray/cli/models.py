@@ -27,7 +27,8 @@ def register(
 ) -> None:
     """Register a trained agent as an MLflow model.
 
-    Of several checkpoints it takes the one with the best evaluation. Each call makes a new version.
+    Of several checkpoints it takes the one with the best evaluation, by the metric of the study, Tuner or
+    task. Each call makes a new version.
 
     Example: tdmpc-ray register results/my-study --name walker --alias champion
     """

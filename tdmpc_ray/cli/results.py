@@ -58,10 +58,16 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the planner; repeatable."),
     ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:CLASS", help="An environment of yours, instead of the run's."),
+    ] = None,
 ) -> None:
     """Play episodes with a trained agent.
 
     It plans as in training, without exploration noise; --set planner.method=policy acts without planning.
+    An environment of yours is built again from the checkpoint, where its module is installed or lies in the
+    folder that this is called from; --env names another one.
 
     Example: tdmpc-ray evaluate results/my-run --episodes 3 --video walk.mp4
     """
@@ -73,15 +79,18 @@ def evaluate(
     from tdmpc_ray.rllib.checkpoints.load import networks_of_newest
     from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
     from tdmpc_ray.studies.file.files import STUDY_FILE
-    from tdmpc_ray.studies.file.python_path import use_folder_again
+    from tdmpc_ray.studies.file.python_path import use_folder_again, use_working_folder
     from tdmpc_ray.studies.models.best_checkpoint import study_folder
 
     limit_threads(1)
+    use_working_folder()
     settings = parse_settings(set_ or [])
     with at_hand(checkpoint, networks_of_newest, STUDY_FILE) as local, progress_bar("playing") as advance:
         if (out := study_folder(local)) is not None:
             use_folder_again(out)
-        played = evaluate_checkpoint(local, episodes, seed, video, grid, advance, settings, task, record)
+        played = evaluate_checkpoint(
+            local, episodes, seed, video, grid, advance, settings, task, record, env=env
+        )
     returns, lengths = played["returns"], played["lengths"]
     success = played["successes"]
     for number, (value, length, won) in enumerate(zip(returns, lengths, success, strict=True), 1):

@@ -206,8 +206,12 @@ class AgentAlgorithm(DurableAlgorithm):
     ) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
-            evaluated_at = self.evaluator.evaluated_at
-            state[_STATE] = {**self.progress.state(), "evaluated_at": evaluated_at, "latest": self.latest}
+            state[_STATE] = {
+                **self.progress.state(),
+                "evaluated_at": self.evaluator.evaluated_at,
+                "latest": self.latest,
+                "metric": self.config.info and f"eval/{self.config.info.metric}",  # what the task declares
+            }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:

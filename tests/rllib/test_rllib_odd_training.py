@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def test_a_class_trains(cls: type, tmp_path: Path, tiny_overrides: dict[str, Any
         while algo.grad_updates < 45:
             algo.train()
         algo.save_to_path(tmp_path / "checkpoint")
+        assert evaluate_checkpoint(tmp_path / "checkpoint", 1)["returns"] == [LENGTH]
         module = load_module(tmp_path / "checkpoint")
         seen, acts = meaning_of(module.observation_space), meaning_of(module.action_space)
         if cls is odd_envs.OwnPixels:
@@ -75,6 +77,8 @@ def test_what_was_shown_in_two_parts_is_learned_from(tmp_path: Path, tiny_overri
         algo.save_to_path(tmp_path / "checkpoint")
     finally:
         algo.stop()
+    saved = pickle.loads((tmp_path / "checkpoint/algorithm_state.pkl").read_bytes())
+    assert saved["tdmpc2"]["metric"] == "eval/return", "the task's"
     played = evaluate_checkpoint(tmp_path / "checkpoint", episodes=2, record=tmp_path / "shown")
     assert played["returns"] == [LENGTH, LENGTH]
     overrides |= {"data.demonstrations": str(tmp_path / "shown"), "update.batch_size": 4}

@@ -58,7 +58,7 @@ def guarded_task(
 
 
 def env_creator(
-    env: Any, timeout_s: float | None, episode_length: int | None = None
+    env: Any, timeout_s: float | None, episode_length: int | None = None, seed: int | None = None
 ) -> Callable[[EnvContext], gymnasium.Env]:
     """What builds RLlib's `config.env`: a class or function, a registered name, or an id of Gymnasium.
 
@@ -66,13 +66,14 @@ def env_creator(
         env: RLlib's.
         timeout_s: see `GuardedEnv`.
         episode_length: of an environment of the user's own, where it is known.
+        seed: of its first episode, where its reset gives none.
     """
     if env is TaskEnv:  # guards its tasks itself
         return TaskEnv
     create = env if callable(env) else partial(_from_gymnasium, env)
     if isinstance(env, str) and _global_registry.contains(ENV_CREATOR, env):
         create = _global_registry.get(ENV_CREATOR, env)
-    return partial(_guarded, env_name(env), create, timeout_s, episode_length)
+    return partial(_guarded, env_name(env), create, timeout_s, episode_length, seed)
 
 
 def env_name(env: Any) -> str:
@@ -105,10 +106,11 @@ def _guarded(
     create: Callable[[EnvContext], gymnasium.Env],
     timeout_s: float | None,
     episode_length: int | None,
+    seed: int | None,
     context: EnvContext,
 ) -> GuardedEnv:
     def build() -> gymnasium.Env:
         draw_anywhere()
-        return adapt(call_creator(create, context), name, limit=episode_length)
+        return adapt(call_creator(create, context), name, seed=seed, limit=episode_length)
 
-    return GuardedEnv(build, name, timeout_s)
+    return GuardedEnv(build, name, timeout_s, seed=seed)

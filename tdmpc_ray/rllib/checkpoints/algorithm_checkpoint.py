@@ -16,6 +16,7 @@ from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
+from tdmpc_ray.addresses import absolute
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.checkpoints.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.manifest import (
@@ -147,6 +148,13 @@ class DurableAlgorithm(Algorithm):
                     self.tell(f"{one}; {Path(checkpoint.path).name} is used")
             return
         raise damaged[0]
+
+    @classmethod
+    def from_checkpoint(cls, path: Any, filesystem: FileSystem | None = None, **kwargs: Any) -> Any:
+        """RLlib's, which would take a relative path for an address."""
+        if filesystem is None and isinstance(path, (str, os.PathLike)):
+            path = absolute(os.fspath(path))
+        return super().from_checkpoint(path, filesystem, **kwargs)
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Load a checkpoint that `save_to_path` wrote, with its replay.

@@ -18,7 +18,8 @@ from tdmpc_ray.rllib.checkpoints.manifest import REPLAY_FOLDER
 from tdmpc_ray.rllib.checkpoints.open_folder import open_folder
 
 _SMALL = 2**16  # bytes: manifests, metadata and the like
-_ALWAYS = ("algorithm_state.pkl",)  # by which checkpoints are compared
+# By which checkpoints are compared, and the config with what their environments are built from.
+_ALWAYS = ("algorithm_state.pkl", "tuner.pkl", "class_and_ctor_args.pkl")
 _PARALLEL = 32  # requests at once
 
 

@@ -57,17 +57,22 @@ def networks_of_newest(path: Path) -> list[Path]:
 def load_module(path: str | Path) -> AgentModule:
     """The module in the newest checkpoint at or below `path`, which may be an address.
 
+    Tasks that only the run's own process had registered are known afterwards.
+
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
     from tdmpc_ray.rllib.acting.module import AgentModule
+    from tdmpc_ray.rllib.checkpoints.own_env import know_tasks
 
     with at_hand(path, networks_of_newest) as local:
         checkpoint = find_checkpoint(local)
         verify(checkpoint, below=str(MODULE))
         try:
-            return AgentModule.from_checkpoint((checkpoint / MODULE).resolve())
+            module = AgentModule.from_checkpoint((checkpoint / MODULE).resolve())
         except UserError:
             raise
         except Exception as error:  # a torn pickle may fail in any way
             raise UserError(f"the checkpoint {checkpoint} is damaged: {reason(error)}") from error
+        know_tasks(checkpoint, module.model_config["task"])
+        return module

@@ -1,67 +1,25 @@
-"""Episodes played by a trained module: one in each of several environments, whose plans share batches."""
+"""Episodes played by a trained agent: one in each of several environments, whose plans share batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from tdmpc_ray.core.batch import ImageAndVector
 from tdmpc_ray.core.replay.demonstrations import EpisodeRecord
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
-from tdmpc_ray.observations import ObsArray, map_parts, parts_of, stack
-from tdmpc_ray.rllib.acting.module import AgentModule
+from tdmpc_ray.observations import stack
 from tdmpc_ray.rllib.acting.task_env import guarded_task
+from tdmpc_ray.rllib.checkpoints.own_env import OwnEnv
+from tdmpc_ray.rllib.evaluation.loaded_agent import LoadedAgent
 from tdmpc_ray.rllib.evaluation.video import Film
 
 _AT_ONCE = 10  # episodes whose plans share one batch
-
-
-class LoadedAgent:
-    """A trained module that acts in evaluation mode.
-
-    Attributes:
-        task: its name in the catalog, None where it was trained on another environment.
-        tasks: names of a set's tasks, in the order of their ids.
-        obs: what it observes, see `make_env`.
-    """
-
-    def __init__(self, module: AgentModule) -> None:
-        self._module = module.eval()
-        self.task: str | None = module.model_config["task"]
-        self.tasks = () if self.task is None else task_info(self.task).tasks
-        self.obs: str = module.model_config.get("obs", "state")
-
-    def act(self, obs: ObsArray, is_first: np.ndarray, task: str | None = None) -> np.ndarray:
-        """Plan for N environments.
-
-        Args:
-            obs: (N, *obs_shape), or a dict of images and vectors; of a set's task as the task gives them.
-            is_first: the environments that have just been reset, (N,).
-            task: which one of a set they play.
-
-        Returns:
-            Actions in [-1, 1], (N, A); of a set's task as many numbers as it takes.
-        """
-        model = self._module.networks
-        device = model.device
-        first = torch.as_tensor(is_first, device=device)
-        seen, vector = parts_of(map_parts(lambda part: torch.as_tensor(part, device=device).float(), obs))
-        if not self.tasks:
-            observation = seen if vector is None else ImageAndVector(seen, vector)
-            return self._module.act(observation, first, explore=False).cpu().numpy()
-        assert task is not None
-        task_id = self.tasks.index(task)
-        padded = F.pad(seen, (0, model.obs_shape[0] - seen.shape[-1]))
-        ids = torch.full((len(first),), task_id, device=device)
-        actions = self._module.act(padded, first, ids, explore=False).cpu().numpy()
-        return actions[:, : int(model.action_masks[task_id].sum())]
 
 
 def play(
@@ -73,6 +31,7 @@ def play(
     on_progress: Callable[[float], None] = lambda share: None,
     record: Path | None = None,
     timeout_s: float | None = None,
+    own: OwnEnv | None = None,
 ) -> dict[str, Any]:
     """Play episodes of one task; the rest as `evaluate_checkpoint`.
 
@@ -81,24 +40,26 @@ def play(
     Args:
         film: takes the frames of the first episode.
         timeout_s: see `GuardedEnv`.
+        own: an environment to play in, that the catalog does not know.
 
     Raises:
-        UserError: faults cut every episode.
+        UserError: faults cut every episode, or the environment does not fit the agent.
     """
     num_envs = min(episodes, _AT_ONCE)
+    make = partial(guarded_task, task, obs=agent.obs) if own is None else own.guarded
     envs = [
-        guarded_task(
-            task,
+        make(
             int(np.random.SeedSequence([seed, i]).generate_state(1)[0]),
             timeout_s=timeout_s,
             render_mode="rgb_array" if film and i == 0 else None,
-            obs=agent.obs,
         )
         for i in range(num_envs)
     ]
     outcome: dict[str, Any] = {"task": task, "returns": [], "lengths": [], "successes": [], "faults": []}
-    limit, empty_rounds = task_info(task).episode_length, 0
+    limit, empty_rounds = task_info(task).episode_length if own is None else own.episode_length, 0
     try:
+        if own is not None:
+            own.require_fit(envs[0], agent._module)
         while (missing := episodes - (ended := len(outcome["returns"]))) > 0:
             if empty_rounds == MAX_CUT:
                 raise too_many_cut(outcome["faults"][-1])

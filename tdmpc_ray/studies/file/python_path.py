@@ -19,6 +19,12 @@ def use_folder(folder: Path) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([path, *filter(None, known)])
 
 
+def use_working_folder() -> None:
+    """Modules in the folder that a command is called from can be imported, after all that is installed."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def use_folder_of(study_file: Path) -> None:
     """`use_folder` of a study that begins; a pipe lies in none."""
     if study_file.is_file():

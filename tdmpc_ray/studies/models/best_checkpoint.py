@@ -12,8 +12,9 @@ from tdmpc_ray.rllib.checkpoints.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.load import MODULE, checkpoints_below, find_checkpoint
 from tdmpc_ray.rllib.checkpoints.manifest import is_complete, verify
 from tdmpc_ray.studies.file.files import STUDY_FILE
-from tdmpc_ray.studies.file.load import load_study
+from tdmpc_ray.studies.file.python_path import use_folder_again
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
+from tdmpc_ray.studies.models.declared import declared_goal
 
 _METADATA = MODULE / "metadata.json"
 _STATE_FILE = "algorithm_state.pkl"
@@ -26,10 +27,11 @@ class ScoredCheckpoint:
 
     Attributes:
         path: of the checkpoint.
-        metric: what it was judged by, such as `eval/return`.
+        metric: what it was judged by, such as `eval/return`, see `declared_goal`.
         score: value of the metric; None where nothing was evaluated before it was saved.
         evaluated_at: agent steps of the networks that were evaluated.
         out: folder of the study that it belongs to, if any.
+        is_minimized: whether the smaller score is the better one.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class ScoredCheckpoint:
     score: float | None
     evaluated_at: int
     out: Path | None
+    is_minimized: bool = False
 
     @property
     def trial(self) -> str | None:
@@ -113,17 +116,18 @@ def _score(path: Path) -> ScoredCheckpoint:
     out = study_folder(path)
     if out is not None and path.parent.parent != out / TUNE_FOLDER:
         out = None  # what a study began with, such as imported networks
-    state = path / _STATE_FILE  # imported networks have none
-    own = pickle.loads(state.read_bytes()).get("tdmpc2", {}) if state.is_file() else {}
-    latest = own.get("latest", {})
     if out is not None:
-        metric = load_study(out / STUDY_FILE).score
-    else:
-        metric = "eval/success" if "eval/success" in latest else "eval/return"
-    return ScoredCheckpoint(path, metric, latest.get(metric), own.get("evaluated_at", 0), out)
+        use_folder_again(out)  # for tasks in modules beside the study's file
+    state = path / _STATE_FILE  # imported networks have none
+    own = pickle.loads(state.read_bytes()).get("tdmpc_ray", {}) if state.is_file() else {}
+    goal = declared_goal(path, out, own)
+    score = own.get("latest", {}).get(goal.metric)
+    return ScoredCheckpoint(path, goal.metric, score, own.get("evaluated_at", 0), out, goal.is_minimized)
 
 
 def _rank(scored: ScoredCheckpoint) -> tuple[float, int]:
     saved = (scored.path / _METADATA).stat().st_mtime_ns
     score = scored.score
-    return -math.inf if score is None or not math.isfinite(score) else score, saved
+    if score is None or not math.isfinite(score):
+        return -math.inf, saved
+    return -score if scored.is_minimized else score, saved

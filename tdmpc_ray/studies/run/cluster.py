@@ -10,10 +10,10 @@ import math
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tdmpc_ray import noise
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.run.interrupt import warnings_ignored
 from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit
@@ -264,17 +264,7 @@ def check_resources(need: Mapping[str, float]) -> None:
 
 
 def quiet() -> None:
-    """Silence what Ray and the simulators say about themselves; call it before they are imported."""
-    for name, value in {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        **({} if sys.stdout.isatty() else {"RAY_COLOR_PREFIX": "0"}),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # Metrics go to MLflow; Tune's files would repeat the whole config in every line.
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a header at any verbosity
-        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the end of the study lists them
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    }.items():
-        os.environ.setdefault(name, value)
-    for name in ("tune", "train", "rllib", "dashboard", "_private.runtime_env", "_common.deprecation"):
-        logging.getLogger(f"ray.{name}").setLevel(logging.CRITICAL)
+    """Silence what Ray says about itself, and Tune's files; call it before Ray is started."""
+    # Metrics go to MLflow; Tune's files would repeat the whole config in every line.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    noise.quiet()
