@@ -300,5 +300,5 @@ def _job(job_id: str, info: Any) -> Job:
 
 
 def _at(mlflow_uri: str | None) -> str:
-    """The option for an address, which wins over the study's own; by its variable, as others read commands."""
+    """The option for an address, which wins over the study's own; by a variable, as others read commands."""
     return ' --mlflow-uri "$MLFLOW_TRACKING_URI"' if mlflow_uri else ""
