@@ -15,7 +15,7 @@ import pytest
 import tdmpc_ray
 
 ROOT = Path(__file__).parents[1]
-DATA = (".py", ".c", ".csv", ".json", ".html", ".css", ".js")
+DATA = (".py", ".c", ".csv", ".json", ".html", ".css", ".js", ".sbatch")
 FILES = {p.relative_to(ROOT) for p in (ROOT / "tdmpc_ray").rglob("*") if p.suffix in DATA}
 
 
@@ -51,7 +51,8 @@ def test_the_quickstart_says_what_it_does_before_it_does_it(tmp_path: Path) -> N
 
 
 def test_both_hold_everything_that_the_package_needs(built: Path) -> None:
-    assert {Path("tdmpc_ray/core/nn/kernels.c"), Path("tdmpc_ray/cli/__init__.py")} <= FILES
+    script = Path("tdmpc_ray/studies/run/tdmpc_ray.sbatch")
+    assert {Path("tdmpc_ray/core/nn/kernels.c"), Path("tdmpc_ray/cli/__init__.py"), script} <= FILES
     [wheel] = built.glob("*.whl")
     assert {Path(name) for name in zipfile.ZipFile(wheel).namelist()} >= FILES
     [archive] = built.glob("*.tar.gz")

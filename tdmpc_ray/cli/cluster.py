@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tdmpc_ray.cli.common import JsonOption, print_json
+from tdmpc_ray.cli.slurm import SbatchOption, SlurmOption, check_options, submit_batch_job
 from tdmpc_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,19 +42,40 @@ def submit(
         str | None,
         typer.Option(help="Of MLflow, as the cluster sees it. Default: the study's, or the cluster's."),
     ] = None,
+    slurm: SlurmOption = False,
+    sbatch_options: SbatchOption = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --slurm: folder for the results, on all nodes. Default: results/NAME-TIME."),
+    ] = None,
 ) -> int:
-    """Run a study on a Ray cluster.
+    """Run a study on a Ray cluster, or as a batch job of SLURM.
 
-    The cluster keeps it in its $TDMPC_RAY_RESULTS, a folder that all its machines share, or in
+    A Ray cluster keeps it in its $TDMPC_RAY_RESULTS, a folder that all its machines share, or in
     ~/tdmpc-ray-results of its head. Paths in the study are those of the cluster.
+
+    With --slurm Ray runs on the nodes of the job alone. They share this folder and this installation, and get
+    the environment of this command, MLFLOW_TRACKING_URI for example.
 
     Example: tdmpc-ray submit experiments/quickstart.yaml --address http://localhost:8265 --wait
     """
+    from tdmpc_ray.studies.file.folder import require_empty
     from tdmpc_ray.studies.file.load import load_study
+    from tdmpc_ray.studies.file.names import new_name
     from tdmpc_ray.studies.file.python_path import use_folder_of
 
+    check_options(
+        slurm,
+        for_slurm={"--sbatch-options": sbatch_options, "--out": out},
+        for_ray={"--address": address, "--wait": wait, "--with-code": with_code, "--with": beside}
+        | {"--mlflow-uri": mlflow_uri},
+    )
     use_folder_of(file)
     study = load_study(file)
+    if slurm:
+        out = out or Path("results") / new_name(study.name)
+        require_empty(out.absolute())
+        return submit_batch_job(file, out, sbatch_options)
     jobs = _jobs(address)
     job_id = jobs.submit(study, file, with_code=with_code, beside=beside or (), mlflow_uri=mlflow_uri)
     return _submitted(jobs, job_id, wait)

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from tdmpc_ray.cli.cluster import BesideOption, CodeOption
+from tdmpc_ray.addresses import refuse_address
+from tdmpc_ray.cli.cluster import BesideOption, CodeOption, resume_job
 from tdmpc_ray.cli.common import JsonOption, MLflowOption, make_console, parse_settings
+from tdmpc_ray.cli.slurm import SbatchOption, SlurmOption, check_options, submit_batch_job
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri
 
@@ -201,6 +203,8 @@ def resume(
     mlflow_uri: Annotated[
         str | None, typer.Option(help="Address of MLflow from now on; on a cluster, as that sees it.")
     ] = None,
+    slurm: SlurmOption = False,
+    sbatch_options: SbatchOption = "",
 ) -> int:
     """Continue what was stopped or killed, or do more of it.
 
@@ -211,9 +215,16 @@ def resume(
 
     Example: tdmpc-ray resume results/walker-walk-size1-seed0-light-20261121-120000-3f9a51
     """
-    if address is not None:
-        from tdmpc_ray.cli.cluster import resume_job
+    of_ray = {"--address": address, "--wait": wait, "--with-code": with_code, "--with": beside}
+    changes_it = {"--steps": steps is not None, "--seeds": seeds, "--mlflow-uri": mlflow_uri}
+    check_options(slurm, for_slurm={"--sbatch-options": sbatch_options}, for_ray=of_ray | changes_it)
+    if slurm:
+        from tdmpc_ray.studies.file.files import STUDY_FILE, existing
 
+        refuse_address(Path(folder))
+        out = existing(Path(folder))
+        return submit_batch_job(out / STUDY_FILE, out, sbatch_options)
+    if address is not None:
         more = [
             f"--{name}={value}" for name, value in (("steps", steps), ("seeds", seeds)) if value is not None
         ]

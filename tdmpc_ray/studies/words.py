@@ -12,6 +12,7 @@ from tdmpc_ray.addresses import is_address, public_address
 from tdmpc_ray.studies.tracking.client import public_uri, sqlite_path
 
 JOB_ADDRESS = "TDMPC_RAY_JOB_ADDRESS"  # of the job server, in the environment of a job
+SBATCH_OPTIONS = "TDMPC_RAY_SBATCH"  # that a batch job was submitted with, in its environment
 
 
 def count(number: int, thing: str) -> str:
@@ -37,10 +38,13 @@ def mlflow_command(uri: str) -> str:
 
 
 def resume_command(place: str | Path) -> str:
-    """What goes on with a study: by its place; within a job of a cluster, from where that was submitted."""
+    """What goes on with a study: by its place; within a job, as one again, from where that was submitted."""
     if address := os.environ.get(JOB_ADDRESS):
         return f"tdmpc-ray resume {shlex.quote(Path(place).name)} --address {shlex.quote(address)}"
-    return f"{program('tdmpc-ray')} resume {shlex.quote(shown(place))}"
+    command = f"{program('tdmpc-ray')} resume {shlex.quote(shown(place))}"
+    if (options := os.environ.get(SBATCH_OPTIONS)) is None:
+        return command
+    return f"{command} --slurm" + (f" --sbatch-options={shlex.quote(options)}" if options else "")
 
 
 def program(name: str) -> str:

@@ -25,6 +25,7 @@ from processes import family
 
 from tdmpc_ray.cli.cluster import _submitted
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.load import load_study
 from tdmpc_ray.studies.run import jobs as jobs_module
 from tdmpc_ray.studies.run import sending
 from tdmpc_ray.studies.run.jobs import Jobs, NoAnswer
@@ -216,6 +217,14 @@ def test_what_names_a_job_is_no_part_of_a_shells_line() -> None:
     assert job["runtime_env"]["env_vars"][JOB_ADDRESS] == "http://head:8265"
     with pytest.raises(UserError, match="has no job"):
         jobs_of(NoRay()).resume(f"{evil}-20260101-000000-abcdef")
+
+
+def test_an_address_of_mlflow_that_is_given_wins_over_the_studys_own(tmp_path: Path) -> None:
+    client, file = NoRay(), write_study(tmp_path, {}, 100, tracking={"uri": "sqlite:///own.db"})
+    jobs_of(client).submit(load_study(file), file, mlflow_uri="http://user:secret@m:5000")
+    entrypoint = client.started[0]["entrypoint"]
+    assert entrypoint.endswith(' --mlflow-uri "$MLFLOW_TRACKING_URI"')
+    assert "secret" not in str(client.started[0]["metadata"]) + entrypoint
 
 
 def test_what_a_job_prints_can_be_run_where_it_was_submitted(

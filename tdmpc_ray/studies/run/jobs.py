@@ -124,7 +124,7 @@ class Jobs:
         sent = {_CODE: "yes" if with_code else "", _BESIDE: json.dumps([str(p.resolve()) for p in beside])}
         with tempfile.TemporaryDirectory() as folder:
             self._send(Path(folder), [file, *beside], with_code)
-            call = f'tune "$HERE"/{shlex.quote(file.name)} --out {shlex.quote(name)}'
+            call = f'tune "$HERE"/{shlex.quote(file.name)} --out {shlex.quote(name)}' + _at(mlflow_uri)
             return self._submit(name, call, folder, {_STUDY: study.name, _OUT: name, **sent}, mlflow_uri)
 
     def resume(
@@ -170,9 +170,7 @@ class Jobs:
         name = f"{metadata[_OUT]}-again-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
             self._send(Path(folder), [*map(Path, paths)], with_code)
-            call = shlex.join(["resume", metadata[_OUT], *more])
-            if mlflow_uri:  # by its variable, as others may read the command; the study has one of its own
-                call += ' --mlflow-uri "$MLFLOW_TRACKING_URI"'
+            call = shlex.join(["resume", metadata[_OUT], *more]) + _at(mlflow_uri)
             return self._submit(name, call, folder, metadata, mlflow_uri)
 
     def _send(self, folder: Path, paths: Sequence[Path], with_code: bool) -> None:
@@ -299,3 +297,8 @@ def _job(job_id: str, info: Any) -> Job:
     study = (info.metadata or {}).get(_STUDY, "")
     message = (info.message or "").partition(", last available logs")[0]
     return Job(job_id, study, str(getattr(info.status, "value", info.status)), message, *seconds)
+
+
+def _at(mlflow_uri: str | None) -> str:
+    """The option for an address, which wins over the study's own; by a variable, as others read commands."""
+    return ' --mlflow-uri "$MLFLOW_TRACKING_URI"' if mlflow_uri else ""
