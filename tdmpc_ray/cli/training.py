@@ -170,9 +170,9 @@ def tune(
     }
     study = load_changed(file, {key: value for key, value in given.items() if value})
     if dry:
-        from tdmpc_ray.cli.planning import print_dry_run
+        from tdmpc_ray.cli.planning import print_plan
 
-        print_dry_run(study, as_json)
+        print_plan(study, as_json)
         return 0
     from tdmpc_ray.studies.run.runner import run_study
 

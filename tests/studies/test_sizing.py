@@ -51,7 +51,7 @@ def test_the_slower_stream_sets_the_rate(size: str, runners: int, envs: int, gpu
     )
     assert simulated == pytest.approx(trial.rate, rel=0.1)
     assert updates == pytest.approx(simulated, rel=0.1)
-    assert (trial.held_back_by == "learning") == (runners >= trial.balance)
+    assert (trial.sampling >= trial.learning) == (runners >= trial.balance)
 
 
 def test_the_simulation_gives_the_measured_rates() -> None:
@@ -137,13 +137,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     options = ["--env-ms", "2", "--core-gflops", "50", "--gpu-tflops", "20", "--gpu-floor-ms", "4"]
     assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "s: 2 trials of 50,000 agent steps on gym:Pendulum-v1." in printed
+    assert "s: 2 trials of 50,000 agent steps on gym:Pendulum-v1 " in printed
+    assert " each trial: 1 CPU, in 1 part " in printed
     assert "2.00 ms, a core does 50 GFLOP/s; a GPU is taken to do 20 TFLOP/s with 4 ms" in printed
-    assert "as the file says, 0 env runners per trial: 2 of 2 trials at once, " in printed
+    assert "on a cluster of 16 CPUs and 0 GPUs, 2 of 2 trials run at once: about " in printed
     assert "with resources.num_env_runners: " in printed
     file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 10\nresources: {gpus_per_learner: 1}\n")
     assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
-    assert "as the file says, a trial does not fit on 16 CPUs and 0 GPUs" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "does not fit: 1 CPU and 1 GPU have to be on one node, and none of a cluster of 16 CP" in printed
     file.write_text("name: s\ntask: pick-cube\nsteps: 10\n")  # ManiSkill, which need not be installed
     assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
     assert cli.main(["plan-cluster", str(tmp_path / "absent.yaml"), "--gpus", "0", "--cpus", "1"]) == 2

@@ -82,10 +82,6 @@ class Trial:
         return 1 / (1 / self.sampling + 1 / self.learning)
 
     @property
-    def held_back_by(self) -> str:
-        return "sampling" if self.sampling < self.learning else "learning"
-
-    @property
     def balance(self) -> int:
         """Env runners whose sampling the learner just keeps up with."""
         return math.ceil(self.learning * self.step_s / self.resources.num_envs_per_env_runner)
@@ -207,15 +203,15 @@ def forecast(study: Study, measured: Measured, cpus: float, gpus: float, most: i
     return Forecast(trials, at_once, max(places, default=math.inf))
 
 
-def best(study: Study, measured: Measured, cpus: float, gpus: float) -> Forecast:
+def best(study: Study, measured: Measured, cpus: float, gpus: float, most: int | None = None) -> Forecast:
     """The same study with the number of env runners under which it ends first; of equals, the fewest."""
-    found = forecast(study, measured, cpus, gpus)
+    found = forecast(study, measured, cpus, gpus, most)
     if f"{RESOURCES}num_env_runners" in study.space:  # the study itself compares them
         return found
-    most = max(trial.balance for trial in found.trials)
-    for runners in range(1, int(min(most, cpus)) + 1):
+    balance = max(trial.balance for trial in found.trials)
+    for runners in range(1, int(min(balance, cpus)) + 1):
         resources = study.resources.model_copy(update={"num_env_runners": runners})
-        other = forecast(study.model_copy(update={"resources": resources}), measured, cpus, gpus)
+        other = forecast(study.model_copy(update={"resources": resources}), measured, cpus, gpus, most)
         if other.hours * _NEAR < found.hours:
             found = other
     return found
