@@ -114,6 +114,14 @@ def test_a_dry_run(
     here = printed(capsys, "tune", str(file), "--dry-run")
     there = printed(capsys, "plan-cluster", str(file), "--gpus", "0", "--cpus", "4", *SPEEDS)
     assert there == here | {"where": "a cluster of 4 CPUs and 0 GPUs"}, "one output"
+    file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 50000\nresources: {num_env_runners: 3}\n")
+    updates = []
+    for cores in (4, 2):
+        monkeypatch.setattr(cluster_of_study, "_cores", lambda cores=cores: cores)
+        updates.append(
+            printed(capsys, "tune", str(file), "--dry-run")["as_written"]["points"][0]["update_ms"]
+        )
+    assert updates[1] == pytest.approx(2 * updates[0]), "four processes on two cores"
     assert cli.main(["tune", str(file), "--json"]) == 2
     assert "error: --json goes with --dry-run" in capsys.readouterr().err
 

@@ -99,6 +99,7 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
         "a trial uses 5 CPUs and this machine has 2: its processes will share them"
     )
     assert cluster.sharing({"CPU": 2}) == ""
+    assert [cluster.core_share({"CPU": cpus}) for cpus in (5, 2, 1)] == [0.4, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.speeds import START_S, Measured
+from tdmpc_ray.studies.plan.speeds import PLAN_S, START_S, STUDY_S, UPDATE_S, Measured
 
 _NEAR = 1.02  # fewer runners are better where more would save less than this
 
@@ -38,7 +38,7 @@ class Trial:
         plan_flops, update_flops: floating-point operations of one decision and of one update.
         ratio: updates per agent step.
         seed_steps: agent steps before the first update.
-        evaluation_s: that training waits for evaluations, in all.
+        evaluation_s: that training waits for evaluations and films, in all.
         start_s: before its first step.
     """
 
@@ -134,26 +134,29 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner
     if resources.num_env_runners == 0:
         cpus, gpus = resources.cpus_for_main_process, beside_gpus
-    plan_s = speeds.seconds(num_envs * flops, cpus, gpus) / num_envs
-    alone_s = speeds.env_s + speeds.seconds(flops, 1, beside_gpus)  # evaluation by the main process
-    learners = max(resources.num_learners, 1)
-    episodes = evaluation.episodes * max(len(info.tasks), 1) * math.ceil(point.steps / evaluation.every)
+    plan_s = speeds.seconds(num_envs * flops, cpus, gpus, PLAN_S) / num_envs
+    env_s = speeds.env_s / speeds.share
+    alone_s = env_s + speeds.seconds(flops, 1, beside_gpus, PLAN_S)  # evaluation by the main process
+    learners, tasks = max(resources.num_learners, 1), max(len(info.tasks), 1)
+    played = 0 if evaluation.runners else evaluation.episodes * math.ceil(point.steps / evaluation.every)
+    episodes = tasks * (played + evaluation.videos)  # films are made by the main process in any case
     return Trial(
         point=point,
         num_params=num_params,
         plan_s=plan_s,
-        step_s=num_envs * (plan_s + speeds.env_s + speeds.loop_env_s) + speeds.loop_s,
+        step_s=num_envs * (plan_s + env_s + speeds.loop_env_s) + speeds.loop_s,
         update_s=speeds.seconds(
             learning / learners,
             resources.cpus_for_main_process if resources.num_learners == 0 else 1,
             resources.gpus_per_learner,
+            UPDATE_S,
         ),
         plan_flops=flops,
         update_flops=learning,
         ratio=agent.data.utd_ratio,
-        seed_steps=agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1)),
-        evaluation_s=0.0 if evaluation.runners else episodes * info.episode_length * alone_s,
-        start_s=start_seconds(resources, evaluation.runners),
+        seed_steps=agent.data.num_seed_steps(info.episode_length, tasks),
+        evaluation_s=episodes * info.episode_length * alone_s,
+        start_s=start_seconds(resources, evaluation.runners) / speeds.share,
     )
 
 
@@ -200,7 +203,7 @@ def forecast(study: Study, measured: Measured, cpus: float, gpus: float, most: i
         for _ in range(per_point):
             if places:
                 heapq.heapreplace(places, places[0] + trial.hours)
-    return Forecast(trials, at_once, max(places, default=math.inf))
+    return Forecast(trials, at_once, max(places, default=math.inf) + STUDY_S / 3600)
 
 
 def best(study: Study, measured: Measured, cpus: float, gpus: float, most: int | None = None) -> Forecast:

@@ -19,6 +19,8 @@ from tdmpc_ray.studies.file.spec import Study
 # Of docs/scaling.md.
 LOOP_S, LOOP_ENV_S = 2e-3, 5e-5
 START_S = 15.0  # of a core, for each process of a trial: its imports
+STUDY_S = 16.0  # imports, MLflow's database, the random policy and Ray before trials, the figure after them
+PLAN_S, UPDATE_S = 4e-3, 10e-3  # of a core, for the calls of a plan or an update, however small they are
 GPU_TFLOPS, GPU_FLOOR_MS = 23.0, 5.0
 _MEASURE_S = 1.0
 
@@ -36,6 +38,7 @@ class Speeds:
         gpu_floor_s: least seconds of a plan or an update on a GPU, for starting its kernels.
         loop_s: seconds that a runner takes for each step of its vector beside environments and planner.
         loop_env_s: and for each environment in it.
+        share: of each core that a process asks for, what it gets.
     """
 
     env_s: float
@@ -44,12 +47,19 @@ class Speeds:
     gpu_floor_s: float
     loop_s: float = LOOP_S
     loop_env_s: float = LOOP_ENV_S
+    share: float = 1.0
 
-    def seconds(self, flops: float, cpus: float, gpus: float) -> float:
-        """Of work on a part of a GPU, or without one on CPU cores, or a part of one that others use, too."""
+    def seconds(self, flops: float, cpus: float, gpus: float, call_s: float = 0.0) -> float:
+        """Of work on a part of a GPU, or without one on CPU cores, or a part of one that others use, too.
+
+        Args:
+            flops: operations.
+            cpus, gpus: what does them.
+            call_s: what they take on a core beside their number, `PLAN_S` or `UPDATE_S`.
+        """
         if gpus:
             return self.gpu_floor_s + flops / (self.gpu_flops * min(gpus, 1.0))
-        return flops / (self.core_flops * (cpus or 1.0))
+        return (call_s + flops / self.core_flops) / (cpus or 1.0) / self.share
 
 
 def measure_speeds(

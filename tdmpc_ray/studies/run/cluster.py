@@ -127,6 +127,11 @@ def sharing(need: Mapping[str, float]) -> str:
     return f"a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them"
 
 
+def core_share(need: Mapping[str, float]) -> float:
+    """Of each CPU that a trial asks for, what this machine gives."""
+    return min(1.0, _cores() / (need.get("CPU", 0) or 1.0))
+
+
 @contextlib.contextmanager
 def _own_process_groups() -> Iterator[None]:
     """Within, Ray's processes start in groups of their own.

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from tdmpc_ray.errors import UserError
@@ -16,7 +17,7 @@ from tdmpc_ray.studies.plan.labels import label_point
 from tdmpc_ray.studies.plan.sizing import Forecast, best, forecast
 from tdmpc_ray.studies.plan.speeds import Measured, measure_speeds
 from tdmpc_ray.studies.run.checks import prepare
-from tdmpc_ray.studies.run.cluster import capacity, quiet, sharing
+from tdmpc_ray.studies.run.cluster import capacity, core_share, quiet, sharing
 from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, most_of_each, summed, turns
 from tdmpc_ray.studies.tracking.client import check_tracking
 from tdmpc_ray.studies.tracking.naming import trial_label
@@ -72,11 +73,14 @@ def survey(study: Study, cluster: Capacity | None, speeds: Mapping[str, float | 
         UserError: no cluster at RAY_ADDRESS, or something in the study can never work there.
     """
     quiet()
+    share = 1.0
     if cluster is None:
         requests, notes = prepare(study).requests, [_tracking_waits(study)]
         need = most_of_each(requests)
         room = capacity(need)
-        notes += [] if os.environ.get("RAY_ADDRESS") else [sharing(need)]
+        if not os.environ.get("RAY_ADDRESS"):
+            notes.append(sharing(need))
+            share = core_share(need)
     else:
         from tdmpc_ray.rllib import TDMPC2
 
@@ -86,7 +90,8 @@ def survey(study: Study, cluster: Capacity | None, speeds: Mapping[str, float | 
         notes.append("the study asks for no GPU (resources.gpus_per_learner): all would stay idle")
     memory, measured = need.get("memory", 0), measure_speeds(study, **speeds)
     has = (room.total("CPU"), room.total("GPU"), int(room.total("memory") // memory) if memory else None)
-    found, other = forecast(study, measured, *has), best(study, measured, *has)
+    given = {task: (replace(of_task, share=share), shapes) for task, (of_task, shapes) in measured.items()}
+    found, other = forecast(study, given, *has), best(study, given, *has)
     better = other if other.runners != found.runners else None
     notes = [*study.notes(), turns(study, requests, room), *notes]
     return Survey(found, better, measured, requests, room, [*filter(None, notes)])
