@@ -18,6 +18,7 @@ from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
+from tdmpc_ray.studies.results.random_policy import with_random
 from tdmpc_ray.studies.results.scaling import mean_interval
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counts, load_study_runs
@@ -71,9 +72,7 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
                 who = dict(zip(_GROUP, key, strict=True))
                 found = {"seeds": len(finals[key]), "final": finals[key].mean(), "low": low, "high": high}
                 rows.append({**who, **known[key], **found})
-        if task in runs.random_returns:
-            rows.append({"task": task, "model_size": RANDOM, "final": runs.random_returns[task], "seeds": 0})
-    return pd.DataFrame(rows)
+    return with_random(pd.DataFrame(rows), runs.random_rows("final"), RANDOM)
 
 
 def scaling_curves(runs: StudyRuns) -> dict[str, list[tuple[int, float]]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, listed, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, listed, panel
+from tdmpc_ray.studies.results.random_policy import RANDOM, RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.statistics import performance_profile, probability_of_improvement
 from tdmpc_ray.studies.results.study_runs import Group
@@ -41,12 +43,12 @@ def aggregates(evidence: Evidence) -> Section:
                 "mean": evidence.mean_scores[group],
                 "mean_low": low,
                 "mean_high": high,
+                "conclusion": "; ".join(evidence.cautions(group)),
                 RUN_IDS: evidence.run_ids(group),
             }
         )
-    for row in evidence.random_row:
-        rows.append({**row, "tasks": len(evidence.scales), "runs": 0, "mean": evidence.random_score})
-    table = pd.DataFrame(rows)
+    tasks = {"tasks": len(evidence.scales)}
+    table = with_random(pd.DataFrame(rows), [row | tasks for row in evidence.random_rows("mean")])
     shown = [evidence.complete.index(group) for group in evidence.shown]
     with panel(height=1.5 + 0.36 * len(shown)) as (figure, axes):
         for place, (index, group) in enumerate(zip(shown, evidence.shown, strict=True)):
@@ -129,6 +131,11 @@ def profiles(evidence: Evidence) -> Section:
         axes.set_ylabel("share of runs with score > τ")
         axes.set_title("Performance profiles, 95% bands")
         axes.legend(frameon=False, fontsize=8, loc="upper right")
+    random = [
+        {"score_above": level, "share_of_runs": np.mean(np.array(evidence.random_scores) > level)}
+        for level in levels[::10]
+        if evidence.random_scores
+    ]
     return Section(
         key,
         title,
@@ -139,7 +146,7 @@ def profiles(evidence: Evidence) -> Section:
             *evidence.left_out(),
         ),
         (Picture("profiles", "Share of runs above each score, a line per size and setting", figure),),
-        pd.DataFrame(rows),
+        with_random(pd.DataFrame(rows), random),
     )
 
 
@@ -167,14 +174,15 @@ def improvement(evidence: Evidence) -> Section:
                 RUN_IDS: evidence.run_ids(x) + evidence.run_ids(y),
             }
         )
-    table = pd.DataFrame(rows)
-    with panel(height=1.5 + 0.36 * len(rows)) as (figure, axes):
+    beaten = [_against_random(evidence, group) for group in groups if evidence.random_scores]
+    table = pd.DataFrame([*rows, *beaten])
+    with panel(height=1.5 + 0.36 * len(table)) as (figure, axes):
         axes.axvline(0.5, color="#888888", linewidth=1.2, linestyle=(0, (4, 3)))
         places = range(len(table))
         axes.hlines(places, table["low"], table["high"], color="#31688e", linewidth=7, alpha=0.4)
         axes.scatter(table["p_x_beats_y"], places, s=60, color="#31688e", edgecolor="white", zorder=3)
-        axes.set_yticks(range(len(rows)), [f"{row['x']} > {row['y']}" for row in rows], fontsize=8.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(places, [f"{row['x']} > {row['y']}" for row in [*rows, *beaten]], fontsize=8.5)
+        axes.set_ylim(len(table) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("probability")
         axes.grid(axis="y", visible=False)
@@ -189,11 +197,19 @@ def improvement(evidence: Evidence) -> Section:
             f"interval that holds 0.5. {which} Intervals by bootstrap of the runs of both within each task; "
             "with two to five seeds they are too narrow (they shrink to a point where all runs of X beat all "
             "of Y), so the table has the two-sided p value of the Mann-Whitney test beside them, where "
-            "there is one task.",
+            "there is one task. The random policy is a Y whose only run is its mean return.",
         ),
         (Picture("improvement", "Probability that one size or setting beats another", figure),),
         table.dropna(axis="columns", how="all"),
     )
+
+
+def _against_random(evidence: Evidence, group: Group) -> dict[str, Any]:
+    """How probable it is that a run of a group ends above the random policy's mean return."""
+    scores = [[score] for score in evidence.random_scores]
+    value, (low, high) = probability_of_improvement([*zip(evidence.strata(group), scores, strict=True)])
+    pair = {"x": evidence.runs.label(group), "y": RANDOM, RUN_IDS: evidence.run_ids(group)}
+    return {**pair, "p_x_beats_y": value, "low": low, "high": high}
 
 
 def _p_value(strata: list[tuple[np.ndarray, np.ndarray]]) -> float:
