@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tdmpc_ray.cli.cluster import BesideOption, CodeOption
+from tdmpc_ray.cli.cluster import BesideOption, CodeOption, ThereOption
 from tdmpc_ray.cli.common import JsonOption, MLflowOption, make_console, parse_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri
@@ -188,9 +188,7 @@ def resume(
             metavar="DIR", help="The --out folder of `train` or `tune`, or what `submit` printed."
         ),
     ],
-    address: Annotated[
-        str | None, typer.Option(help="Of the cluster, where DIR is what `submit` has printed.")
-    ] = None,
+    address: ThereOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="With --address: show its output to the end.")] = False,
     with_code: CodeOption = False,
     beside: BesideOption = None,
@@ -212,12 +210,13 @@ def resume(
     Example: tdmpc-ray resume results/walker-walk-size1-seed0-light-20261121-120000-3f9a51
     """
     if address is not None:
-        from tdmpc_ray.cli.cluster import resume_job
+        from tdmpc_ray.cli.cluster import again_there
 
         more = [
             f"--{name}={value}" for name, value in (("steps", steps), ("seeds", seeds)) if value is not None
         ]
-        return resume_job(folder, address, wait, with_code, beside or [], more, mlflow_uri)
+        sent: dict[str, Any] = {"with_code": with_code, "beside": beside or []}
+        return again_there(folder, address, wait, **sent, more=more, mlflow_uri=mlflow_uri)
     from tdmpc_ray.studies.run.runner import resume_study
 
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}
