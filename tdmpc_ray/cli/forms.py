@@ -113,7 +113,9 @@ class PlanForm(BaseModel):
     steps: int = Field(description="agent steps of the longest trial")
     labels: list[str] = Field(description="of all trials")
     notes: list[str] = Field(description="what a user might not expect")
-    request: dict[str, float] = Field(description="what Ray reserves for the largest trial, memory in bytes")
+    request: dict[str, float] = Field(
+        description="the most of each resource that Ray reserves for a trial, memory in bytes"
+    )
     where: str = Field(description="what it would run on, in words")
     obstacle: str | None = Field(description="why it does not fit there; null: it fits")
     speeds: str = Field(description="that the forecasts are computed from, in words")

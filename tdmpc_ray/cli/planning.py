@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,7 +63,7 @@ def print_plan(
     study: Study,
     as_json: bool,
     cluster: Capacity | None = None,
-    speeds: Mapping[str, float | None] = MappingProxyType({}),
+    speeds: Mapping[str, float | None] | None = None,
 ) -> None:
     """Print what `tune` would start, and how long it would take; see `survey`."""
     from rich.text import Text
@@ -76,7 +75,7 @@ def print_plan(
     from tdmpc_ray.studies.run.room import said
     from tdmpc_ray.studies.words import count
 
-    found = survey(study, cluster, speeds)
+    found = survey(study, cluster, speeds or {})
     plan = _form(study, found)
     if as_json:
         print_json(plan.model_dump())
@@ -90,7 +89,7 @@ def print_plan(
     for note in plan.notes:
         say(f"note: {note}")
     each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
-    say(f"{each}: {said(plan.request)}, in {count(len(found.largest), 'part')}")
+    say(f"{each}: {said(plan.request)}, in {count(max(map(len, found.requests)), 'part')}")
     say(f"its replay takes {gigabytes(plan.request.get('memory', 0))} of memory when it is full")
     say(plan.speeds)
     console.print(_table(plan.as_written.points))
@@ -102,7 +101,7 @@ def print_plan(
 def _form(study: Study, found: Survey) -> PlanForm:
     from tdmpc_ray.cli.forms import PlanForm
     from tdmpc_ray.studies.run.dry_run import speeds_words, trial_labels
-    from tdmpc_ray.studies.run.room import misfit, summed
+    from tdmpc_ray.studies.run.room import misfit, most_of_each
 
     return PlanForm(
         study=study.name,
@@ -111,7 +110,7 @@ def _form(study: Study, found: Survey) -> PlanForm:
         steps=study.most_steps,
         labels=[*trial_labels(study)],
         notes=found.notes,
-        request=summed(found.largest),
+        request=most_of_each(found.requests),
         where=found.room.where,
         obstacle=misfit(found.requests, found.room) or None,
         speeds=speeds_words(found.measured),

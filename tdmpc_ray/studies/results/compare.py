@@ -25,16 +25,6 @@ from tdmpc_ray.studies.results.study_runs import StudyRuns, counts, load_study_r
 from tdmpc_ray.studies.results.views import find_view, offer_view
 from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
 
-__all__ = [
-    "StudyRuns",
-    "compare",
-    "load_study_runs",
-    "render_table",
-    "scaling_curves",
-    "scaling_figure",
-    "summary_table",
-]
-
 RANDOM = "random"
 _GROUP = ["task", "model_size", "setting"]
 _MAX_ROWS = 60  # of a table in a terminal

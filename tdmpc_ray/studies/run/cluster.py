@@ -12,7 +12,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.run.interrupt import warnings_ignored
@@ -40,13 +39,13 @@ def ray_session(
     import ray
 
     if ray.is_initialized():
-        _warn_if_small(need, requests, say)
+        _warn_if_small(requests or [[need]], say)
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
     if address:
         _connect(address)
-        _warn_if_small(need, requests, say)
+        _warn_if_small(requests or [[need]], say)
     else:
         _start_local(need, say)
     try:
@@ -215,29 +214,8 @@ def cluster_capacity(where: str = "the cluster", free: bool = False) -> Capacity
     return Capacity(where, tuple(node["Resources"] for node in ray.nodes() if node["Alive"]))
 
 
-def _warn_if_small(
-    need: Mapping[str, float], requests: Sequence[Bundles], say: Callable[[str], None]
-) -> None:
-    import ray
-
-    from tdmpc_ray.core.replay_size import gigabytes
-
-    has: dict[str, Any] = ray.cluster_resources()
-    is_enough = True
-    for name, amount in need.items():
-        is_enough = is_enough and amount <= has.get(name, 0)
-        if name == "memory" and amount > has.get(name, 0):
-            free = gigabytes(has.get(name, 0))
-            say(
-                f"note: a trial's replay takes {gigabytes(amount)} and the cluster has {free} of memory now: "
-                "lower data.capacity, or trials wait until it grows"
-            )
-        elif amount > has.get(name, 0):
-            say(
-                f"note: a trial needs {amount:g} {name} and the cluster has {has.get(name, 0):g} now: "
-                "trials wait until it grows"
-            )
-    if is_enough and (reason := misfit(requests, cluster_capacity())):
+def _warn_if_small(requests: Sequence[Bundles], say: Callable[[str], None]) -> None:
+    if reason := misfit(requests, cluster_capacity()):
         say(f"note: {reason}: trials wait until it grows")
 
 

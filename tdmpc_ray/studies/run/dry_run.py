@@ -18,7 +18,7 @@ from tdmpc_ray.studies.plan.sizing import Forecast, best, forecast
 from tdmpc_ray.studies.plan.speeds import Measured, measure_speeds
 from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import capacity, core_share, quiet, sharing
-from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, most_of_each, summed, turns
+from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, most_of_each, turns
 from tdmpc_ray.studies.tracking.client import check_tracking
 from tdmpc_ray.studies.tracking.naming import trial_label
 from tdmpc_ray.studies.words import count
@@ -42,11 +42,6 @@ class Survey(NamedTuple):
     requests: Sequence[Bundles]
     room: Capacity
     notes: list[str]
-
-    @property
-    def largest(self) -> Bundles:
-        """The request of the largest trial."""
-        return max(self.requests, key=_size)
 
 
 def cluster_of(cpus: float, gpus: float) -> Capacity:
@@ -95,12 +90,6 @@ def survey(study: Study, cluster: Capacity | None, speeds: Mapping[str, float | 
     better = other if other.runners != found.runners else None
     notes = [*study.notes(), turns(study, requests, room), *notes]
     return Survey(found, better, measured, requests, room, [*filter(None, notes)])
-
-
-def _size(bundles: Bundles) -> tuple[float, float]:
-    whole = summed(bundles)
-    memory = whole.pop("memory", 0)
-    return sum(whole.values()), memory
 
 
 def _tracking_waits(study: Study) -> str:
