@@ -129,7 +129,7 @@ def _forecast(study: Study, found: Forecast) -> ForecastForm:
             trials=study.trials() // len(found.trials),
             params=trial.num_params,
             num_env_runners=trial.resources.num_env_runners,
-            steps=trial.steps,
+            steps=trial.point.steps,
             plan_ms=1e3 * trial.plan_s,
             update_ms=1e3 * trial.update_s,
             sampling_per_s=trial.sampling,

@@ -60,11 +60,6 @@ class Trial:
         return self.point.resources
 
     @property
-    def steps(self) -> int:
-        """Agent steps in all."""
-        return self.point.steps
-
-    @property
     def sampling(self) -> float:
         """Agent steps per second that the runners could take."""
         return max(self.resources.num_env_runners, 1) * self.resources.num_envs_per_env_runner / self.step_s
@@ -89,24 +84,24 @@ class Trial:
     @property
     def train_flops(self) -> float:
         """Of all updates: as many as there are random steps, then the ratio."""
-        random = min(self.seed_steps, self.steps)
-        learns = self.steps > self.seed_steps
-        return self.update_flops * (learns * random + (self.steps - random) * self.ratio)
+        random = min(self.seed_steps, self.point.steps)
+        learns = self.point.steps > self.seed_steps
+        return self.update_flops * (learns * random + (self.point.steps - random) * self.ratio)
 
     @property
     def act_flops(self) -> float:
         """Of all plans, without evaluations."""
-        return self.plan_flops * float(max(self.steps - self.seed_steps, 0))
+        return self.plan_flops * float(max(self.point.steps - self.seed_steps, 0))
 
     @property
     def hours(self) -> float:
         """Of the whole trial: its start, random steps, as many updates, the rest, evaluations."""
-        random = min(self.seed_steps, self.steps)
-        learns = self.steps > self.seed_steps
+        random = min(self.seed_steps, self.point.steps)
+        learns = self.point.steps > self.seed_steps
         # What a plan takes is of no account while actions are random.
         unplanned = 1 - self.plan_s * self.resources.num_envs_per_env_runner / self.step_s
         begin = random / self.sampling * unplanned + learns * random * self.update_s
-        return (self.start_s + begin + (self.steps - random) / self.rate + self.evaluation_s) / 3600
+        return (self.start_s + begin + (self.point.steps - random) / self.rate + self.evaluation_s) / 3600
 
 
 @lru_cache

@@ -54,10 +54,7 @@ class Speeds:
     def seconds(self, flops: float, cpus: float, gpus: float, call_s: float = 0.0) -> float:
         """Of work on a part of a GPU, or without one on CPU cores, or a part of one that others use, too.
 
-        Args:
-            flops: operations.
-            cpus, gpus: what does them.
-            call_s: what they take on a core beside their number, `PLAN_S` or `UPDATE_S`.
+        Their calls take a core `call_s` beside that, `PLAN_S` or `UPDATE_S`.
         """
         if gpus:
             return self.gpu_floor_s + flops / (self.gpu_flops * min(gpus, 1.0))

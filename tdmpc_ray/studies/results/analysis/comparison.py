@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -158,30 +157,25 @@ def improvement(evidence: Evidence) -> Section:
         return Section(key, title, absent=reason)
     groups = [group for group in evidence.shown if _has_seeds(evidence, group)]
     is_small = len(groups) <= _MAX_ALL_PAIRS
-    pairs = list(combinations(groups, 2)) if is_small else list(pairwise(groups))
+    sides = [(evidence.runs.label(own), evidence.strata(own), evidence.run_ids(own)) for own in groups]
+    # The later one, which is the larger model, against the earlier.
+    pairs = [(x, y) for y, x in (combinations(sides, 2) if is_small else pairwise(sides))]
+    if evidence.random_scores:
+        random = (RANDOM, [np.array([score]) for score in evidence.random_scores], ())
+        pairs += [(side, random) for side in sides]
     rows = []
-    for y, x in pairs:  # the later one, which is the larger model, against the earlier
-        strata = list(zip(evidence.strata(x), evidence.strata(y), strict=True))
+    for (x, of_x, x_ids), (y, of_y, y_ids) in pairs:
+        strata = list(zip(of_x, of_y, strict=True))
         value, (low, high) = probability_of_improvement(strata)
-        rows.append(
-            {
-                "x": evidence.runs.label(x),
-                "y": evidence.runs.label(y),
-                "p_x_beats_y": value,
-                "low": low,
-                "high": high,
-                "mann_whitney_p": _p_value(strata),
-                RUN_IDS: evidence.run_ids(x) + evidence.run_ids(y),
-            }
-        )
-    beaten = [_against_random(evidence, group) for group in groups if evidence.random_scores]
-    table = pd.DataFrame([*rows, *beaten])
+        found = {"p_x_beats_y": value, "low": low, "high": high, "mann_whitney_p": _p_value(strata)}
+        rows.append({"x": x, "y": y, **found, RUN_IDS: x_ids + y_ids})
+    table = pd.DataFrame(rows)
     with panel(height=1.5 + 0.36 * len(table)) as (figure, axes):
         axes.axvline(0.5, color="#888888", linewidth=1.2, linestyle=(0, (4, 3)))
         places = range(len(table))
         axes.hlines(places, table["low"], table["high"], color="#31688e", linewidth=7, alpha=0.4)
         axes.scatter(table["p_x_beats_y"], places, s=60, color="#31688e", edgecolor="white", zorder=3)
-        axes.set_yticks(places, [f"{row['x']} > {row['y']}" for row in [*rows, *beaten]], fontsize=8.5)
+        axes.set_yticks(places, [f"{row['x']} > {row['y']}" for row in rows], fontsize=8.5)
         axes.set_ylim(len(table) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("probability")
@@ -204,17 +198,9 @@ def improvement(evidence: Evidence) -> Section:
     )
 
 
-def _against_random(evidence: Evidence, group: Group) -> dict[str, Any]:
-    """How probable it is that a run of a group ends above the random policy's mean return."""
-    scores = [[score] for score in evidence.random_scores]
-    value, (low, high) = probability_of_improvement([*zip(evidence.strata(group), scores, strict=True)])
-    pair = {"x": evidence.runs.label(group), "y": RANDOM, RUN_IDS: evidence.run_ids(group)}
-    return {**pair, "p_x_beats_y": value, "low": low, "high": high}
-
-
 def _p_value(strata: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Of one task; NaN for several."""
-    if len(strata) > 1:
+    """Of one task; NaN for several, and against the random policy's mean."""
+    if len(strata) > 1 or strata[0][1].size == 1:
         return float("nan")
     return float(stats.mannwhitneyu(*strata[0]).pvalue)
 

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter
 from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import (
     draw_curve,
+    draw_random,
     log_axis,
     mean_curve,
     name_lines,
@@ -82,9 +83,7 @@ def _finish(axes: Axes, evidence: Evidence, task: str, x: str) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.set_ylabel(value_label(evidence.runs.metric))
     axes.set_title(task)
-    if task in evidence.runs.random_returns:
-        random = evidence.runs.random_returns[task]
-        axes.axhline(random, label="random", color="#888888", linewidth=1.2, linestyle=(0, (4, 3)))
+    draw_random(axes, evidence.runs.random_returns.get(task), "random")
     name_lines(axes)
 
 
