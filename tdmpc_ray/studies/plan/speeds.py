@@ -54,7 +54,7 @@ class Speeds:
     def seconds(self, flops: float, cpus: float, gpus: float, call_s: float = 0.0) -> float:
         """Of work on a part of a GPU, or without one on CPU cores, or a part of one that others use, too.
 
-        Their calls take a core `call_s` beside that, `PLAN_S` or `UPDATE_S`.
+        On cores, `call_s` (`PLAN_S` or `UPDATE_S`) is added for calls of small operations.
         """
         if gpus:
             return self.gpu_floor_s + flops / (self.gpu_flops * min(gpus, 1.0))
