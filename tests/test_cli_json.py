@@ -89,6 +89,7 @@ def test_a_dry_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tdmpc_ray.studies.plan import speeds
+    from tdmpc_ray.studies.run import cluster as cluster_of_study
     from tdmpc_ray.studies.run import dry_run
 
     monkeypatch.chdir(tmp_path)
@@ -96,7 +97,9 @@ def test_a_dry_run(
     monkeypatch.setattr(
         dry_run,
         "measure_speeds",
-        lambda study: speeds.measure_speeds(study, env_ms=2, core_gflops=50, gpu_tflops=20, gpu_floor_ms=4),
+        lambda study, **_: speeds.measure_speeds(
+            study, env_ms=2, core_gflops=50, gpu_tflops=20, gpu_floor_ms=4
+        ),
     )
     file = tmp_path / "study.yaml"
     file.write_text("name: s\ntask: gym:Pendulum-v1\nmodel_sizes: [1]\nsteps: 300\n")
@@ -106,6 +109,19 @@ def test_a_dry_run(
     assert plan["request"]["CPU"] == 1
     assert plan["obstacle"] is None
     assert [note for note in plan["notes"] if note.startswith("nothing will be learned")]
+    assert plan["speeds"].startswith("an environment step takes 2.00 ms, a core does 50 GFLOP/s")
+    monkeypatch.setattr(cluster_of_study, "_cores", lambda: 4)
+    here = printed(capsys, "tune", str(file), "--dry-run")
+    there = printed(capsys, "plan-cluster", str(file), "--gpus", "0", "--cpus", "4", *SPEEDS)
+    assert there == here | {"where": "a cluster of 4 CPUs and 0 GPUs"}, "one output"
+    file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 50000\nresources: {num_env_runners: 3}\n")
+    updates = []
+    for cores in (4, 2):
+        monkeypatch.setattr(cluster_of_study, "_cores", lambda cores=cores: cores)
+        updates.append(
+            printed(capsys, "tune", str(file), "--dry-run")["as_written"]["points"][0]["update_ms"]
+        )
+    assert updates[1] == pytest.approx(2 * updates[0]), "four processes on two cores"
     assert cli.main(["tune", str(file), "--json"]) == 2
     assert "error: --json goes with --dry-run" in capsys.readouterr().err
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 AddressOption = Annotated[
     str | None, typer.Option(help="Of the job server, http://HEAD:8265. Default: RAY_API_SERVER_ADDRESS.")
 ]
+ThereOption = Annotated[
+    str | None, typer.Option(help="Of the cluster, where DIR is what `submit` has printed.")
+]
 CodeOption = Annotated[
     bool, typer.Option("--with-code", help="Send this tdmpc_ray along, where the cluster has none.")
 ]
@@ -81,19 +84,10 @@ def submit(
     return _submitted(jobs, job_id, wait)
 
 
-def resume_job(
-    job_id: str,
-    address: str,
-    wait: bool,
-    with_code: bool,
-    beside: list[Path],
-    more: list[str],
-    mlflow_uri: str | None,
-) -> int:
-    """`resume` of a submitted study; `more`: options of the command there."""
+def again_there(job_id: str, address: str, wait: bool, **options: Any) -> int:
+    """`resume` or `sync` of a submitted study; `options` are those of `Jobs.resume`."""
     jobs = _jobs(address)
-    again = jobs.resume(job_id, with_code=with_code, beside=beside, more=more, mlflow_uri=mlflow_uri)
-    return _submitted(jobs, again, wait)
+    return _submitted(jobs, jobs.resume(job_id, **options), wait)
 
 
 def status(job_id: _JobArgument, address: AddressOption = None, as_json: JsonOption = False) -> None:

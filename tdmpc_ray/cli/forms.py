@@ -81,6 +81,7 @@ class TrialPlanForm(BaseModel):
     """The trials of one point of a study."""
 
     label: str
+    trials: int
     params: int = Field(description="trainable parameters")
     num_env_runners: int
     steps: int = Field(description="agent steps")
@@ -104,19 +105,21 @@ class ForecastForm(BaseModel):
 
 
 class PlanForm(BaseModel):
-    """A study that was not started: `plan-cluster`, and `tune --dry-run` with more of it."""
+    """A study that was not started."""
 
     study: str
     tasks: list[str]
     trials: int
     steps: int = Field(description="agent steps of the longest trial")
+    labels: list[str] = Field(description="of all trials")
+    notes: list[str] = Field(description="what a user might not expect")
+    request: dict[str, float] = Field(
+        description="the most of each resource that Ray reserves for a trial, memory in bytes"
+    )
+    where: str = Field(description="what it would run on, in words")
+    obstacle: str | None = Field(description="why it does not fit there; null: it fits")
+    speeds: str = Field(description="that the forecasts are computed from, in words")
     as_written: ForecastForm
     better: ForecastForm | None = Field(
-        default=None, description="plan-cluster: with another number of env runners, where that ends first"
+        description="with another number of env runners, where that ends first"
     )
-    labels: list[str] | None = Field(default=None, description="dry run: of all trials")
-    request: dict[str, float] | None = Field(
-        default=None, description="dry run: what Ray reserves for the largest trial, memory in bytes"
-    )
-    obstacle: str | None = Field(default=None, description="dry run: why it does not fit; null: it fits")
-    notes: list[str] = Field(description="what a user might not expect")

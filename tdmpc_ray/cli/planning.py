@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,9 +13,13 @@ from tdmpc_ray.cli.common import JsonOption, make_console, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tdmpc_ray.cli.forms import ForecastForm
+    from tdmpc_ray.cli.forms import ForecastForm, PlanForm, TrialPlanForm
     from tdmpc_ray.studies.file.spec import Study
     from tdmpc_ray.studies.plan.sizing import Forecast
+    from tdmpc_ray.studies.run.dry_run import Survey
+    from tdmpc_ray.studies.run.room import Capacity
+
+_MOST_POINTS = 20  # that are listed
 
 
 def plan_cluster(
@@ -33,109 +38,98 @@ def plan_cluster(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate how long a study takes on a cluster.
+    """Say what a study would start on a cluster, and how long it takes.
 
-    And with how many env runners it would end first. Nothing is started; docs/scaling.md tells what the
-    estimate is made of.
+    And with how many env runners it would end first: what `tune --dry-run` says, for a cluster that need
+    not be there. docs/scaling.md tells what the estimate is made of.
 
     Example: tdmpc-ray plan-cluster experiments/model_scaling.yaml --gpus 8 --cpus 128
     """
-    from tdmpc_ray.errors import UserError
     from tdmpc_ray.studies.run.cluster import quiet
 
-    if not 0 < cpus < float("inf") or not gpus < float("inf"):
-        raise UserError(f"a cluster of {cpus:g} CPUs and {gpus:g} GPUs runs nothing: give --cpus above 0")
     quiet()
     from tdmpc_ray.studies.file.load import load_study
     from tdmpc_ray.studies.file.python_path import use_folder_of
+    from tdmpc_ray.studies.run.dry_run import cluster_of
+
+    cluster = cluster_of(cpus, gpus)
+    use_folder_of(file)
+    speeds = {"env_ms": env_ms, "core_gflops": core_gflops}
+    speeds |= {"gpu_tflops": gpu_tflops, "gpu_floor_ms": gpu_floor_ms}
+    print_plan(load_study(file), as_json, cluster, speeds)
+
+
+def print_plan(
+    study: Study,
+    as_json: bool,
+    cluster: Capacity | None = None,
+    speeds: Mapping[str, float | None] | None = None,
+) -> None:
+    """Print what `tune` would start, and how long it would take; see `survey`."""
+    from rich.text import Text
+
+    from tdmpc_ray.core.replay.size import gigabytes
+    from tdmpc_ray.studies.file.points import RESOURCES
     from tdmpc_ray.studies.plan.labels import steps
-    from tdmpc_ray.studies.plan.sizing import best, forecast
-    from tdmpc_ray.studies.plan.speeds import measure_speeds
+    from tdmpc_ray.studies.run.dry_run import duration, survey, verdict
+    from tdmpc_ray.studies.run.room import said
     from tdmpc_ray.studies.words import count
 
-    use_folder_of(file)
-    study = load_study(file)
-    measured = measure_speeds(
-        study, env_ms=env_ms, core_gflops=core_gflops, gpu_tflops=gpu_tflops, gpu_floor_ms=gpu_floor_ms
-    )
-    given = [point.resources for point in study.points()]
-    asks = any(resources.gpus_per_learner or resources.gpus_per_env_runner for resources in given)
-    idle = "the study asks for no GPU (resources.gpus_per_learner): all would stay idle"
-    notes = [idle] if gpus and not asks else []
-    as_written = forecast(study, measured, cpus, gpus)
-    better = best(study, measured, cpus, gpus)
+    found = survey(study, cluster, speeds or {})
+    plan = _form(study, found)
     if as_json:
-        other = _forecast(better, study) if better.runners != as_written.runners else None
-        print_json(_plan(study, as_written, better=other, notes=notes))
+        print_json(plan.model_dump())
         return
-    speeds, _ = next(iter(measured.values()))
-    step_ms = " or ".join(dict.fromkeys(f"{1e3 * task.env_s:.2f}" for task, _ in measured.values()))
     console = make_console()
-    console.print(
-        f"{study.name}: {count(study.trials(), 'trial')} of {steps(study)} agent steps on {study.what}. "
-        f"An environment step takes {step_ms} ms, a core does {speeds.core_flops / 1e9:.0f} "
-        f"GFLOP/s; a GPU is taken to do {speeds.gpu_flops / 1e12:g} TFLOP/s with "
-        f"{1e3 * speeds.gpu_floor_s:g} ms at least.",
-        highlight=False,
-    )
-    for note in notes:
-        console.print(f"note: {note}")
-    console.print(_table(as_written, study))
-    console.print(f"as the file says, {_verdict(as_written, study.trials(), cpus, gpus)}", highlight=False)
-    if better.runners != as_written.runners:
-        console.print(_table(better, study))
-        console.print(
-            f"with resources.num_env_runners: {better.runners}, "
-            f"{_verdict(better, study.trials(), cpus, gpus)}",
-            highlight=False,
-        )
+
+    def say(line: str) -> None:
+        console.print(Text(line), soft_wrap=True)
+
+    say(f"{plan.study}: {count(plan.trials, 'trial')} of {steps(study)} agent steps on {study.what}")
+    for note in plan.notes:
+        say(f"note: {note}")
+    each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
+    say(f"{each}: {said(plan.request)}, in {count(max(map(len, found.requests)), 'part')}")
+    say(f"its replay takes {gigabytes(plan.request.get('memory', 0))} of memory when it is full")
+    say(plan.speeds)
+    console.print(_table(plan.as_written.points))
+    say(verdict(found.forecast, found.requests, found.room, plan.trials))
+    if found.better is not None:
+        say(f"with resources.num_env_runners: {found.better.runners}, about {duration(found.better.hours)}")
 
 
-def print_dry_run(study: Study, as_json: bool) -> None:
-    """Print what `tune` would start."""
-    from tdmpc_ray.studies.run.cluster import quiet
-
-    quiet()
-    from tdmpc_ray.studies.run.dry_run import dry_run, survey, trial_labels
-    from tdmpc_ray.studies.run.room import misfit, summed
-
-    if not as_json:
-        dry_run(study, make_console())
-        return
-    found = survey(study)
-    more = {
-        "labels": [*trial_labels(study)],
-        "request": summed(found.largest),
-        "obstacle": misfit(found.requests, found.room) or None,
-        "notes": found.notes,
-    }
-    print_json(_plan(study, found.forecast, **more))
-
-
-def _plan(study: Study, as_written: Forecast, **more: Any) -> dict[str, Any]:
+def _form(study: Study, found: Survey) -> PlanForm:
     from tdmpc_ray.cli.forms import PlanForm
+    from tdmpc_ray.studies.run.dry_run import speeds_words, trial_labels
+    from tdmpc_ray.studies.run.room import misfit, most_of_each
 
     return PlanForm(
         study=study.name,
         tasks=study.task_names,
         trials=study.trials(),
         steps=study.most_steps,
-        as_written=_forecast(as_written, study),
-        **more,
-    ).model_dump()
+        labels=[*trial_labels(study)],
+        notes=found.notes,
+        request=most_of_each(found.requests),
+        where=found.room.where,
+        obstacle=misfit(found.requests, found.room) or None,
+        speeds=speeds_words(found.measured),
+        as_written=_forecast(study, found.forecast),
+        better=None if found.better is None else _forecast(study, found.better),
+    )
 
 
-def _forecast(found: Forecast, study: Study) -> ForecastForm:
+def _forecast(study: Study, found: Forecast) -> ForecastForm:
     from tdmpc_ray.cli.forms import ForecastForm, TrialPlanForm
-    from tdmpc_ray.studies.plan.labels import label_point
-    from tdmpc_ray.studies.tracking.naming import trial_label
+    from tdmpc_ray.studies.run.dry_run import point_label
 
     points = [
         TrialPlanForm(
-            label=trial_label(label_point(study, trial.point)),
+            label=point_label(study, trial.point),
+            trials=study.trials() // len(found.trials),
             params=trial.num_params,
             num_env_runners=trial.resources.num_env_runners,
-            steps=trial.steps,
+            steps=trial.point.steps,
             plan_ms=1e3 * trial.plan_s,
             update_ms=1e3 * trial.update_s,
             sampling_per_s=trial.sampling,
@@ -151,50 +145,31 @@ def _forecast(found: Forecast, study: Study) -> ForecastForm:
     return ForecastForm(at_once=found.at_once, hours=found.hours, points=points)
 
 
-def _table(found: Forecast, study: Study) -> Table:
+_COLUMNS: dict[str, Callable[[TrialPlanForm], str]] = {
+    "trial": lambda point: point.label,
+    "trials": lambda point: f"{point.trials}",
+    "params": lambda point: f"{point.params / 1e6:.2f} M",
+    "plan ms": lambda point: f"{point.plan_ms:.1f}",
+    "update ms": lambda point: f"{point.update_ms:.1f}",
+    "steps/s": lambda point: f"{point.steps_per_s:,.1f}",
+    "FLOPs": lambda point: f"{point.train_flops + point.act_flops:.2g}",
+    "hours": lambda point: f"{point.hours:,.2f}",
+}
+
+
+def _table(points: Sequence[TrialPlanForm]) -> Table:
+    """A row per point, of a terminal's width."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from tdmpc_ray.studies.plan.labels import label_point
-    from tdmpc_ray.studies.tracking.naming import trial_label
-
-    table = Table()
-    heads = (
-        "trial",
-        "parameters",
-        "plan ms",
-        "update ms",
-        "sampling/s",
-        "learning/s",
-        "steps/s",
-        "balance",
-        "hours",
-    )
-    for head in heads:
-        table.add_column(head, justify="right")
-    for trial in found.trials:
-        table.add_row(
-            trial_label(label_point(study, trial.point)),
-            f"{trial.num_params / 1e6:.1f}M",
-            f"{1e3 * trial.plan_s:.1f}",
-            f"{1e3 * trial.update_s:.1f}",
-            f"{trial.sampling:,.1f}",
-            f"{trial.learning:,.1f}",
-            f"{trial.rate:,.1f}",
-            str(trial.balance),
-            f"{trial.hours:,.1f}",
-        )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
+    for head in _COLUMNS:
+        table.add_column(head, justify="left" if head == "trial" else "right", no_wrap=head != "trial")
+    for point in points[:_MOST_POINTS]:
+        table.add_row(*(cell(point) for cell in _COLUMNS.values()))
+    if len(points) > _MOST_POINTS:
+        table.caption = f"and {len(points) - _MOST_POINTS:,} more: --json has all of them"
     return table
-
-
-def _verdict(found: Forecast, trials: int, cpus: float, gpus: float) -> str:
-    from tdmpc_ray.studies.words import count
-
-    if not found.at_once:
-        return f"a trial does not fit on {cpus:g} CPUs and {gpus:g} GPUs"
-    runners = f"{found.runners} env runner{'' if found.runners == '1' else 's'}"
-    return (
-        f"{runners} per trial: {found.at_once} of {count(trials, 'trial')} at once, {found.hours:,.1f} hours"
-    )
 
 
 def schema(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tdmpc_ray.cli.cluster import ThereOption
 from tdmpc_ray.cli.common import (
     JsonOption,
     make_console,
@@ -131,6 +132,8 @@ def runs(
         value = "-" if run.last_return is None else f"{run.last_return:.1f}"
         rows.append((run.name, run.task, steps, value, run.status, run.folder))
     print_table(rows)
+    if waiting := [run.folder for run in found if run.waits]:
+        print(f"MLflow has not got all of {', '.join(waiting)}: tdmpc-ray sync DIR brings it the rest")
 
 
 def compare(
@@ -160,15 +163,16 @@ def compare(
 
     Two runs: tdmpc-ray compare results/FIRST results/SECOND
     """
-    from tdmpc_ray.studies.file.tracked import named_studies
+    from tdmpc_ray.studies.file.tracked import named_studies, pointing_to_sync
     from tdmpc_ray.studies.results.compare import compare as compare_study
 
     named = named_studies(what, study, mlflow_uri)
-    if as_json:
-        print_json(_compared(named, out, metric, over or [], charts))
-        return
     console = make_console()
-    figure = compare_study(*named, out, metric=metric, over=over or (), charts=charts, console=console)
+    with pointing_to_sync(what):
+        if as_json:
+            print_json(_compared(named, out, metric, over or [], charts))
+            return
+        figure = compare_study(*named, out, metric=metric, over=over or (), charts=charts, console=console)
     console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -176,8 +180,9 @@ def _compared(
     named: Named, out: Path | None, metric: str | None, over: list[str], charts: bool
 ) -> dict[str, Any]:
     from tdmpc_ray.cli.forms import CompareForm, PublishedForm, ResultForm
-    from tdmpc_ray.studies.results.compare import draw, load_study_runs, summary_table
+    from tdmpc_ray.studies.results.compare import draw, summary_table
     from tdmpc_ray.studies.results.published import against_published
+    from tdmpc_ray.studies.results.study_runs import load_study_runs
     from tdmpc_ray.studies.results.views import find_view, offer_view
 
     runs = load_study_runs(*named, metric=metric)
@@ -214,28 +219,36 @@ def report(
 
     Example: tdmpc-ray report tdmpc-ray --study model_scaling --out scaling
     """
-    from tdmpc_ray.studies.file.tracked import named_studies
+    from tdmpc_ray.studies.file.tracked import named_studies, pointing_to_sync
     from tdmpc_ray.studies.results.page import write_report
 
-    page = write_report(*named_studies(what, study, mlflow_uri), out, metric=metric)
+    named = named_studies(what, study, mlflow_uri)
+    with pointing_to_sync(what):
+        page = write_report(*named, out, metric=metric)
     print(f"report: {page}")
     print("logged to the study's run in MLflow, as its artifact report/")
 
 
 def sync(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="The --out folder of `train` or `tune`.")],
+    address: ThereOption = None,
     mlflow_uri: Annotated[str | None, typer.Option(help="Address of MLflow. Default: the study's.")] = None,
 ) -> int:
     """Bring MLflow what it could not get while a study ran.
 
     What it refused then is tried again.
 
-    Doing it twice changes nothing. Where MLflow refuses something still, the exit status is 1.
+    Doing it twice changes nothing. Where MLflow refuses something still, the exit status is 1. With
+    --address, the cluster does it, with what went along when the study was submitted.
 
     Example: tdmpc-ray sync results/my-study
     """
     from tdmpc_ray.studies.run.cluster import quiet
 
+    if address is not None:
+        from tdmpc_ray.cli.cluster import again_there
+
+        return again_there(folder, address, wait=True, command="sync", mlflow_uri=mlflow_uri)
     quiet()
     from tdmpc_ray.studies.run.sync import sync_study
 

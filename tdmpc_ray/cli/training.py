@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tdmpc_ray.addresses import refuse_address
-from tdmpc_ray.cli.cluster import BesideOption, CodeOption, resume_job
+from tdmpc_ray.cli.cluster import BesideOption, CodeOption, ThereOption, again_there
 from tdmpc_ray.cli.common import JsonOption, MLflowOption, make_console, parse_settings
 from tdmpc_ray.cli.slurm import SbatchOption, SlurmOption, check_options, submit_batch_job
 from tdmpc_ray.errors import UserError
@@ -172,9 +172,9 @@ def tune(
     }
     study = load_changed(file, {key: value for key, value in given.items() if value})
     if dry:
-        from tdmpc_ray.cli.planning import print_dry_run
+        from tdmpc_ray.cli.planning import print_plan
 
-        print_dry_run(study, as_json)
+        print_plan(study, as_json)
         return 0
     from tdmpc_ray.studies.run.runner import run_study
 
@@ -190,9 +190,7 @@ def resume(
             metavar="DIR", help="The --out folder of `train` or `tune`, or what `submit` printed."
         ),
     ],
-    address: Annotated[
-        str | None, typer.Option(help="Of the cluster, where DIR is what `submit` has printed.")
-    ] = None,
+    address: ThereOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="With --address: show its output to the end.")] = False,
     with_code: CodeOption = False,
     beside: BesideOption = None,
@@ -228,7 +226,8 @@ def resume(
         more = [
             f"--{name}={value}" for name, value in (("steps", steps), ("seeds", seeds)) if value is not None
         ]
-        return resume_job(folder, address, wait, with_code, beside or [], more, mlflow_uri)
+        sent: dict[str, Any] = {"with_code": with_code, "beside": beside or []}
+        return again_there(folder, address, wait, **sent, more=more, mlflow_uri=mlflow_uri)
     from tdmpc_ray.studies.run.runner import resume_study
 
     changes: dict[str, Any] = {} if steps is None else {"steps": steps}

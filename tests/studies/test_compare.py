@@ -16,13 +16,11 @@ from written_study import run_study
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import Evidence
-from tdmpc_ray.studies.results.compare import (
-    compare,
-    load_study_runs,
-)
+from tdmpc_ray.studies.results.compare import compare
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.drawing import mean_curve, spread
 from tdmpc_ray.studies.results.figures import scaling_figure
+from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.tracking.callback import MLflowTracker
 
 

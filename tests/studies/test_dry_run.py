@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from rich.console import Console
 
 from tdmpc_ray.cli import main
+from tdmpc_ray.cli.planning import print_plan
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
@@ -25,7 +24,7 @@ from tdmpc_ray.studies.plan.speeds import Speeds
 from tdmpc_ray.studies.run import cluster, waiting
 from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import capacity, check_resources
-from tdmpc_ray.studies.run.dry_run import dry_run, trial_labels, verdict
+from tdmpc_ray.studies.run.dry_run import trial_labels, verdict
 from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, turns
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 
@@ -100,6 +99,7 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
         "a trial uses 5 CPUs and this machine has 2: its processes will share them"
     )
     assert cluster.sharing({"CPU": 2}) == ""
+    assert [cluster.core_share({"CPU": cpus}) for cpus in (5, 2, 1)] == [0.4, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,16 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_what_can_never_work_is_refused(
-    changes: dict[str, Any], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    printed = io.StringIO()
     with pytest.raises(UserError, match=problem):
-        dry_run(study(**changes), Console(file=printed))
-    assert printed.getvalue() == "", "an error comes before the table"
+        print_plan(study(**changes), as_json=False)
+    assert capsys.readouterr().out == "", "an error comes before the table"
 
 
 def test_metrics_that_some_result_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from aiohttp import web
 from ports import free_ports
 from processes import family
 
+from tdmpc_ray.cli import main
 from tdmpc_ray.cli.cluster import _submitted
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import load_study
@@ -215,6 +216,8 @@ def test_what_names_a_job_is_no_part_of_a_shells_line() -> None:
     assert entrypoint.endswith(f" resume '{evil}' --mlflow-uri \"$MLFLOW_TRACKING_URI\"")
     assert "secret" not in str(client.started[1]["metadata"]) + entrypoint
     assert job["runtime_env"]["env_vars"][JOB_ADDRESS] == "http://head:8265"
+    jobs_of(client).resume("x-20260101-000000-abcdef-sync-abcdef", command="sync")
+    assert client.started[2]["entrypoint"].endswith(f" sync '{evil}'")
     with pytest.raises(UserError, match="has no job"):
         jobs_of(NoRay()).resume(f"{evil}-20260101-000000-abcdef")
 
@@ -240,6 +243,20 @@ def test_what_a_job_prints_can_be_run_where_it_was_submitted(
         "follow it with: tdmpc-ray logs -f x-1 --address http://head:8265",
         "stop it with: tdmpc-ray stop x-1 --address http://head:8265",
     ]
+
+
+def test_a_cluster_brings_mlflow_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = NoRay()
+    monkeypatch.setattr("tdmpc_ray.cli.cluster._jobs", lambda address: jobs_of(client))
+    monkeypatch.setattr("tdmpc_ray.cli.cluster.follow", lambda jobs, job_id: 1)
+    lost = "x-20260101-000000-abcdef"  # to a head that was started anew
+    assert main(["sync", lost, "--address", "http://head:8265", "--mlflow-uri", "http://m:5000"]) == 1
+    [job] = client.started
+    assert job["entrypoint"].endswith(f' sync {lost} --mlflow-uri "$MLFLOW_TRACKING_URI"')
+    assert job["metadata"]["out"] == lost
+    assert capsys.readouterr().out.startswith(f"submitted: {lost}-sync-")
 
 
 def test_what_cannot_go_along_with_a_job(tmp_path: Path) -> None:

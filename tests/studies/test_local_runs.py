@@ -32,6 +32,7 @@ from tdmpc_ray.studies.results.setting_names import _default
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.run.recording import RecordResults
 from tdmpc_ray.studies.tracking.callback import MLflowTracker
+from tdmpc_ray.studies.tracking.spooled import SPOOL_FILE
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -282,6 +283,35 @@ def test_defaults_of_a_task_are_not_taken_for_those_of_a_preset() -> None:
     for key in ("update.discount_max", "update.rho", "model.episodic"):
         assert _default(key, "1", "paper", "tdmpc2") is None
     assert _default("update.lr", "1", "paper", "tdmpc2") == "0.0003"
+
+
+def test_a_folder_that_mlflow_lacks_points_to_sync(
+    drive: Any,
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracked(drive, store, tmp_path / "results/a", "a", None)
+    file = tmp_path / "results/a" / TRACKING_FOLDER / "tracking.json"
+    file.write_text(file.read_text().replace('"uid": "', '"uid": "another-'))
+    waiting = file.with_name(SPOOL_FILE)
+    for command in ("compare", "report"):
+        waiting.unlink(missing_ok=True)
+        assert cli.main([command, "results/a"]) == 2
+        assert capsys.readouterr().err.startswith("error: no study 'another-a-")
+        waiting.touch()
+        assert cli.main([command, "results/a"]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(
+            "error: MLflow has not got all of results/a: bring it with `tdmpc-ray sync results/a` (no study"
+        )
+    assert cli.main(["runs"]) == 0
+    said = "MLflow has not got all of results/a: tdmpc-ray sync DIR brings it the rest"
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    with only_process(tmp_path / "results/a"):
+        assert not local_runs([tmp_path / "results"])[0].waits, "the process brings it"
 
 
 def test_what_cannot_be_compared_is_said(

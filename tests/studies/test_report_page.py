@@ -21,13 +21,14 @@ from tdmpc_ray.studies.results.analysis.build import Report, _best, build_report
 from tdmpc_ray.studies.results.analysis.comparison import aggregates
 from tdmpc_ray.studies.results.analysis.cost import throughput
 from tdmpc_ray.studies.results.analysis.frontier import _last_steps, frontier, frontier_law
-from tdmpc_ray.studies.results.analysis.search import search_points
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence
-from tdmpc_ray.studies.results.analysis.sizes import scaling_law, size_results
+from tdmpc_ray.studies.results.analysis.search import parallel_coordinates, search_points
+from tdmpc_ray.studies.results.analysis.section import Evidence
+from tdmpc_ray.studies.results.analysis.sizes import _picture, scaling_law, size_results
 from tdmpc_ray.studies.results.compare import render_table, scaling_curves, summary_table
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.page import write_report
-from tdmpc_ray.studies.results.scaling import ANY, PowerLaw
+from tdmpc_ray.studies.results.random_policy import RUN_IDS
+from tdmpc_ray.studies.results.scaling import ANY, Interval, PowerLaw
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 from tdmpc_ray.studies.results.trial_rows import ENERGY_WH
@@ -167,7 +168,7 @@ def test_the_frontier_goes_from_small_to_large(lab: SimpleNamespace) -> None:
     table = frontier(Evidence(runs_of(lab, "sizes"))).table
     assert table is not None
     walker = table[table["task"] == "walker-walk"]
-    assert walker["model_size"].tolist() == list(PARAMS)
+    assert walker["model_size"].tolist() == ["random policy", *PARAMS]
     assert walker["reaches"].is_monotonic_increasing
     assert (walker["from_flops"].to_numpy()[1:] > walker["to_flops"].to_numpy()[:-1]).all()
     assert walker["to_flops"].iloc[-1] == pytest.approx(6 * PARAMS["317"] * 256 * STEPS[-1])
@@ -178,6 +179,11 @@ def test_a_best_that_is_below_the_random_policy_or_of_two_seeds_is_no_conclusion
 ) -> None:
     runs = runs_of(lab, "workers")
     assert re.search(r"; 2 seeds: no conclusion$", dict(build_report(runs).facts)["best"])
+    assert aggregates(Evidence(runs)).table["conclusion"].tolist() == [  # type: ignore[index]
+        "2 seeds: no conclusion",
+        "2 seeds: no conclusion",
+        "",
+    ]
     worse = replace(runs_of(lab, "sizes"), random_returns={"walker-walk": 990.0, "cheetah-run": 985.0})
     best = dict(build_report(worse).facts)["best"]
     assert re.search(r"\(95% interval .*\); below the random policy \(0\.988\)$", best)
@@ -187,14 +193,33 @@ def test_a_best_that_is_below_the_random_policy_or_of_two_seeds_is_no_conclusion
 
 def test_the_random_policy_stands_in_every_table_of_results(lab: SimpleNamespace) -> None:
     tables = {section.key: section.table for section in build_report(runs_of(lab, "sizes")).sections}
+    searched = parallel_coordinates(Evidence(runs_of(lab, "planners"))).table
     found = {}
-    for key in ("learning-curves", "scaling", "iqm", "runs"):
-        table = tables[key]
+    columns = {"learning-curves": "mean", "scaling": "mean_score", "iqm": "mean", "runs": "final"}
+    columns |= {"frontier": "reaches", "costs": "final", "profiles": "share_of_runs"}
+    columns |= {"search": "score", "improvement": "p_x_beats_y"}
+    for key, column in columns.items():
+        table = tables[key] if key != "search" else searched
         assert table is not None
-        rows = table[table["name" if key == "runs" else "model_size"] == "random policy"]
-        columns = {"learning-curves": "mean", "scaling": "mean_score", "iqm": "mean", "runs": "final"}
-        found[key] = rows[columns[key]].tolist()
-    assert found == {"learning-curves": [39.0] * 2, "scaling": [0.039], "iqm": [0.039], "runs": [39.0] * 2}
+        label = {"runs": "name", "improvement": "y"}.get(key, "model_size")
+        rows = table[table[label] == "random policy"]
+        assert rows["run_ids"].tolist() == [()] * len(rows) or key == "improvement"
+        found[key] = rows[column].tolist()
+    assert found == {
+        "learning-curves": [39.0] * 2,
+        "scaling": [0.039],
+        "iqm": [0.039],
+        "runs": [39.0] * 2,
+        "frontier": [39.0] * 2,
+        "costs": [39.0] * 2,
+        "profiles": [1.0] + [0.0] * 10,
+        "search": [0.039],
+        "improvement": [1.0] * 5,
+    }
+    costs = tables["costs"]
+    assert costs is not None
+    assert costs["model_size"].tolist() == [*PARAMS, "random policy", *PARAMS, "random policy", ""]
+    assert costs["final"].iloc[0] == pytest.approx(1000 * (1 - final_gap("1")), rel=0.05)
 
 
 def test_intervals_end_where_returns_end(lab: SimpleNamespace) -> None:
@@ -215,6 +240,14 @@ def test_intervals_end_where_returns_end(lab: SimpleNamespace) -> None:
     drawn = section.pictures[0].figure.axes[0].collections
     bands = [path.vertices[:, 1] for band in drawn for path in band.get_paths()]
     assert {(band.min(), band.max()) for band in bands} == {(0.0, 1000.0)}
+    wide = PowerLaw(5e3, 0.5, 0.01, {}, True, "", np.log([[5e3, 0.5, 0.01]] * 2))
+    results = size_results(Evidence(runs_of(lab, "sizes")))
+    figure = _picture(results, "params", wide, True, Interval(0.0, 1.0)).figure
+    (band,) = figure.axes[0].collections[0].get_paths()
+    assert band.vertices[:, 1].max() == 1.0, "of a gap to the best possible score"
+    assert result_bounds("walker-walk", "eval/return_min") == (0.0, 1000.0)
+    slow = apart.trials.assign(steps_per_s=apart.trials["seed"].map({"0": 50.0, "1": 1.0}))
+    assert (throughput(Evidence(replace(apart, trials=slow))).table["low"] == 0.0).all()  # type: ignore[index]
     assert result_bounds("mw-reach", "eval/success") == (0.0, 1.0)
     assert result_bounds("gym:Pendulum-v1", "eval/return") == ANY
 
@@ -261,9 +294,9 @@ def test_planning_is_a_part_of_what_the_frontier_costs(lab: SimpleNamespace) -> 
     table = frontier(Evidence(runs)).table
     assert table is not None
     # The dearer one has to earn its place.
-    assert table["setting"].tolist() == ["horizon=1", "horizon=3"]
-    assert table["from_flops"].tolist()[1] > 6 * train_flops("1", STEPS[-1])
-    assert table["to_flops"].tolist()[1] == pytest.approx(16 * train_flops("1", STEPS[-1]))
+    assert table["setting"].tolist() == ["", "horizon=1", "horizon=3"]
+    assert table["from_flops"].tolist()[2] > 6 * train_flops("1", STEPS[-1])
+    assert table["to_flops"].tolist()[2] == pytest.approx(16 * train_flops("1", STEPS[-1]))
     total = {s.key: s for s in build_report(runs).sections}["costs"].table.iloc[-1]  # type: ignore[union-attr]
     assert total["act_flops"] == pytest.approx(20 * train_flops("1", STEPS[-1]))
     assert total["sim_hours"] == pytest.approx(2 * STEPS[-1] / 100 / 3600)
@@ -286,7 +319,8 @@ def test_a_search_is_shown_and_its_setting_matters(lab: SimpleNamespace) -> None
     sections = {section.key: section for section in report.sections}
     points = sections["search"].table
     assert points is not None
-    assert points["lr"].tolist() == pytest.approx(sorted(LRS, reverse=True))
+    assert points["model_size"].tolist() == ["1"] * len(LRS) + ["random policy"]
+    assert points["lr"].tolist()[:-1] == pytest.approx(sorted(LRS, reverse=True))
     found = sections["importance"].table
     assert found is not None
     assert (found["setting"].tolist(), found["importance"].tolist()) == (

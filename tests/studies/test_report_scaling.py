@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tdmpc_ray.studies.results.analysis.sizes import law_sentence
 from tdmpc_ray.studies.results.scaling import bootstrap_interval, fit_power_law, iqm
 
 SIZES = np.array([1e6, 3e6, 1e7, 3e7, 1e8, 3e8])
@@ -82,7 +83,7 @@ def test_power_law_is_found_again() -> None:
         low, high = law.intervals[name]
         assert low <= truth <= high
     assert law(1.0) == pytest.approx(2.4, rel=0.05)
-    assert "exponent" in law.describe()
+    assert "exponent" in law_sentence(law)
 
 
 def test_power_law_without_noise_is_exact_in_any_unit() -> None:
@@ -117,7 +118,7 @@ def test_three_sizes_identify_nothing() -> None:
     law = fit_power_law(SIZES[:3], losses(0.0, 3, np.random.default_rng(0))[:3])
     assert not law.identifiable
     assert math.isnan(law.b)
-    assert "3 sizes are too few" in law.describe()
+    assert "3 sizes are too few" in law_sentence(law)
     repeated = fit_power_law([1, 2, 3, 3], [3.0, 2.0, 1.5, 1.4])
     assert not repeated.identifiable
 
@@ -127,7 +128,7 @@ def test_noise_alone_is_no_law() -> None:
     flat = [np.exp(0.1 * rng.standard_normal(3)) for _ in SIZES]
     law = fit_power_law(SIZES / 1e6, flat, resamples=30)
     assert not law.identifiable
-    assert "not identifiable" in law.describe()
+    assert "do not identify a power law" in law_sentence(law)
 
 
 @pytest.mark.parametrize(

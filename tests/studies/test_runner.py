@@ -226,7 +226,10 @@ def test_a_ray_that_is_too_small_is_said_to_be(monkeypatch: pytest.MonkeyPatch) 
     said: list[str] = []
     with ray_session({"CPU": 1, "GPU": 99}, said.append):
         pass
-    assert said == ["note: a trial needs 99 GPU and the cluster has 0 now: trials wait until it grows"]
+    assert said == [
+        "note: 1 CPU and 99 GPUs have to be on one node, and none of the cluster has them: trials wait until "
+        "it grows"
+    ]
     monkeypatch.setattr(
         cluster, "cluster_capacity", lambda: Capacity("the cluster", ({"CPU": 1.0}, {"CPU": 1.0}))
     )

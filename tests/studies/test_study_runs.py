@@ -20,7 +20,6 @@ from written_study import STEPS, run_study
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.compare import (
     compare,
-    load_study_runs,
     render_table,
     scaling_curves,
     summary_table,
@@ -28,6 +27,7 @@ from tdmpc_ray.studies.results.compare import (
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.setting_names import settings
+from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.tracking.callback import MLflowTracker
 from tdmpc_ray.studies.tracking.client import connect
 

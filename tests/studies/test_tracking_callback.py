@@ -364,7 +364,9 @@ def test_artifacts_of_a_sqlite_store_open_in_the_ui(server_process: Any, tmp_pat
     tracker.setup()
     figure = Figure()
     figure.subplots().plot([1, 2])
-    path = tracker.study_run.log_figure(figure, "scaling.png")
+    path = tmp_path / "scaling.png"
+    figure.savefig(path)
+    tracker.study_run.log_artifact(path, "figures")
     assert tracker.close("FINISHED") is None
     address = f"{server_process.uri}/get-artifact?path=figures/scaling.png&run_uuid={tracker.parent_run_id}"
     with urllib.request.urlopen(address, timeout=10) as answer:

@@ -7,7 +7,7 @@ from typing import Any
 from ray._common.utils import get_system_memory
 
 from tdmpc_ray.core.replay.size import no_memory, row_bytes, rows_needed
-from tdmpc_ray.envs import task_info, task_shapes, task_sizes
+from tdmpc_ray.envs import TaskInfo, task_info, task_shapes, task_sizes
 from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.rllib.acting.fragments import RUNNER_STEPS
@@ -43,7 +43,8 @@ def with_memory(config: Any) -> Any:
     """
     if config.info is None:
         return config
-    memory = {"memory": replay_bytes(config, _shapes(config))}
+    shapes = observed_shapes(config.info, config.env_config.get("obs", "state"))
+    memory = {"memory": replay_bytes(config, shapes)}
     holder = "custom_resources_per_learner" if config.num_learners else "custom_resources_for_main_process"
     setattr(config, holder, {**memory, **(getattr(config, holder) or {})})
     return config
@@ -60,15 +61,13 @@ def require_memory(config: Any, shapes: Shapes) -> None:
         raise no_memory(needed, here)
 
 
-def _shapes(config: Any) -> Shapes:
-    """Of a task, or of the largest of a set."""
-    info = config.info
+def observed_shapes(info: TaskInfo, obs: str) -> Shapes:
+    """Of a task, or of the largest of a set, by state or from images."""
     if info.tasks:
         sizes = [task_sizes(name) for name in info.tasks]
         return Shapes((max(obs for obs, _ in sizes),), max(action for _, action in sizes))
     shapes = task_shapes(info.name)
-    is_camera = config.env_config.get("obs") == "rgb"
-    return shapes._replace(obs_shape=STACK_SHAPES[1]) if is_camera else shapes
+    return shapes._replace(obs_shape=STACK_SHAPES[1]) if obs == "rgb" else shapes
 
 
 def _shortest_episode(config: Any) -> int | None:

@@ -11,9 +11,10 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.files import LOCK_FILE, STUDY_FILE
+from tdmpc_ray.studies.file.files import LOCK_FILE, STUDY_FILE, TRACKING_FOLDER
 from tdmpc_ray.studies.file.reading import read_mapping
 from tdmpc_ray.studies.tracking.naming import short_task
+from tdmpc_ray.studies.tracking.spooled import REJECTED_FILE, SPOOL_FILE
 
 RECORD_FILE = "result.json"
 
@@ -68,6 +69,7 @@ class LocalRun(BaseModel):
     )
     started: float | None = Field(description="seconds since 1970")
     folder: str
+    waits: bool = Field(description="MLflow has not got all of it: `tdmpc-ray sync` brings it the rest")
 
 
 def read_record(out: Path) -> StudyRecord | None:
@@ -114,6 +116,7 @@ def _local_run(folder: Path) -> LocalRun:
         status=status,
         started=record.started,
         folder=str(folder),
+        waits=waits(folder),
     )
 
 
@@ -135,11 +138,18 @@ def _unrecorded(folder: Path) -> LocalRun:
         status="unknown",
         started=file.stat().st_mtime,
         folder=str(folder),
+        waits=waits(folder),
     )
 
 
 def _tasks(tasks: Sequence[str]) -> str:
     return short_task("+".join(tasks))
+
+
+def waits(folder: Path) -> bool:
+    """Whether MLflow has not got all of a study that no process runs."""
+    left = (folder / TRACKING_FOLDER / name for name in (SPOOL_FILE, REJECTED_FILE))
+    return any(file.exists() for file in left) and not _is_held(folder)
 
 
 def _is_held(folder: Path) -> bool:

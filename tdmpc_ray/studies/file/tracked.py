@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from tdmpc_ray.addresses import refuse_address
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.files import STUDY_FILE, TRACKING_FOLDER, existing
+from tdmpc_ray.studies.file.record import waits
 from tdmpc_ray.studies.tracking.client import default_uri, public_uri
 from tdmpc_ray.studies.tracking.study_run import StudyRun
+from tdmpc_ray.studies.words import shown
 
 
 class Named(NamedTuple):
@@ -47,6 +50,24 @@ def named_studies(what: Sequence[str], studies: Sequence[str] | None, uri: str |
         where = " and ".join(f"'{run.experiment}' at {public_uri(run.uri)}" for run in places.values())
         raise UserError(f"these studies lie in several experiments of MLflow ({where}): choose one's folders")
     return Named(runs[0].experiment, uri or runs[0].uri, [run.uid for run in runs])
+
+
+@contextmanager
+def pointing_to_sync(what: Sequence[str]) -> Iterator[None]:
+    """Within, what is wrong with result folders is answered with the command that brings MLflow the rest.
+
+    Raises:
+        UserError: one was raised within, and of a folder MLflow has not got all.
+    """
+    try:
+        yield
+    except UserError as error:
+        left = [shown(text) for text in what if _is_folder(text) and waits(Path(text))]
+        if not left:
+            raise
+        raise UserError(
+            f"MLflow has not got all of {', '.join(left)}: bring it with `tdmpc-ray sync {left[0]}` ({error})"
+        ) from None
 
 
 def _is_folder(text: str) -> bool:

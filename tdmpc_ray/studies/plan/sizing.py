@@ -10,17 +10,18 @@ import heapq
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.agents.agent import Costs
-from tdmpc_ray.core.config import AgentConfig, DataConfig
+from tdmpc_ray.core.config import AgentConfig, DataConfig, agent_config
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.studies.file.points import RESOURCES, Point
 from tdmpc_ray.studies.file.sections import Resources
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.speeds import START_S, Measured
+from tdmpc_ray.studies.plan.speeds import PLAN_S, START_S, STUDY_S, UPDATE_S, Measured
 
 _NEAR = 1.02  # fewer runners are better where more would save less than this
 
@@ -38,7 +39,7 @@ class Trial:
         plan_flops, update_flops: floating-point operations of one decision and of one update.
         ratio: updates per agent step.
         seed_steps: agent steps before the first update.
-        evaluation_s: that training waits for evaluations, in all.
+        evaluation_s: that training waits for evaluations and films, in all.
         start_s: before its first step.
     """
 
@@ -60,11 +61,6 @@ class Trial:
         return self.point.resources
 
     @property
-    def steps(self) -> int:
-        """Agent steps in all."""
-        return self.point.steps
-
-    @property
     def sampling(self) -> float:
         """Agent steps per second that the runners could take."""
         return max(self.resources.num_env_runners, 1) * self.resources.num_envs_per_env_runner / self.step_s
@@ -82,10 +78,6 @@ class Trial:
         return 1 / (1 / self.sampling + 1 / self.learning)
 
     @property
-    def held_back_by(self) -> str:
-        return "sampling" if self.sampling < self.learning else "learning"
-
-    @property
     def balance(self) -> int:
         """Env runners whose sampling the learner just keeps up with."""
         return math.ceil(self.learning * self.step_s / self.resources.num_envs_per_env_runner)
@@ -93,24 +85,29 @@ class Trial:
     @property
     def train_flops(self) -> float:
         """Of all updates: as many as there are random steps, then the ratio."""
-        random = min(self.seed_steps, self.steps)
-        learns = self.steps > self.seed_steps
-        return self.update_flops * (learns * random + (self.steps - random) * self.ratio)
+        random = min(self.seed_steps, self.point.steps)
+        learns = self.point.steps > self.seed_steps
+        return self.update_flops * (learns * random + (self.point.steps - random) * self.ratio)
 
     @property
     def act_flops(self) -> float:
         """Of all plans, without evaluations."""
-        return self.plan_flops * float(max(self.steps - self.seed_steps, 0))
+        return self.plan_flops * float(max(self.point.steps - self.seed_steps, 0))
 
     @property
     def hours(self) -> float:
         """Of the whole trial: its start, random steps, as many updates, the rest, evaluations."""
-        random = min(self.seed_steps, self.steps)
-        learns = self.steps > self.seed_steps
+        random = min(self.seed_steps, self.point.steps)
+        learns = self.point.steps > self.seed_steps
         # What a plan takes is of no account while actions are random.
         unplanned = 1 - self.plan_s * self.resources.num_envs_per_env_runner / self.step_s
         begin = random / self.sampling * unplanned + learns * random * self.update_s
-        return (self.start_s + begin + (self.steps - random) / self.rate + self.evaluation_s) / 3600
+        return (self.start_s + begin + (self.point.steps - random) / self.rate + self.evaluation_s) / 3600
+
+
+@lru_cache(maxsize=4096)  # points of a study, which is predicted with many numbers of runners
+def _agent(size: str, preset: str, settings: tuple[tuple[str, Any], ...], algorithm: str) -> AgentConfig:
+    return agent_config(size, preset, dict(settings), algorithm)
 
 
 @lru_cache
@@ -130,7 +127,8 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
 
     info, resources, evaluation = task_info(point.task), point.resources, study.evaluation
     speeds, sizes = measured[point.task]
-    agent = study.agent_config(point.model_size, point.settings)
+    settings = tuple(sorted(point.settings.items()))
+    agent = _agent(point.model_size, study.preset, settings, study.algorithm)
     # Alike for all that differ in nothing that costs anything, such as learning rates.
     update = type(agent.update)(batch_size=agent.update.batch_size)
     num_params, (flops, learning) = _costs(replace(agent, data=DataConfig(), update=update), sizes)
@@ -139,26 +137,29 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
     cpus, gpus = resources.cpus_per_env_runner, resources.gpus_per_env_runner
     if resources.num_env_runners == 0:
         cpus, gpus = resources.cpus_for_main_process, beside_gpus
-    plan_s = speeds.seconds(num_envs * flops, cpus, gpus) / num_envs
-    alone_s = speeds.env_s + speeds.seconds(flops, 1, beside_gpus)  # evaluation by the main process
-    learners = max(resources.num_learners, 1)
-    episodes = evaluation.episodes * max(len(info.tasks), 1) * math.ceil(point.steps / evaluation.every)
+    plan_s = speeds.seconds(num_envs * flops, cpus, gpus, PLAN_S) / num_envs
+    env_s = speeds.env_s / speeds.share
+    alone_s = env_s + speeds.seconds(flops, 1, beside_gpus, PLAN_S)  # evaluation by the main process
+    learners, tasks = max(resources.num_learners, 1), max(len(info.tasks), 1)
+    played = 0 if evaluation.runners else evaluation.episodes * math.ceil(point.steps / evaluation.every)
+    episodes = tasks * (played + evaluation.videos)  # films are made by the main process in any case
     return Trial(
         point=point,
         num_params=num_params,
         plan_s=plan_s,
-        step_s=num_envs * (plan_s + speeds.env_s + speeds.loop_env_s) + speeds.loop_s,
+        step_s=num_envs * (plan_s + env_s + speeds.loop_env_s) + speeds.loop_s,
         update_s=speeds.seconds(
             learning / learners,
             resources.cpus_for_main_process if resources.num_learners == 0 else 1,
             resources.gpus_per_learner,
+            UPDATE_S,
         ),
         plan_flops=flops,
         update_flops=learning,
         ratio=agent.data.utd_ratio,
-        seed_steps=agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1)),
-        evaluation_s=0.0 if evaluation.runners else episodes * info.episode_length * alone_s,
-        start_s=start_seconds(resources, evaluation.runners),
+        seed_steps=agent.data.num_seed_steps(info.episode_length, tasks),
+        evaluation_s=episodes * info.episode_length * alone_s,
+        start_s=start_seconds(resources, evaluation.runners) / speeds.share,
     )
 
 
@@ -205,18 +206,18 @@ def forecast(study: Study, measured: Measured, cpus: float, gpus: float, most: i
         for _ in range(per_point):
             if places:
                 heapq.heapreplace(places, places[0] + trial.hours)
-    return Forecast(trials, at_once, max(places, default=math.inf))
+    return Forecast(trials, at_once, max(places, default=math.inf) + STUDY_S / 3600)
 
 
-def best(study: Study, measured: Measured, cpus: float, gpus: float) -> Forecast:
+def best(study: Study, measured: Measured, cpus: float, gpus: float, most: int | None = None) -> Forecast:
     """The same study with the number of env runners under which it ends first; of equals, the fewest."""
-    found = forecast(study, measured, cpus, gpus)
+    found = forecast(study, measured, cpus, gpus, most)
     if f"{RESOURCES}num_env_runners" in study.space:  # the study itself compares them
         return found
-    most = max(trial.balance for trial in found.trials)
-    for runners in range(1, int(min(most, cpus)) + 1):
+    balance = max(trial.balance for trial in found.trials)
+    for runners in range(1, int(min(balance, cpus)) + 1):
         resources = study.resources.model_copy(update={"num_env_runners": runners})
-        other = forecast(study.model_copy(update={"resources": resources}), measured, cpus, gpus)
+        other = forecast(study.model_copy(update={"resources": resources}), measured, cpus, gpus, most)
         if other.hours * _NEAR < found.hours:
             found = other
     return found

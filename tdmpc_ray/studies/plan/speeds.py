@@ -12,12 +12,16 @@ from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.nn.threads import limit_threads
 from tdmpc_ray.core.planners import PlanNoise
+from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.spaces import Shapes
+from tdmpc_ray.rllib.learning.replay_memory import observed_shapes
 from tdmpc_ray.studies.file.spec import Study
 
 # Of docs/scaling.md.
 LOOP_S, LOOP_ENV_S = 2e-3, 5e-5
 START_S = 15.0  # of a core, for each process of a trial: its imports
+STUDY_S = 16.0  # imports, MLflow's database, the random policy and Ray before trials, the figure after them
+PLAN_S, UPDATE_S = 4e-3, 10e-3  # of a core, for the calls of a plan or an update, however small they are
 GPU_TFLOPS, GPU_FLOOR_MS = 23.0, 5.0
 _MEASURE_S = 1.0
 
@@ -35,6 +39,7 @@ class Speeds:
         gpu_floor_s: least seconds of a plan or an update on a GPU, for starting its kernels.
         loop_s: seconds that a runner takes for each step of its vector beside environments and planner.
         loop_env_s: and for each environment in it.
+        share: of each core that a process asks for, what it gets.
     """
 
     env_s: float
@@ -43,12 +48,16 @@ class Speeds:
     gpu_floor_s: float
     loop_s: float = LOOP_S
     loop_env_s: float = LOOP_ENV_S
+    share: float = 1.0
 
-    def seconds(self, flops: float, cpus: float, gpus: float) -> float:
-        """Of work on a part of a GPU, or without one on CPU cores, or a part of one that others use, too."""
+    def seconds(self, flops: float, cpus: float, gpus: float, call_s: float = 0.0) -> float:
+        """Of work on a part of a GPU, or without one on CPU cores, or a part of one that others use, too.
+
+        On cores, `call_s` (`PLAN_S` or `UPDATE_S`) is added for calls of small operations.
+        """
         if gpus:
             return self.gpu_floor_s + flops / (self.gpu_flops * min(gpus, 1.0))
-        return flops / (self.core_flops * (cpus or 1.0))
+        return (call_s + flops / self.core_flops) / (cpus or 1.0) / self.share
 
 
 def measure_speeds(
@@ -63,32 +72,18 @@ def measure_speeds(
     core_flops = measure_core() if core_gflops is None else core_gflops * 1e9
     measured = {}
     for task in study.task_names:
-        sizes, env_s = known_sizes(task, study.obs), (env_ms or 0.0) / 1e3
-        if env_ms is None or sizes is None:
-            measured_s, sizes = measure_env(task, study.obs)
-            env_s = measured_s if env_ms is None else env_s
         speeds = Speeds(
-            env_s=env_s,
+            env_s=measure_env(task, study.obs) if env_ms is None else env_ms / 1e3,
             core_flops=core_flops,
             gpu_flops=1e12 * (gpu_tflops or GPU_TFLOPS),
             gpu_floor_s=1e-3 * (GPU_FLOOR_MS if gpu_floor_ms is None else gpu_floor_ms),
         )
-        measured[task] = speeds, sizes
+        measured[task] = speeds, observed_shapes(task_info(task), study.obs)
     return measured
 
 
-def known_sizes(task: str, obs: str) -> Shapes | None:
-    """Of tasks that the catalog has sizes of, installed or not."""
-    from tdmpc_ray.envs import task_info
-
-    info = task_info(task)
-    if obs != "state" or info.obs_size is None or info.action_size is None:
-        return None
-    return Shapes((info.obs_size,), info.action_size)
-
-
-def measure_env(task: str, obs: str) -> tuple[float, Shapes]:
-    """Seconds that a step of the task takes on one core of this machine, resets included; and its sizes.
+def measure_env(task: str, obs: str) -> float:
+    """Seconds that a step of the task takes on one core of this machine, resets included.
 
     Raises:
         UserError: the task cannot be built here.
@@ -104,7 +99,7 @@ def measure_env(task: str, obs: str) -> tuple[float, Shapes]:
         if terminated or truncated:
             env.reset()
     env.close()
-    return seconds / steps, Shapes.of(env.observation_space, env.action_space)
+    return seconds / steps
 
 
 def measure_core() -> float:

@@ -18,21 +18,12 @@ from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
+from tdmpc_ray.studies.results.random_policy import with_random
 from tdmpc_ray.studies.results.scaling import mean_interval
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counts, load_study_runs
 from tdmpc_ray.studies.results.views import find_view, offer_view
 from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
-
-__all__ = [
-    "StudyRuns",
-    "compare",
-    "load_study_runs",
-    "render_table",
-    "scaling_curves",
-    "scaling_figure",
-    "summary_table",
-]
 
 RANDOM = "random"
 _GROUP = ["task", "model_size", "setting"]
@@ -71,9 +62,7 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
                 who = dict(zip(_GROUP, key, strict=True))
                 found = {"seeds": len(finals[key]), "final": finals[key].mean(), "low": low, "high": high}
                 rows.append({**who, **known[key], **found})
-        if task in runs.random_returns:
-            rows.append({"task": task, "model_size": RANDOM, "final": runs.random_returns[task], "seeds": 0})
-    return pd.DataFrame(rows)
+    return with_random(pd.DataFrame(rows), runs.random_rows("final"), RANDOM)
 
 
 def scaling_curves(runs: StudyRuns) -> dict[str, list[tuple[int, float]]]:

@@ -103,6 +103,12 @@ def draw_curve(
     axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
+def draw_random(axes: Axes, value: float | None, label: str) -> None:
+    """The random policy's return, where it is known."""
+    if value is not None:
+        axes.axhline(value, label=label, color="#999999", linewidth=1.2, linestyle=(0, (4, 3)))
+
+
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Move ascending positions as little as it takes to be `gap` apart, within [low, high] if they fit."""
     clusters: list[tuple[float, int]] = []  # mean position and number of members

@@ -13,13 +13,20 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from tdmpc_ray.studies.results.drawing import STYLE, draw_curve, label_lines, rank_colours, short, value_label
+from tdmpc_ray.studies.results.drawing import (
+    STYLE,
+    draw_curve,
+    draw_random,
+    label_lines,
+    rank_colours,
+    short,
+    value_label,
+)
 from tdmpc_ray.studies.results.scaling import Interval, mean_interval
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
 
 MAX_LINES = 8  # groups in one figure that can be told apart
-_RANDOM_COLOUR = "#999999"
 
 
 def scaling_figure(runs: StudyRuns) -> Figure:
@@ -47,7 +54,8 @@ def scaling_figure(runs: StudyRuns) -> Figure:
                     curves = runs.curves_of(trials)
                     draw_curve(curve_axes, curves, runs.label(group), colours[group], bounds=bounds)
             _draw_sizes(size_axes, runs, task, colours)
-            _draw_random(curve_axes, size_axes, random_return)
+            draw_random(curve_axes, random_return, "random policy")
+            draw_random(size_axes, random_return, "_")
             _finish_curves(curve_axes, runs.frames_per_step)
             for axes in (curve_axes, size_axes):
                 axes.set_ylabel(value_label(runs.metric))
@@ -88,13 +96,6 @@ def _finish_curves(axes: Axes, frames: int) -> None:
     axes.margins(x=0.02)
     axes.set_xlabel(f"agent steps (1 agent step = {frames} frame{'s' if frames > 1 else ''})")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-
-
-def _draw_random(curve_axes: Axes, size_axes: Axes, value: float | None) -> None:
-    if value is not None:
-        style: Any = {"color": _RANDOM_COLOUR, "linewidth": 1.2, "linestyle": (0, (4, 3))}
-        curve_axes.axhline(value, label="random policy", **style)
-        size_axes.axhline(value, **style)
 
 
 def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, Any]) -> None:

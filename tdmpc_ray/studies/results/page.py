@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from tdmpc_ray import __version__
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.analysis.build import Report, build_report
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS
 from tdmpc_ray.studies.results.costs import with_costs
+from tdmpc_ray.studies.results.random_policy import RUN_IDS
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line, public_uri, web_address
 

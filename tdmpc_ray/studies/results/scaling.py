@@ -106,17 +106,6 @@ class PowerLaw:
         low, high = np.quantile(laws, [0.025, 0.975], axis=0)
         return low, high
 
-    def describe(self) -> str:
-        """One line for a table or a caption."""
-        if not self.identifiable:
-            return f"power law not identifiable: {self.reason}"
-        low, high = self.intervals["b"]
-        c_low, c_high = self.intervals["c"]
-        return (
-            f"L(N) = {self.a:.3g} N^-{self.b:.3g} + {self.c:.3g} "
-            f"(95% intervals: exponent {low:.3g} to {high:.3g}, floor {c_low:.3g} to {c_high:.3g})"
-        )
-
 
 def fit_power_law(
     sizes: Sequence[float], values: Sequence[ArrayLike], *, resamples: int = 200, seed: int = 0

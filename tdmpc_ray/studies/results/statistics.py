@@ -41,7 +41,7 @@ def result_bounds(task: str, metric: str) -> Interval:
     """Between which values a task's results lie; infinite ends where that is not known."""
     if metric.endswith("success"):
         return Interval(0.0, 1.0)
-    if metric == "eval/return" and _suite(task) == "dmcontrol":
+    if metric.rpartition("/")[2] in ("return", "return_min", "return_max") and _suite(task) == "dmcontrol":
         return Interval(0.0, DMCONTROL_BEST)
     return ANY
 

@@ -100,6 +100,10 @@ class StudyRuns:
         present = set(zip(self.trials["model_size"], self.trials["setting"], strict=True))
         return [group for group in product(self.sizes, self.settings) if group in present]
 
+    def random_rows(self, column: str) -> list[dict[str, Any]]:
+        """What is known of the random policy's rows in a table of results: its return on each task."""
+        return [{"task": task, column: value} for task, value in self.random_returns.items()]
+
     def label(self, group: Group) -> str:
         """What tells a group from the others, in words."""
         size, setting = group

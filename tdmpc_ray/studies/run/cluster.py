@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from tdmpc_ray import noise
 from tdmpc_ray.errors import UserError, reason
@@ -40,13 +39,13 @@ def ray_session(
     import ray
 
     if ray.is_initialized():
-        _warn_if_small(need, requests, say)
+        _warn_if_small(requests or [[need]], say)
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
     if address:
         _connect(address)
-        _warn_if_small(need, requests, say)
+        _warn_if_small(requests or [[need]], say)
     else:
         _start_local(need, say)
     try:
@@ -125,6 +124,11 @@ def sharing(need: Mapping[str, float]) -> str:
     if cpus <= cores:
         return ""
     return f"a trial uses {cpus:g} CPUs and this machine has {cores}: its processes will share them"
+
+
+def core_share(need: Mapping[str, float]) -> float:
+    """Of each CPU that a trial asks for, what this machine gives."""
+    return min(1.0, _cores() / (need.get("CPU", 0) or 1.0))
 
 
 @contextlib.contextmanager
@@ -210,29 +214,8 @@ def cluster_capacity(where: str = "the cluster", free: bool = False) -> Capacity
     return Capacity(where, tuple(node["Resources"] for node in ray.nodes() if node["Alive"]))
 
 
-def _warn_if_small(
-    need: Mapping[str, float], requests: Sequence[Bundles], say: Callable[[str], None]
-) -> None:
-    import ray
-
-    from tdmpc_ray.core.replay.size import gigabytes
-
-    has: dict[str, Any] = ray.cluster_resources()
-    is_enough = True
-    for name, amount in need.items():
-        is_enough = is_enough and amount <= has.get(name, 0)
-        if name == "memory" and amount > has.get(name, 0):
-            free = gigabytes(has.get(name, 0))
-            say(
-                f"note: a trial's replay takes {gigabytes(amount)} and the cluster has {free} of memory now: "
-                "lower data.capacity, or trials wait until it grows"
-            )
-        elif amount > has.get(name, 0):
-            say(
-                f"note: a trial needs {amount:g} {name} and the cluster has {has.get(name, 0):g} now: "
-                "trials wait until it grows"
-            )
-    if is_enough and (reason := misfit(requests, cluster_capacity())):
+def _warn_if_small(requests: Sequence[Bundles], say: Callable[[str], None]) -> None:
+    if reason := misfit(requests, cluster_capacity()):
         say(f"note: {reason}: trials wait until it grows")
 
 

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from tdmpc_ray.core.replay.size import gigabytes
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.points import RESOURCES
+from tdmpc_ray.studies.file.points import Point
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.labels import label_point, steps
-from tdmpc_ray.studies.plan.sizing import Forecast, forecast
-from tdmpc_ray.studies.plan.speeds import measure_speeds
+from tdmpc_ray.studies.plan.configure import algorithm_config, env_configs, trial_requests
+from tdmpc_ray.studies.plan.labels import label_point
+from tdmpc_ray.studies.plan.sizing import Forecast, best, forecast
+from tdmpc_ray.studies.plan.speeds import Measured, measure_speeds
 from tdmpc_ray.studies.run.checks import prepare
-from tdmpc_ray.studies.run.cluster import capacity, sharing
-from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, most_of_each, said, summed, turns
+from tdmpc_ray.studies.run.cluster import capacity, core_share, quiet, sharing
+from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, most_of_each, turns
 from tdmpc_ray.studies.tracking.client import check_tracking
 from tdmpc_ray.studies.tracking.naming import trial_label
 from tdmpc_ray.studies.words import count
-
-_MOST_TRIALS = 20  # that are listed
 
 
 class Survey(NamedTuple):
@@ -34,102 +29,94 @@ class Survey(NamedTuple):
 
     Attributes:
         forecast: how long it would take.
+        better: the same with another number of env runners, where that ends first.
+        measured: the speeds that both are computed from.
         requests: of all trials.
-        largest: the request of the largest.
         room: what there is.
         notes: what a user might not expect.
     """
 
     forecast: Forecast
+    better: Forecast | None
+    measured: Measured
     requests: Sequence[Bundles]
-    largest: Bundles
     room: Capacity
     notes: list[str]
 
 
-def survey(study: Study) -> Survey:
-    """Find out what `tune` would start, how long it would take, and where it would not fit.
+def cluster_of(cpus: float, gpus: float) -> Capacity:
+    """A cluster that is not there, as one node.
 
     Raises:
-        UserError: no cluster at RAY_ADDRESS, or something in the study can never work.
+        UserError: nothing runs on it.
     """
-    requests = prepare(study).requests
-    tracking, waits = study.tracking, ""
+    where = f"a cluster of {cpus:g} CPUs and {gpus:g} GPUs"
+    if not 0 < cpus < math.inf or not gpus < math.inf:
+        raise UserError(f"{where} runs nothing: give --cpus above 0")
+    return Capacity(where, ({"CPU": cpus, "GPU": gpus, "memory": float(sys.maxsize)},))
+
+
+def survey(study: Study, cluster: Capacity | None, speeds: Mapping[str, float | None]) -> Survey:
+    """Find out what `tune` would start, how long it would take, and where it would not fit.
+
+    Args:
+        study: not started.
+        cluster: to run it on; None: where `tune` would run it, which refuses what that refuses.
+        speeds: what is not to be measured, see `measure_speeds`.
+
+    Raises:
+        UserError: no cluster at RAY_ADDRESS, or something in the study can never work there.
+    """
+    quiet()
+    share = 1.0
+    if cluster is None:
+        requests, notes = prepare(study).requests, [_tracking_waits(study)]
+        need = most_of_each(requests)
+        room = capacity(need)
+        if not os.environ.get("RAY_ADDRESS"):
+            notes.append(sharing(need))
+            share = core_share(need)
+    else:
+        config = algorithm_config(study)
+        requests = [*trial_requests(study, config.algorithm_class, config.to_dict(), env_configs(study))]
+        need, room, notes = most_of_each(requests), cluster, []
+    if room.total("GPU") and not need.get("GPU"):
+        notes.append("the study asks for no GPU (resources.gpus_per_learner): all would stay idle")
+    memory, measured = need.get("memory", 0), measure_speeds(study, **speeds)
+    has = (room.total("CPU"), room.total("GPU"), int(room.total("memory") // memory) if memory else None)
+    given = {task: (replace(of_task, share=share), shapes) for task, (of_task, shapes) in measured.items()}
+    found, other = forecast(study, given, *has), best(study, given, *has)
+    better = other if other.runners != found.runners else None
+    notes = [*study.notes(), turns(study, requests, room), *notes]
+    return Survey(found, better, measured, requests, room, [*filter(None, notes)])
+
+
+def _tracking_waits(study: Study) -> str:
+    """What becomes of metrics while MLflow does not answer; nothing where it does."""
+    tracking = study.tracking
     try:
         check_tracking(tracking.uri, tracking.experiment, create=False)
     except UserError as error:
         if tracking.required:
             raise
-        waits = f"{error}; until then, metrics will wait in the study's folder"
-    need = most_of_each(requests)
-    room = capacity(need)
-    memory = need.get("memory", 0)
-    most = int(room.total("memory") // memory) if memory else None
-    found = forecast(study, measure_speeds(study), room.total("CPU"), room.total("GPU"), most)
-    shared = "" if os.environ.get("RAY_ADDRESS") else sharing(need)
-    notes = [*study.notes(), turns(study, requests, room), shared, waits]
-    return Survey(found, requests, max(requests, key=_size), room, [*filter(None, notes)])
+        return f"{error}; until then, metrics will wait in the study's folder"
+    return ""
 
 
-def dry_run(study: Study, console: Console) -> None:
-    """Print what `tune` would start, how long it would take, and where it would not fit.
-
-    Raises:
-        UserError: see `survey`.
-    """
-    found, requests, largest, room, notes = survey(study)
-
-    def say(line: str) -> None:
-        console.print(Text(line), soft_wrap=True)
-
-    say(f"{study.name}: {count(study.trials(), 'trial')} of {steps(study)} agent steps on {study.what}")
-    labels = trial_labels(study)
-    for label in islice(labels, _MOST_TRIALS):
-        say(f"  {label}")
-    if (rest := sum(1 for _ in labels)) > 0:
-        say(f"  and {rest:,} more")
-    for note in notes:
-        say(f"note: {note}")
-    each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
-    say(f"{each}: {said(summed(largest))}, in {count(len(largest), 'part')}")
-    say(f"its replay takes {gigabytes(most_of_each(requests).get('memory', 0))} of memory when it is full")
-    console.print(_costs(found, study))
-    say(verdict(found, requests, room, study.trials()))
-
-
-def trial_labels(study: Study) -> Iterator[str]:
-    """A line for each trial; what is drawn later is shown as where it is drawn from."""
+def point_label(study: Study, point: Point, **more: int) -> str:
+    """What a point's trials are called; what is drawn later is shown as where it is drawn from."""
     drawn = {}
     for key in study.draws():
         [(kind, values)] = study.space[key].model_dump(exclude_none=True).items()
         drawn[key] = f"{kind}{list(values)}"
+    return trial_label({**label_point(study, point, **more), **drawn})
+
+
+def trial_labels(study: Study) -> Iterator[str]:
+    """A line for each trial."""
     for point in study.points():
         for seed in study.seeds:
-            for _ in range(study.num_samples):
-                yield trial_label({**label_point(study, point, seed=seed), **drawn})
-
-
-def _size(bundles: Bundles) -> tuple[float, float]:
-    whole = summed(bundles)
-    return sum(whole.values()) - whole.get("memory", 0), whole.get("memory", 0)
-
-
-def _costs(found: Forecast, study: Study) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for head in ("size", "trials", "parameters", "steps/s", "each takes", "FLOPs to learn", "to plan"):
-        table.add_column(head, justify="right")
-    for size in study.model_sizes:
-        points = [trial for trial in found.trials if trial.point.model_size == size]
-        table.add_row(
-            size,
-            str(study.trials() // len(study.model_sizes)),
-            f"{points[0].num_params / 1e6:.2f} M",
-            _range([point.rate for point in points], "{:,.1f}".format),
-            _range([point.hours for point in points], _duration),
-            _range([point.train_flops for point in points], "{:.2g}".format),
-            _range([point.act_flops for point in points], "{:.2g}".format),
-        )
-    return table
+            yield from [point_label(study, point, seed=seed)] * study.num_samples
 
 
 def verdict(found: Forecast, requests: Sequence[Bundles], room: Capacity, trials: int) -> str:
@@ -138,16 +125,23 @@ def verdict(found: Forecast, requests: Sequence[Bundles], room: Capacity, trials
         return f"does not fit: {reason}"
     return (
         f"on {room.where}, {found.at_once} of {count(trials, 'trial')} run at once: about "
-        f"{_duration(found.hours)}, by speeds measured here (docs/scaling.md)"
+        f"{duration(found.hours)}, as docs/scaling.md computes it"
     )
 
 
-def _range(values: Sequence[float], shown: Callable[[float], str]) -> str:
-    low, high = shown(min(values)), shown(max(values))
-    return low if low == high else f"{low} to {high}"
+def speeds_words(measured: Measured) -> str:
+    """What the hardware is taken to do."""
+    speeds = [speeds for speeds, _ in measured.values()]
+    step_ms = dict.fromkeys(f"{1e3 * of_task.env_s:.2f}" for of_task in speeds)
+    return (
+        f"an environment step takes {' or '.join(step_ms)} ms, a core does {speeds[0].core_flops / 1e9:.0f} "
+        f"GFLOP/s; a GPU is taken to do {speeds[0].gpu_flops / 1e12:g} TFLOP/s with "
+        f"{1e3 * speeds[0].gpu_floor_s:g} ms at least"
+    )
 
 
-def _duration(hours: float) -> str:
+def duration(hours: float) -> str:
+    """`4 minutes`, `3.2 hours`."""
     if hours < 1:
         return count(max(round(60 * hours), 1), "minute")
     return f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"

@@ -33,13 +33,12 @@ if TYPE_CHECKING:
 # Where the cluster keeps results: a variable of its own can name a folder that all its machines share.
 RESULTS = '"${TDMPC_RAY_RESULTS:-$HOME/tdmpc-ray-results}"'
 STOP_WAIT_S = 300  # for checkpoints, before Ray kills the job; the trials have 180 s of it
-_ID = re.compile(r"(?P<out>(?P<study>\w[\w.-]*)-\d{8}-\d{6}-[0-9a-f]{6})(-again-[0-9a-f]{6})?")
+_ID = re.compile(r"(?P<out>(?P<study>\w[\w.-]*)-\d{8}-\d{6}-[0-9a-f]{6})(-(again|sync)-[0-9a-f]{6})?")
+_AGAIN = {"resume": "again", "sync": "sync"}
 _STUDY, _OUT, _CODE, _BESIDE = "study", "out", "with_code", "beside"  # keys of a job's metadata
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-_POLL_S = 1.0
-_GIVE_UP_S = 600.0  # without an answer
+_POLL_S, _GIVE_UP_S, _START_S = 1.0, 600.0, 60.0  # between questions, without an answer, for a head's start
 _MLFLOW_FILE = ".mlflow_uri"  # sent along: Ray shows a job's environment and command to whoever lists jobs
-_START_S = 60.0  # for the parts of a head that has just been started
 
 
 class UnknownJob(UserError):
@@ -135,6 +134,7 @@ class Jobs:
         beside: Sequence[Path] = (),
         mlflow_uri: str | None = None,
         more: Sequence[str] = (),
+        command: str = "resume",
     ) -> str:
         """Continue the study of a job that has ended, as another job; returns that one's id.
 
@@ -143,10 +143,9 @@ class Jobs:
 
         Args:
             job_id: as `submit` returned it.
-            with_code: see `submit`.
-            beside: see `submit`.
-            mlflow_uri: see `submit`.
-            more: options of `resume` on the head, such as `--steps=900`.
+            with_code, beside, mlflow_uri: see `submit`.
+            more: options of the command on the head, such as `--steps=900`.
+            command: `resume`, or `sync`.
 
         Raises:
             UserError: there is no such job, it goes on still, or a file that went along is gone.
@@ -163,14 +162,14 @@ class Jobs:
             if _OUT not in metadata:
                 raise UserError(f"{job_id} is no study of tdmpc-ray")
             if not _job(job_id, info).has_ended:
-                raise UserError(f"{job_id} goes on still: there is nothing to resume")
+                raise UserError(f"{job_id} goes on still: there is nothing to {command}")
         paths = dict.fromkeys([*json.loads(metadata[_BESIDE]), *(str(path.resolve()) for path in beside)])
         with_code = with_code or bool(metadata[_CODE])
         metadata |= {_BESIDE: json.dumps([*paths]), _CODE: "yes" if with_code else ""}
-        name = f"{metadata[_OUT]}-again-{uuid.uuid4().hex[:6]}"
+        name = f"{metadata[_OUT]}-{_AGAIN[command]}-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
             self._send(Path(folder), [*map(Path, paths)], with_code)
-            call = shlex.join(["resume", metadata[_OUT], *more]) + _at(mlflow_uri)
+            call = shlex.join([command, metadata[_OUT], *more]) + _at(mlflow_uri)
             return self._submit(name, call, folder, metadata, mlflow_uri)
 
     def _send(self, folder: Path, paths: Sequence[Path], with_code: bool) -> None:

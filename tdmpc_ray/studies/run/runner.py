@@ -24,7 +24,9 @@ from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.models.register import log_best_models
 from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
-from tdmpc_ray.studies.results.compare import load_study_runs, render_table, scaling_curves, scaling_figure
+from tdmpc_ray.studies.results.compare import render_table, scaling_curves
+from tdmpc_ray.studies.results.figures import scaling_figure
+from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.results.views import offer_view
 from tdmpc_ray.studies.run.baseline import LogBaseline, random_baselines
 from tdmpc_ray.studies.run.checks import prepare

@@ -7,16 +7,12 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking import ops as run_ops
 from tdmpc_ray.studies.tracking.client import public_uri, write_private
-from tdmpc_ray.studies.tracking.naming import clean_metrics, clean_tags
+from tdmpc_ray.studies.tracking.naming import clean_metrics
 from tdmpc_ray.studies.tracking.writer import RunWriter
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 logger = logging.getLogger("tdmpc_ray.tracking")
 
@@ -95,14 +91,6 @@ class StudyRun:
         """Attach a file."""
         self.writer.put(run_ops.artifact(self.uid, Path(path), folder))
 
-    def log_figure(self, figure: Figure, name: str, folder: str = "figures") -> Path:
-        """Write a figure as PNG into the study's folder and attach it; returns the file."""
-        path = self.folder / folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=160)
-        self.log_artifact(path, folder)
-        return path
-
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics; values that are not finite are left out."""
         kept, _ = clean_metrics(values)
@@ -112,10 +100,6 @@ class StudyRun:
         """Log a scaling curve from pairs (number of parameters, result after training); step = parameters."""
         for params, value in sorted(results):
             self.log_metrics({metric: value}, step=int(params))
-
-    def set_tags(self, values: Mapping[str, str]) -> None:
-        """Set tags."""
-        self.writer.put(run_ops.tags(self.uid, clean_tags(values)))
 
     def flush(self, timeout_s: float = 30.0) -> Path | None:
         """Wait until MLflow has everything, at most `timeout_s` seconds.

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
-
 from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
 from tdmpc_ray.studies.results.analysis.learning import learning_curves
 from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
-from tdmpc_ray.studies.results.analysis.section import RANDOM, RUN_IDS, Evidence, Section
+from tdmpc_ray.studies.results.analysis.section import MIN_SEEDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
+from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, PowerLaw, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.study_runs import StudyRuns
-from tdmpc_ray.studies.words import count
-
-_MIN_SEEDS = 3  # of two, an interval is the range between them
 
 
 @dataclass(frozen=True)
@@ -89,14 +85,10 @@ def _best(evidence: Evidence) -> str:
     said = f"{evidence.runs.label(best)}: {what} of scores {iqm(scores):.3g}"
     if seeds == 1:
         said = f"{evidence.runs.label(best)}: mean score {evidence.mean_scores[best]:.3g}"
-    if seeds < _MIN_SEEDS:
-        said += f"; {count(seeds, 'seed')}: no conclusion"
-    else:
+    if seeds >= MIN_SEEDS:
         low, high = bootstrap_interval(strata, iqm)
         said += f" (95% interval {low:.3g} to {high:.3g})"
-    if evidence.mean_scores[best] < evidence.random_score:
-        said += f"; below the random policy ({evidence.random_score:.3g})"
-    return said
+    return "; ".join([said, *evidence.cautions(best)])
 
 
 def _runs_section(runs: StudyRuns) -> Section:
@@ -104,11 +96,6 @@ def _runs_section(runs: StudyRuns) -> Section:
     table = runs.trials[[*names, "hours", "final", "best"]].assign(
         **{RUN_IDS: [(run_id,) for run_id in runs.trials["run_id"]]}
     )
-    none = {"model_size": "", "setting": "", "seed": "", "status": "", "stopped_early": "", "env_steps": 0}
-    random = [
-        {"name": RANDOM, "task": task, **none, "final": value, RUN_IDS: ()}
-        for task, value in runs.random_returns.items()
-    ]
-    table = pd.concat([table, pd.DataFrame(random)]) if random else table
+    table = with_random(table, runs.random_rows("final"))
     text = "Every run that the numbers above are computed from, as MLflow has it."
     return Section("runs", "Runs", (text,), table=table.dropna(axis="columns", how="all"))

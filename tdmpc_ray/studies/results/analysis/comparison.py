@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, listed, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, listed, panel
+from tdmpc_ray.studies.results.random_policy import RANDOM, RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.statistics import performance_profile, probability_of_improvement
 from tdmpc_ray.studies.results.study_runs import Group
@@ -41,12 +42,12 @@ def aggregates(evidence: Evidence) -> Section:
                 "mean": evidence.mean_scores[group],
                 "mean_low": low,
                 "mean_high": high,
+                "conclusion": "; ".join(evidence.cautions(group)),
                 RUN_IDS: evidence.run_ids(group),
             }
         )
-    for row in evidence.random_row:
-        rows.append({**row, "tasks": len(evidence.scales), "runs": 0, "mean": evidence.random_score})
-    table = pd.DataFrame(rows)
+    tasks = {"tasks": len(evidence.scales)}
+    table = with_random(pd.DataFrame(rows), [row | tasks for row in evidence.random_rows("mean")])
     shown = [evidence.complete.index(group) for group in evidence.shown]
     with panel(height=1.5 + 0.36 * len(shown)) as (figure, axes):
         for place, (index, group) in enumerate(zip(shown, evidence.shown, strict=True)):
@@ -129,6 +130,11 @@ def profiles(evidence: Evidence) -> Section:
         axes.set_ylabel("share of runs with score > τ")
         axes.set_title("Performance profiles, 95% bands")
         axes.legend(frameon=False, fontsize=8, loc="upper right")
+    random = [
+        {"score_above": level, "share_of_runs": np.mean(np.array(evidence.random_scores) > level)}
+        for level in levels[::10]
+        if evidence.random_scores
+    ]
     return Section(
         key,
         title,
@@ -139,7 +145,7 @@ def profiles(evidence: Evidence) -> Section:
             *evidence.left_out(),
         ),
         (Picture("profiles", "Share of runs above each score, a line per size and setting", figure),),
-        pd.DataFrame(rows),
+        with_random(pd.DataFrame(rows), random),
     )
 
 
@@ -151,30 +157,26 @@ def improvement(evidence: Evidence) -> Section:
         return Section(key, title, absent=reason)
     groups = [group for group in evidence.shown if _has_seeds(evidence, group)]
     is_small = len(groups) <= _MAX_ALL_PAIRS
-    pairs = list(combinations(groups, 2)) if is_small else list(pairwise(groups))
+    sides = [(evidence.runs.label(own), evidence.strata(own), evidence.run_ids(own)) for own in groups]
+    # The later one, which is the larger model, against the earlier.
+    pairs = [(x, y) for y, x in (combinations(sides, 2) if is_small else pairwise(sides))]
+    if evidence.random_scores:
+        random = (RANDOM, [np.array([score]) for score in evidence.random_scores], ())
+        pairs += [(side, random) for side in sides]
     rows = []
-    for y, x in pairs:  # the later one, which is the larger model, against the earlier
-        strata = list(zip(evidence.strata(x), evidence.strata(y), strict=True))
+    for (x, of_x, x_ids), (y, of_y, y_ids) in pairs:
+        strata = list(zip(of_x, of_y, strict=True))
         value, (low, high) = probability_of_improvement(strata)
-        rows.append(
-            {
-                "x": evidence.runs.label(x),
-                "y": evidence.runs.label(y),
-                "p_x_beats_y": value,
-                "low": low,
-                "high": high,
-                "mann_whitney_p": _p_value(strata),
-                RUN_IDS: evidence.run_ids(x) + evidence.run_ids(y),
-            }
-        )
+        found = {"p_x_beats_y": value, "low": low, "high": high, "mann_whitney_p": _p_value(strata)}
+        rows.append({"x": x, "y": y, **found, RUN_IDS: x_ids + y_ids})
     table = pd.DataFrame(rows)
-    with panel(height=1.5 + 0.36 * len(rows)) as (figure, axes):
+    with panel(height=1.5 + 0.36 * len(table)) as (figure, axes):
         axes.axvline(0.5, color="#888888", linewidth=1.2, linestyle=(0, (4, 3)))
         places = range(len(table))
         axes.hlines(places, table["low"], table["high"], color="#31688e", linewidth=7, alpha=0.4)
         axes.scatter(table["p_x_beats_y"], places, s=60, color="#31688e", edgecolor="white", zorder=3)
-        axes.set_yticks(range(len(rows)), [f"{row['x']} > {row['y']}" for row in rows], fontsize=8.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(places, [f"{row['x']} > {row['y']}" for row in rows], fontsize=8.5)
+        axes.set_ylim(len(table) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("probability")
         axes.grid(axis="y", visible=False)
@@ -189,7 +191,7 @@ def improvement(evidence: Evidence) -> Section:
             f"interval that holds 0.5. {which} Intervals by bootstrap of the runs of both within each task; "
             "with two to five seeds they are too narrow (they shrink to a point where all runs of X beat all "
             "of Y), so the table has the two-sided p value of the Mann-Whitney test beside them, where "
-            "there is one task.",
+            "there is one task. The random policy is a Y whose only run is its mean return.",
         ),
         (Picture("improvement", "Probability that one size or setting beats another", figure),),
         table.dropna(axis="columns", how="all"),
@@ -197,8 +199,8 @@ def improvement(evidence: Evidence) -> Section:
 
 
 def _p_value(strata: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Of one task; NaN for several."""
-    if len(strata) > 1:
+    """Of one task; NaN for several, and against the random policy's mean."""
+    if len(strata) > 1 or strata[0][1].size == 1:
         return float("nan")
     return float(stats.mannwhitneyu(*strata[0]).pvalue)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import name_lines, rank_colours
-from tdmpc_ray.studies.results.scaling import mean_interval
+from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
+from tdmpc_ray.studies.results.scaling import Interval, mean_interval
 
 WORKERS = "param.resources.num_env_runners"
 
@@ -30,7 +32,7 @@ def throughput(evidence: Evidence) -> Section:
     rows = []
     for size in evidence.runs.sizes:
         for workers, group in trials[trials["model_size"] == size].groupby("workers"):
-            low, high = mean_interval(group["steps_per_s"])
+            low, high = mean_interval(group["steps_per_s"], Interval(0.0, math.inf))
             rows.append(
                 {
                     "model_size": size,
@@ -83,7 +85,9 @@ def costs(evidence: Evidence) -> Section:
     everything = runs.trials.assign(task="total", model_size="", setting="")
     total = _sums(everything.groupby(["task", "model_size", "setting"]))
     total.update(_counts(once.groupby(["task", "model_size", "setting"])))
-    table = pd.concat([sums.loc[order], total]).reset_index().dropna(axis="columns", how="all")
+    table = with_random(sums.loc[order].reset_index(), runs.random_rows("final"))
+    total = total.assign(final=math.nan).reset_index()
+    table = pd.concat([table, total], ignore_index=True).dropna(axis="columns", how="all")
     whole = ["trials", "finished", "stopped_early", "env_steps"]
     table[whole] = table[whole].astype(int)
     lacking = (
@@ -108,9 +112,9 @@ def _sums(groups: Any) -> pd.DataFrame:
     """What each group of trials has spent, and which they are."""
     spent = ["hours", "sim_hours", "train_flops", "act_flops", "energy_kwh"]
     sums = groups[spent].sum(min_count=1)
-    steps = groups["steps_taken"].sum().rename("env_steps")
-    return pd.concat([_counts(groups), steps, sums], axis=1)[
-        ["trials", "finished", "stopped_early", "env_steps", *spent, RUN_IDS]
+    steps, final = groups["steps_taken"].sum().rename("env_steps"), groups["final"].mean()
+    return pd.concat([_counts(groups), steps, final, sums], axis=1)[
+        ["trials", "finished", "stopped_early", "final", "env_steps", *spent, RUN_IDS]
     ]
 
 

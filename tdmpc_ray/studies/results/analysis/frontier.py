@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from tdmpc_ray.studies.results.analysis.learning import AXES
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import log_axis, name_lines, value_label
+from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import MIN_SIZES, Floats, PowerLaw, fit_power_law
 from tdmpc_ray.studies.results.study_runs import Group
 
@@ -79,6 +80,7 @@ def frontier(evidence: Evidence) -> Section:
             name_lines(axes)
         pictures.append(Picture(task, f"Best mean so far on {task} at each number of FLOPs", figure))
         rows += _stretches(evidence, task, flops, best, leaders)
+    random = [row | {"from_flops": 0.0, "to_flops": 0.0} for row in runs.random_rows("reaches")]
     if not rows:
         return Section(key, title, absent="no task has curves over FLOPs of two sizes or settings.")
     return Section(
@@ -93,7 +95,7 @@ def frontier(evidence: Evidence) -> Section:
             *evidence.basis(),
         ),
         tuple(pictures),
-        pd.DataFrame(rows),
+        with_random(pd.DataFrame(rows), random, first=True),
     )
 
 

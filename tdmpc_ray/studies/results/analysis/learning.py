@@ -8,15 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from tdmpc_ray.studies.results.analysis.section import RANDOM, RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import (
     draw_curve,
+    draw_random,
     log_axis,
     mean_curve,
     name_lines,
     short,
     value_label,
 )
+from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import Group
 
@@ -51,9 +53,6 @@ def learning_curves(evidence: Evidence) -> Section:
             of_group = evidence.curves_of(task, group, "env_steps")
             if len(of_group):
                 rows.append(_end_of_curve(evidence, task, group, of_group))
-        if task in runs.random_returns:
-            none = {"setting": "", "seeds": 0, "env_steps": 0, RUN_IDS: ()}
-            rows.append({"task": task, "model_size": RANDOM, "mean": runs.random_returns[task], **none})
     why = "Those of a member are its donors', too" if runs.is_population else "Not logged"
     missing = [name for x, name in AXES.items() if x not in known]
     return Section(
@@ -69,7 +68,7 @@ def learning_curves(evidence: Evidence) -> Section:
             *([f"{why}, so not drawn: {', '.join(missing)}."] if missing else []),
         ),
         tuple(pictures),
-        pd.DataFrame(rows),
+        with_random(pd.DataFrame(rows), runs.random_rows("mean")),
     )
 
 
@@ -84,9 +83,7 @@ def _finish(axes: Axes, evidence: Evidence, task: str, x: str) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.set_ylabel(value_label(evidence.runs.metric))
     axes.set_title(task)
-    if task in evidence.runs.random_returns:
-        random = evidence.runs.random_returns[task]
-        axes.axhline(random, label="random", color="#888888", linewidth=1.2, linestyle=(0, (4, 3)))
+    draw_random(axes, evidence.runs.random_returns.get(task), "random")
     name_lines(axes)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import rank_colours, short
+from tdmpc_ray.studies.results.random_policy import RUN_IDS
 
 NO_SEARCH = (
     "a population changes its settings while it trains, so that those that a member began with say nothing: "

@@ -13,8 +13,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 
 from tdmpc_ray.studies.results.analysis.population import NO_SEARCH
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.importance import Importance, importance
+from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import Floats
 from tdmpc_ray.studies.results.setting_names import varying
 
@@ -69,6 +70,8 @@ def parallel_coordinates(evidence: Evidence) -> Section:
         return Section(key, title, absent=_NO_SEARCH)
     points = search_points(evidence)
     names = setting_columns(points)
+    size = {} if "model_size" in points else {"model_size": evidence.runs.sizes[0]}
+    table = points.assign(**size)[["model_size", *points.columns.drop("model_size", errors="ignore")]]
     return Section(
         key,
         title,
@@ -79,7 +82,7 @@ def parallel_coordinates(evidence: Evidence) -> Section:
             *_common_step(evidence),
         ),
         (_parallel_picture(evidence, points, names),),
-        points,
+        with_random(table, evidence.random_rows("score")),
     )
 
 

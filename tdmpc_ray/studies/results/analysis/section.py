@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -20,9 +21,9 @@ from tdmpc_ray.studies.results.figures import MAX_LINES
 from tdmpc_ray.studies.results.scaling import Floats
 from tdmpc_ray.studies.results.statistics import Scale, score_scale
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, is_whole
+from tdmpc_ray.studies.words import count
 
-RANDOM = "random policy"  # a row of every table of results
-RUN_IDS = "run_ids"  # the column of every table with the runs behind a row
+MIN_SEEDS = 3  # of two, an interval is the range between them
 _MAX_NAMES = 8  # in a sentence
 _PANEL = (5.2, 3.7)  # inches: on a phone's width its letters can still be read
 
@@ -192,18 +193,27 @@ class Evidence:
         return {group: float(means[group]) for group in self.complete}
 
     @cached_property
-    def random_score(self) -> float:
-        """Mean over tasks of the random policy's score; NaN where its return on one is not known."""
+    def random_scores(self) -> list[float]:
+        """The random policy's score on each task; empty where its return on one is not known."""
         returns = self.runs.random_returns
-        scores = [scale.scores(returns.get(task, math.nan)) for task, scale in self.scales.items()]
-        return float(sum(scores) / len(scores)) if scores else math.nan
+        known = [float(scale.scores(returns.get(task, math.nan))) for task, scale in self.scales.items()]
+        return [] if any(map(math.isnan, known)) else known
 
     @property
-    def random_row(self) -> list[dict[str, Any]]:
-        """The random policy's row of a table of scores; none where its score is not known."""
-        if math.isnan(self.random_score):
-            return []
-        return [{"model_size": RANDOM, "setting": "", RUN_IDS: ()}]
+    def random_score(self) -> float:
+        """Their mean over tasks; NaN where there are none."""
+        return fmean(self.random_scores or [math.nan])
+
+    def random_rows(self, column: str) -> list[dict[str, Any]]:
+        """What is known of the random policy's row in a table of scores; none where its score is not."""
+        return [{column: self.random_score}] if self.random_scores else []
+
+    def cautions(self, group: Group) -> list[str]:
+        """What keeps a group's result from saying much: few seeds, or a random policy that is better."""
+        seeds = max(map(len, self.strata(group)))
+        few = [f"{count(seeds, 'seed')}: no conclusion"] * (seeds < MIN_SEEDS)
+        below = f"below the random policy ({self.random_score:.3g})"
+        return [*few, *([below] * (self.mean_scores[group] < self.random_score))]
 
     @cached_property
     def shown(self) -> list[Group]:

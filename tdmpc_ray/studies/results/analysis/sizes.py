@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tdmpc_ray.studies.results.analysis.section import RUN_IDS, Evidence, Picture, Section, panel
+from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import log_axis
+from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import (
     ANY,
     MIN_SIZES,
@@ -124,7 +125,6 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
     has_gap = has_ceilings and all((result.values < 1).all() for result in results)
     bounds = Interval(0.0, 1.0) if has_ceilings else ANY
     pictures = [_picture(results, axis, laws[axis], has_gap, bounds) for axis in known]
-    random = [{**row, "seeds": 0, "mean_score": evidence.random_score} for row in evidence.random_row]
     what = "1 - score, the gap to the best possible score," if has_gap else "The mean score"
     several = len(evidence.runs.settings) > 1
     return Section(
@@ -139,7 +139,9 @@ def sizes_section(evidence: Evidence, laws: dict[str, PowerLaw | str]) -> Sectio
             *_law_sentences({axis: laws[axis] for axis in known}),
         ),
         tuple(pictures),
-        pd.DataFrame([*(_row(result, bounds) for result in results), *random]),
+        with_random(
+            pd.DataFrame([_row(result, bounds) for result in results]), evidence.random_rows("mean_score")
+        ),
     )
 
 
@@ -187,7 +189,8 @@ def _picture(
         means = [value.mean() for value in values]
         if isinstance(law, PowerLaw) and law.identifiable:
             line = np.geomspace(places.min() / 1.5, places.max() * 1.5, 100)
-            axes.fill_between(line, *law.band(line), color=_LAW_COLOUR, alpha=0.15, linewidth=0)
+            band = np.minimum(law.band(line), 1.0)  # no gap is larger
+            axes.fill_between(line, *band, color=_LAW_COLOUR, alpha=0.15, linewidth=0)
             axes.plot(
                 line,
                 law(line),
