@@ -349,7 +349,7 @@ def test_defaults_are_those_of_a_study() -> None:
 def test_evaluate_prints_every_episode(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tdmpc_ray.rllib.evaluation.on_runners import of_checkpoints as evaluate
+    from tdmpc_ray.rllib.evaluation import of_checkpoints as evaluate
 
     def fake(
         path: Path,

@@ -10,7 +10,7 @@ import pytest
 
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.acting import stop_request
-from tdmpc_ray.rllib.evaluation.on_runners import on_runners as evaluation
+from tdmpc_ray.rllib.evaluation import on_runners as evaluation
 from tdmpc_ray.rllib.metrics.activity import activities
 
 EVERY = 100

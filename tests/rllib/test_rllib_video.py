@@ -14,9 +14,9 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 from tdmpc_ray.rllib.acting import stop_request
 from tdmpc_ray.rllib.acting.task_env import guarded_task
+from tdmpc_ray.rllib.evaluation import episodes
+from tdmpc_ray.rllib.evaluation import of_checkpoints as evaluate
 from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint
-from tdmpc_ray.rllib.evaluation.on_runners import episodes
-from tdmpc_ray.rllib.evaluation.on_runners import of_checkpoints as evaluate
 from tdmpc_ray.rllib.evaluation.video import Film
 
 
