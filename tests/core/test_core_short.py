@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from replay_parts import HORIZON
 from replays import copy_into
 from test_core_reference import ACTION, BATCH, OBS, trained
-from test_core_replay import HORIZON, Writer, in_small_chunks, stack
+from test_core_replay import Writer, in_small_chunks
+from test_core_replay_kinds import stack
 
 from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.losses import world_model_loss

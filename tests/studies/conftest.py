@@ -185,3 +185,6 @@ def points_of(uri: str, run: Any, metric: str) -> list[tuple[int, float]]:
 def mlflow_read() -> SimpleNamespace:
     """`runs(uri, experiment)` by name, and `points(uri, run, metric)`."""
     return SimpleNamespace(runs=runs_of, points=points_of)
+
+
+from report_lab import lab  # noqa: E402, F401 (a fixture of several files, made of what stands above)

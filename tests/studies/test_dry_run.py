@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jsonschema
 import pytest
-import yaml
 
+from experiments import EXPERIMENTS
 from tdmpc_ray.cli import main
 from tdmpc_ray.cli.planning import print_plan
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.studies.file.load import make_study
-from tdmpc_ray.studies.file.schema import study_schema
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.sizing import forecast
 from tdmpc_ray.studies.plan.speeds import Speeds
@@ -28,9 +25,12 @@ from tdmpc_ray.studies.run.dry_run import trial_labels, verdict
 from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, turns
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 DRAWN = {"space": {"update.lr": {"loguniform": [1e-4, 1e-3]}}, "num_samples": 2}
+
+
 WORDS = {"update.lr": "x"}
+
+
 SPEEDS = Speeds(env_s=1e-3, core_flops=5e10, gpu_flops=1e13, gpu_floor_s=5e-3)
 
 
@@ -251,48 +251,6 @@ def test_what_does_not_fit_is_refused_at_the_start(monkeypatch: pytest.MonkeyPat
         check_resources({"CPU": 1, "memory": 1.23e10})
 
 
-@pytest.mark.parametrize(
-    ("error", "advice"),
-    [
-        (
-            OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes: /a/b"),
-            "set RAY_TMPDIR to a folder with a shorter path, such as /tmp",
-        ),
-        (PermissionError(13, "Permission denied", "/x"), "set RAY_TMPDIR to a folder that is there and"),
-        (FileNotFoundError(2, "No such file", "/x"), "set RAY_TMPDIR to a folder that is there and that you"),
-        (OSError(28, "No space left on device", "/x"), "make room on that disk, or set RAY_TMPDIR to"),
-        (RuntimeError("Timed out after 30 s"), "on a busy machine, try again with `resume`"),
-    ],
-)
-def test_a_ray_that_does_not_start(error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(**_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr("ray.init", fail)
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(UserError) as caught, cluster.ray_session({"CPU": 1}, lambda line: None):
-        pass
-    assert str(caught.value).startswith("Ray did not start (")
-    assert advice in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("address", "said"),
-    [
-        ("http://head:8265", "is a job server's address: hand the study in with `tdmpc-ray submit"),
-        ("ray://head:10001", "is the address for Ray clients, which cannot run studies: give HOST:6379"),
-    ],
-)
-def test_addresses_of_something_else(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    for check in (capacity, check_resources):
-        with pytest.raises(UserError) as caught:
-            check({"CPU": 1})
-        assert str(caught.value).startswith(f"RAY_ADDRESS={address} {said}")
-
-
 def test_the_command_starts_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,38 +267,3 @@ def test_the_command_starts_nothing(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert main(["tune", str(EXPERIMENTS / "quickstart.yaml"), "--dry-run"]) == 2
     assert "no Ray cluster at RAY_ADDRESS=127.0.0.1:1" in capfd.readouterr().err
-
-
-def test_the_schema_beside_the_experiments_is_the_one_of_the_code(tmp_path: Path) -> None:
-    assert main(["schema", "--out", str(tmp_path / "schema.json")]) == 0
-    again = "make it with: tdmpc-ray schema --out experiments/study.schema.json"
-    assert (tmp_path / "schema.json").read_text() == (EXPERIMENTS / "study.schema.json").read_text(), again
-
-
-@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_experiment_fits_its_schema(file: Path) -> None:
-    assert file.read_text().startswith("# yaml-language-server: $schema=study.schema.json\n")
-    jsonschema.validate(yaml.safe_load(file.read_text()), study_schema())
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"stepz": 1},
-        {"set": {"update.learning_rate": 1}},
-        {"space": {"update.lr": {"loguniform": [1, 2], "grid": [1]}}},
-        {"scheduler": "ahsa"},
-        {"scheduler": {"method": "asha", "grace": 1}},
-        {"model_sizes": [7]},
-        {"steps": "many"},
-    ],
-)
-def test_what_is_wrong_does_not_fit_the_schema(wrong: dict[str, Any]) -> None:
-    right = {"name": "s", "task": ["walker-walk", "walker-run"], "steps": "1e6", "search": "optuna"}
-    jsonschema.validate(right, study_schema())
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**right, **wrong}, study_schema())
-
-
-def test_the_schema_is_json() -> None:
-    jsonschema.Draft202012Validator.check_schema(json.loads(json.dumps(study_schema())))

@@ -14,6 +14,7 @@ from postgres import Postgres, binaries
 from test_study_runs import *  # noqa: F403
 from test_tracking_callback import *  # noqa: F403
 from test_tracking_journal import *  # noqa: F403
+from test_tracking_runs import *  # noqa: F403
 from test_tracking_tune import *  # noqa: F403
 from test_tracking_writer import *  # noqa: F403
 

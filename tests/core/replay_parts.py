@@ -1,0 +1,3 @@
+"""How long the sequences of tests are."""
+
+HORIZON = 3
