@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tdmpc_ray.core.replay.chunks import pack_chunk, pack_state, unpack_chunk, unpack_state
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 
 
 def copy_into(source: SequenceReplay, target: SequenceReplay) -> SequenceReplay:

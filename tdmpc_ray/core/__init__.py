@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tdmpc_ray.core.config import AgentConfig, agent_config
     from tdmpc_ray.core.nn.kernels import keep_freed_memory
     from tdmpc_ray.core.planners import PlanNoise
-    from tdmpc_ray.core.replay.ring import SequenceReplay
+    from tdmpc_ray.core.replay.sequences import SequenceReplay
 
 # Resolved on first use, so that whoever needs a setting's name does not wait for torch.
 _EXPORTS = {
@@ -26,7 +26,7 @@ _EXPORTS = {
     "AgentConfig": "config",
     "Batch": "batch",
     "PlanNoise": "planners",
-    "SequenceReplay": "replay.ring",
+    "SequenceReplay": "replay.sequences",
     "UpdateNoise": "agents.tdmpc2.update",
     "Updater": "agents.tdmpc2.update",
     "WorldModel": "agents.tdmpc2.world_model",

@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.addresses import absolute
 from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.core.config import PATH_SETTINGS, AgentConfig, agent_config
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.multitask import action_sizes
-from tdmpc_ray.errors import unknown
 from tdmpc_ray.rllib.acting.connectors import AddIsFirst, AddTask, env_to_module, module_to_env
 from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
 from tdmpc_ray.rllib.acting.environment_config import EnvironmentConfig
@@ -30,8 +28,6 @@ from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
 from tdmpc_ray.rllib.evaluation.on_runners import evaluate
 from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.loop.pace import MAX_LEAD
-
-_MAX_EVALUATION_ENVS = 32  # in one process
 
 
 class AgentAlgorithmConfig(EnvironmentConfig):
@@ -255,33 +251,6 @@ class AgentAlgorithmConfig(EnvironmentConfig):
             return 1
         steps = max(BESIDE_STEPS // max(self.num_env_runners, 1), LEAST_STEPS)
         return max(1, steps // self.num_envs_per_env_runner)
-
-    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
-        config = super().get_evaluation_config_object()
-        if config is not None and "num_envs_per_env_runner" not in (self.evaluation_config or {}):
-            # One batch of plans serves all episodes; but where episodes differ in length, the first to end
-            # would be the short ones, so there each runner plays one after the other.
-            share = -(-self.evaluation_duration // max(self.evaluation_num_env_runners, 1))
-            rounds = -(-share // _MAX_EVALUATION_ENVS) if self.equal_episodes else share
-            config.num_envs_per_env_runner = -(-share // rounds)
-        return config
-
-    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
-        values = dict(config_dict.items())  # an AlgorithmConfig, too, which cannot be iterated
-        if "overrides" in values:
-            self.training(overrides=values.pop("overrides"))
-        env = values.get("env")
-        if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
-            self.environment(values.pop("env"))
-            values["env_config"] = {**self.env_config, **values.get("env_config", {})}
-        known = [name for name in vars(self) if not name.startswith("_")]
-        for key in values:
-            name = self._translate_special_keys(key, warn_deprecated=False)
-            is_property = isinstance(getattr(type(self), name, None), property)
-            if name not in (*known, "multiagent") and not is_property and not key.startswith("_"):
-                raise unknown(f"setting of {type(self).__name__}", key, known)
-        super().update_from_dict(values)
-        return self
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:
         pipeline = env_to_module(self, super().build_env_to_module_connector(env, spaces, device), device)

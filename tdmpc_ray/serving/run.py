@@ -69,13 +69,9 @@ def serve_agent(
     Raises:
         UserError: no such model, no Serve, the port is taken, or the machine lacks a GPU.
     """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"serving needs {', '.join(missing)}: pip install 'tdmpc-ray[serve]'")
+    _check_packages()
     _check_port(host, port)
-    token = os.environ.pop(TOKEN_VARIABLE, "").strip()  # no other process of Ray shall inherit it
-    if not (token.isascii() and token.isprintable()):
-        raise UserError(f"{TOKEN_VARIABLE} must be of plain ASCII characters: headers carry no others")
+    token = _take_token()
     if os.environ.pop("RAY_ADDRESS", None):
         say("note: RAY_ADDRESS is not used: serving starts a Ray of its own")
     for name, value in _FEWER_THREADS.items():
@@ -161,6 +157,20 @@ def _serve(
     say("stopping")
     serve.delete(_APP)  # what is being answered is answered; the rest ends with Ray
     return stopped[0]
+
+
+def _check_packages() -> None:
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"serving needs {', '.join(missing)}: pip install 'tdmpc-ray[serve]'")
+
+
+def _take_token() -> str:
+    """The token that clients have to bring; no other process of Ray shall inherit it."""
+    token = os.environ.pop(TOKEN_VARIABLE, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise UserError(f"{TOKEN_VARIABLE} must be of plain ASCII characters: headers carry no others")
+    return token
 
 
 def _check_port(host: str, port: int) -> None:

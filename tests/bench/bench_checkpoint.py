@@ -14,7 +14,7 @@ import numpy as np
 from pyarrow.fs import LocalFileSystem
 
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore
 from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
 

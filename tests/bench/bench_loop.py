@@ -32,7 +32,7 @@ from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.planners import PlanNoise
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.envs import make_env
 from tdmpc_ray.rllib import TDMPC2Config
 

@@ -9,7 +9,7 @@ import torch
 
 from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import UserError
 
 

@@ -9,7 +9,7 @@ import torch
 from tdmpc_ray.core.agents.tdmpc2.config import ModelConfig, UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 
 SMALL = {"enc_dim": 32, "mlp_dim": 32, "latent_dim": 16, "num_q": 2}
 LENGTH, DISCOUNT = 5, 0.5

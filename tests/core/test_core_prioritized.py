@@ -12,7 +12,7 @@ from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay, make_replay
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.core.replay.sum_tree import SumTree
 
 HORIZON = 3

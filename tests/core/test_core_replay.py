@@ -6,7 +6,7 @@ from replay_parts import HORIZON
 from replays import copy_into
 
 from tdmpc_ray.core.replay.chunks import pack_chunk
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import UserError
 
 

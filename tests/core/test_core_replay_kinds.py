@@ -5,7 +5,7 @@ import torch
 from replay_parts import HORIZON
 from replays import copy_into
 
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 
 
 def stack(episode: int, step: int, frames: int = 3) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from tdmpc_ray.core.config import DataConfig
 from tdmpc_ray.core.replay.chunks import pack_chunk, pack_state, unpack_chunk, unpack_state
 from tdmpc_ray.core.replay.prioritized import make_replay
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.core.replay.size import gigabytes, row_bytes, rows_needed
 from tdmpc_ray.errors import UserError
 

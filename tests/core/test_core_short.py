@@ -19,7 +19,7 @@ from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.core.replay.chunks import forget_rows
 from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import UserError
 
 

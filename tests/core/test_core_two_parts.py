@@ -18,7 +18,7 @@ from tdmpc_ray.core.nn.pixels import shift_images
 from tdmpc_ray.core.replay.chunks import pack_arrays, pack_chunk, unpack_arrays, unpack_chunk
 from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay, make_replay
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import UserError
 
 IMAGES, VECTOR, ACTION, HORIZON = (9, 64, 64), 4, 2, 3

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from tdmpc_ray.core.replay.chunks import forget_rows
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore, DamagedCheckpoint, write_whole
 from tdmpc_ray.rllib.checkpoints.garbage import collect_replays

@@ -8,7 +8,7 @@ import pytest
 import ray
 from counting_env import CountingEnv
 
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
-from tdmpc_ray.core.replay.ring import Lane, SequenceReplay
+from tdmpc_ray.core.replay.ring import Lane
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import UserError
 
 _ROWS = ("obs", "vector", "action", "reward", "terminated", "next_row", "prev_row", "task")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tdmpc_ray.addresses import refuse_address
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import IMAGE, VECTOR, ObsArray, map_parts, parts_of, stack
 

@@ -10,7 +10,7 @@ import torch
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import DataConfig
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.core.replay.sum_tree import SumTree
 
 _SMALLEST = 1e-6  # a sequence that is predicted without error can still be drawn

@@ -1,4 +1,4 @@
-"""Replay of transitions in fixed memory, sampled as strict in-episode sequences.
+"""Transitions in fixed memory.
 
 Rows form one ring; each holds an observation and what followed it (action, reward, terminated). A row
 knows the row of its next step, so that an episode may arrive in fragments that interleave with those of
@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from tdmpc_ray.core.batch import Batch, gather
 from tdmpc_ray.core.checks import require_finite
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import ObsArray, parts_of
@@ -41,8 +39,8 @@ class Lane:
     tail: deque[int]
 
 
-class SequenceReplay:
-    """Fixed-capacity ring of steps; O(1) insertion, uniform sampling over valid starts.
+class Ring:
+    """Rows of fixed number: O(1) insertion; says which rows can be sampled from.
 
     Args:
         capacity: rows; an episode of T transitions takes T + 1.
@@ -161,18 +159,9 @@ class SequenceReplay:
 
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
         ring = rows % self.capacity
-        self.changed[ring[0] // self.chunk_rows] = True
-        self.obs[ring[1:]] = seen[1:, -self.obs.shape[1] :]
-        if vector is not None:
-            self.vector[ring] = vector
-        if self.num_frames > 1:
-            self.prev_row[ring[1:]] = ring[:-1]
-            self.torn[ring[1 : self.num_frames - 1]] = self.torn[ring[0]]
+        self._write(ring, seen, vector, action, reward)
         if self.num_tasks:
             self.task[ring] = task
-        self.action[ring[:-1]], self.action[ring[-1]] = action, 0.0
-        self.reward[ring[:-1]], self.reward[ring[-1]] = reward, 0.0
-        self.next_row[ring[:-1]] = ring[1:]
         self.terminated[ring[-2]] = terminated
         least = 1 if self.allow_short else self.horizon
         self._mark_valid([*lane.tail, *rows[1:].tolist()][:-least], num_steps)
@@ -185,9 +174,33 @@ class SequenceReplay:
             self._close(lane)
         else:
             self.lanes[episode_id] = lane
-            if len(self.lanes) > 64 and len(self.lanes) > 2 * sum(map(self._alive, self.lanes.values())):
-                for key in [key for key, x in self.lanes.items() if not self._alive(x)]:
-                    self._close(self.lanes.pop(key))
+            self._forget_the_dead()
+
+    def _write(
+        self,
+        ring: np.ndarray,
+        seen: np.ndarray,
+        vector: np.ndarray | None,
+        action: np.ndarray,
+        reward: np.ndarray,
+    ) -> None:
+        """Fill the new rows, and what followed the row before them, whose observation is there already."""
+        self.changed[ring[0] // self.chunk_rows] = True
+        self.obs[ring[1:]] = seen[1:, -self.obs.shape[1] :]
+        if vector is not None:
+            self.vector[ring] = vector
+        if self.num_frames > 1:
+            self.prev_row[ring[1:]] = ring[:-1]
+            self.torn[ring[1 : self.num_frames - 1]] = self.torn[ring[0]]
+        self.action[ring[:-1]], self.action[ring[-1]] = action, 0.0
+        self.reward[ring[:-1]], self.reward[ring[-1]] = reward, 0.0
+        self.next_row[ring[:-1]] = ring[1:]
+
+    def _forget_the_dead(self) -> None:
+        """Lanes whose ends have been overwritten, once they are the most."""
+        if len(self.lanes) > 64 and len(self.lanes) > 2 * sum(map(self._alive, self.lanes.values())):
+            for key in [key for key, lane in self.lanes.items() if not self._alive(lane)]:
+                self._close(self.lanes.pop(key))
 
     def _close(self, lane: Lane) -> None:
         """Count what nobody learns from, now that nothing follows."""
@@ -245,61 +258,3 @@ class SequenceReplay:
         """Rows that can be sampled no more."""
         self.valid[ring] = False
         self.num_valid -= len(ring)
-
-    def require_starts(self) -> None:
-        """Refuse to be sampled from as long as there is nothing.
-
-        Raises:
-            UserError: no row is a valid start.
-        """
-        if self.num_valid == 0:
-            steps = "a step" if self.allow_short else f"planner.horizon={self.horizon} steps"
-            raise UserError(
-                f"no episode in the replay has {steps} yet: raise data.seed_steps or lower planner.horizon"
-            )
-
-    def sample_rows(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw starts with replacement, and the rows that follow them: (H + 1, B).
-
-        The last row of a short sequence is repeated.
-
-        Raises:
-            UserError: there are none yet.
-        """
-        self.require_starts()
-        rows = np.empty((self.horizon + 1, batch_size), np.int64)
-        rows[0] = self._draw_starts(batch_size, rng)
-        for t in range(self.horizon):
-            following = self.next_row[rows[t]]
-            rows[t + 1] = np.where(following < 0, rows[t], following) if self.allow_short else following
-        return rows
-
-    def _draw_starts(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-        """Uniformly over all valid ones."""
-        size = len(self)
-        starts = np.empty(0, np.int64)
-        if self.num_valid * 4 > size:  # nearly always: most rows are valid starts, so reject the others
-            while len(starts) < batch_size:
-                rows = rng.integers(size, size=2 * batch_size)
-                starts = np.concatenate([starts, rows[self.valid[rows]]])
-            return starts[:batch_size]
-        return rng.choice(np.flatnonzero(self.valid[:size]), batch_size)
-
-    def sample(self, batch_size: int, rng: np.random.Generator, pin_memory: bool = False) -> Batch:
-        """Draw a time-major batch of `batch_size` sequences on the CPU; `Batch.to` stacks its frames."""
-        rows = self.sample_rows(batch_size, rng)
-        frames, steps = rows, rows[:-1]
-        mask = (rows[1:] != steps).astype(np.float32) if self.allow_short else None
-        for _ in range(self.num_frames - 1):
-            frames = np.concatenate([self.prev_row[frames[:1]], frames])
-        return Batch(
-            gather(self.obs, frames, pin_memory),
-            torch.from_numpy(self.action.take(steps, 0)),  # which is faster than by brackets
-            torch.from_numpy(self.reward[steps]).unsqueeze(-1),
-            torch.from_numpy(self.terminated[steps].astype(np.float32)).unsqueeze(-1),
-            torch.from_numpy(self.task[rows[0]].astype(np.int64)) if self.num_tasks else None,
-            start=torch.from_numpy(rows[0]),
-            mask=None if mask is None else torch.from_numpy(mask).unsqueeze(-1),
-            num_frames=self.num_frames,
-            vector=gather(self.vector, rows, pin_memory) if self.vector.shape[1] else None,
-        )

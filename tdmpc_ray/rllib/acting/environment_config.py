@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from tdmpc_ray.envs import TaskInfo, check_obs, task_info
+from tdmpc_ray.errors import unknown
 from tdmpc_ray.rllib.acting.task_env import TaskEnv, read_task_config, task_config
+
+_MAX_EVALUATION_ENVS = 32  # in one process
 
 
 class EnvironmentConfig(AlgorithmConfig):
@@ -79,3 +83,30 @@ class EnvironmentConfig(AlgorithmConfig):
     def action_repeats(self) -> list[int]:
         """The same for each task of a set; one number for a single task."""
         return [task.action_repeat for task in self.tasks] or [self.action_repeat]
+
+    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
+        config = super().get_evaluation_config_object()
+        if config is not None and "num_envs_per_env_runner" not in (self.evaluation_config or {}):
+            # One batch of plans serves all episodes; but where episodes differ in length, the first to end
+            # would be the short ones, so there each runner plays one after the other.
+            share = -(-self.evaluation_duration // max(self.evaluation_num_env_runners, 1))
+            rounds = -(-share // _MAX_EVALUATION_ENVS) if self.equal_episodes else share
+            config.num_envs_per_env_runner = -(-share // rounds)
+        return config
+
+    def update_from_dict(self, config_dict: Mapping[str, Any]) -> Self:
+        values = dict(config_dict.items())  # an AlgorithmConfig, too, which cannot be iterated
+        if "overrides" in values:
+            self.training(overrides=values.pop("overrides"))
+        env = values.get("env")
+        if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
+            self.environment(values.pop("env"))
+            values["env_config"] = {**self.env_config, **values.get("env_config", {})}
+        known = [name for name in vars(self) if not name.startswith("_")]
+        for key in values:
+            name = self._translate_special_keys(key, warn_deprecated=False)
+            is_property = isinstance(getattr(type(self), name, None), property)
+            if name not in (*known, "multiagent") and not is_property and not key.startswith("_"):
+                raise unknown(f"setting of {type(self).__name__}", key, known)
+        super().update_from_dict(values)
+        return self

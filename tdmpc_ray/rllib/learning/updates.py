@@ -15,7 +15,7 @@ from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.nn.readback import Fence, Readback
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
-from tdmpc_ray.core.replay.ring import SequenceReplay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams

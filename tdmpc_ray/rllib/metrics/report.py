@@ -106,47 +106,11 @@ class Reporter:
             new_steps: agent steps of this iteration.
             new_updates: gradient updates of this iteration.
         """
-        report: dict[str, float] = {f"time/{name}": value for name, value in counters.items()}
-        report["time/wall_s"] = self.wall_s
-        report.update({ours: evaluation[name] for name, ours in EVALUATION.items() if name in evaluation})
-        for name, value in evaluation.items():
-            task, slash, metric = name.rpartition("/")
-            if slash and metric in EVALUATION:
-                report[f"eval/{task}/{EVALUATION[metric].removeprefix('eval/')}"] = value
         sampling = result.get(ENV_RUNNER_RESULTS, {})
-        for name, ours in _SAMPLING.items():
-            if name in sampling and not math.isnan(sampling[name]):  # RLlib's NaN: no episode ended
-                report[ours] = sampling[name]
-        for name, total in self._losses.items():
-            report[f"train/{name}"] = total / self._num_losses
-        report |= {name: total / count for name, (total, count) in self._means.items()}
-        report["summary/params_total"] = self._num_params
-        report["summary/log10_params"] = math.log10(self._num_params)
-        report["time/train_flops"] = float(self._flops_per_update * counters["grad_updates"])
-        self._spent["env_steps"] += new_steps
-        self._spent["train_flops"] += self._flops_per_update * new_updates
-        if self._flops_per_plan:
-            env_steps = counters["env_steps"]
-            report["time/act_flops"] = self._act_flops(env_steps)
-            self._spent["act_flops"] += self._act_flops(env_steps) - self._act_flops(env_steps - new_steps)
-        if self._sim_s > 0:
-            report["time/sim_s"] = self._sim_s
-        sample_s, learn_s = self._seconds["sample"], self._seconds["learn"]
-        loop_s = self._seconds["loop"]
-        busy = loop_s or sample_s + learn_s
-        if busy > 0 and new_steps > 0:
-            report["perf/env_steps_per_s"] = new_steps / busy
-        if sample_s > 0 and new_steps > 0:
-            report["perf/sample_ms_per_step"] = 1e3 * sample_s / new_steps
-        if loop_s > 0:
-            # What holds an asynchronous run up: each is 0 where the other side is the slow one.
-            report["perf/learner_waits"] = self._seconds["learner_wait"] / loop_s
-            report["perf/sampler_waits"] = self._seconds["sampler_wait"] / loop_s
-        if new_updates > 0:
-            report["perf/updates_per_s"] = new_updates / learn_s
-            report["perf/update_ms"] = 1e3 * learn_s / new_updates
-        if not math.isnan(seconds := float(sampling.get("rlmodule_inference_timer", math.nan))):
-            report["perf/plan_ms"] = 1e3 * seconds
+        report: dict[str, float] = {f"time/{name}": value for name, value in counters.items()}
+        report |= self._results(sampling, evaluation)
+        report |= self._costs(counters, new_steps, new_updates)
+        report |= self._speeds(sampling, new_steps, new_updates)
         if self._system:
             report |= self._system.read()
         self._seconds.clear()
@@ -154,6 +118,57 @@ class Reporter:
         self._means = {}
         self._num_losses = 0
         return {name: float(value) for name, value in report.items()}
+
+    def _results(self, sampling: dict[str, Any], evaluation: dict[str, float]) -> dict[str, float]:
+        """Returns, losses, and what plans looked like."""
+        found = {ours: evaluation[name] for name, ours in EVALUATION.items() if name in evaluation}
+        for name, value in evaluation.items():
+            task, slash, metric = name.rpartition("/")
+            if slash and metric in EVALUATION:
+                found[f"eval/{task}/{EVALUATION[metric].removeprefix('eval/')}"] = value
+        for name, ours in _SAMPLING.items():
+            if name in sampling and not math.isnan(sampling[name]):  # RLlib's NaN: no episode ended
+                found[ours] = sampling[name]
+        found |= {f"train/{name}": total / self._num_losses for name, total in self._losses.items()}
+        return found | {name: total / count for name, (total, count) in self._means.items()}
+
+    def _costs(self, counters: dict[str, int], new_steps: int, new_updates: int) -> dict[str, float]:
+        """Parameters, operations and seconds so far; counts what this iteration has spent."""
+        costs = {
+            "time/wall_s": self.wall_s,
+            "summary/params_total": self._num_params,
+            "summary/log10_params": math.log10(self._num_params),
+            "time/train_flops": self._flops_per_update * counters["grad_updates"],
+        }
+        self._spent["env_steps"] += new_steps
+        self._spent["train_flops"] += self._flops_per_update * new_updates
+        if self._flops_per_plan:
+            env_steps = counters["env_steps"]
+            costs["time/act_flops"] = self._act_flops(env_steps)
+            self._spent["act_flops"] += self._act_flops(env_steps) - self._act_flops(env_steps - new_steps)
+        if self._sim_s > 0:
+            costs["time/sim_s"] = self._sim_s
+        return costs
+
+    def _speeds(self, sampling: dict[str, Any], new_steps: int, new_updates: int) -> dict[str, float]:
+        """Of this iteration."""
+        sample_s, learn_s, loop_s = (self._seconds[phase] for phase in ("sample", "learn", "loop"))
+        speeds = {}
+        busy = loop_s or sample_s + learn_s
+        if busy > 0 and new_steps > 0:
+            speeds["perf/env_steps_per_s"] = new_steps / busy
+        if sample_s > 0 and new_steps > 0:
+            speeds["perf/sample_ms_per_step"] = 1e3 * sample_s / new_steps
+        if loop_s > 0:
+            # What holds an asynchronous run up: each is 0 where the other side is the slow one.
+            speeds["perf/learner_waits"] = self._seconds["learner_wait"] / loop_s
+            speeds["perf/sampler_waits"] = self._seconds["sampler_wait"] / loop_s
+        if new_updates > 0:
+            speeds["perf/updates_per_s"] = new_updates / learn_s
+            speeds["perf/update_ms"] = 1e3 * learn_s / new_updates
+        if not math.isnan(seconds := float(sampling.get("rlmodule_inference_timer", math.nan))):
+            speeds["perf/plan_ms"] = 1e3 * seconds
+        return speeds
 
     def _act_flops(self, env_steps: int) -> float:
         return float(self._flops_per_plan * max(env_steps - self._seed_steps, 0))
