@@ -279,9 +279,8 @@ def _ensure_logged(
 
 
 def _tracked(out: Path | None) -> StudyRun | None:
-    if out is None or not (out / TRACKING_FOLDER).is_dir():
-        return None
-    return StudyRun.open(out / TRACKING_FOLDER)
+    folder = out and out / TRACKING_FOLDER
+    return StudyRun.open(folder) if folder and folder.is_dir() else None
 
 
 def _networks_hash(checkpoint: Path) -> str:

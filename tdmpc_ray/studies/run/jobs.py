@@ -123,7 +123,7 @@ class Jobs:
         sent = {_CODE: "yes" if with_code else "", _BESIDE: json.dumps([str(p.resolve()) for p in beside])}
         with tempfile.TemporaryDirectory() as folder:
             self._send(Path(folder), [file, *beside], with_code)
-            call = f'tune "$HERE"/{shlex.quote(file.name)} --out {shlex.quote(name)}' + _at(mlflow_uri)
+            call = f'tune "$HERE"/{shlex.quote(file.name)} --out {shlex.quote(name)}'
             return self._submit(name, call, folder, {_STUDY: study.name, _OUT: name, **sent}, mlflow_uri)
 
     def resume(
@@ -169,7 +169,7 @@ class Jobs:
         name = f"{metadata[_OUT]}-{_AGAIN[command]}-{uuid.uuid4().hex[:6]}"
         with tempfile.TemporaryDirectory() as folder:
             self._send(Path(folder), [*map(Path, paths)], with_code)
-            call = shlex.join([command, metadata[_OUT], *more]) + _at(mlflow_uri)
+            call = shlex.join([command, metadata[_OUT], *more])
             return self._submit(name, call, folder, metadata, mlflow_uri)
 
     def _send(self, folder: Path, paths: Sequence[Path], with_code: bool) -> None:
@@ -191,7 +191,8 @@ class Jobs:
             f"case {RESULTS} in *://*) echo 'error: TDMPC_RAY_RESULTS is no folder' >&2; exit 2;; esac; "
             f'HERE="$PWD"; mkdir -p {RESULTS} && cd {RESULTS} && export PYTHONPATH="$HERE:$PYTHONPATH"'
         )
-        if mlflow_uri:
+        if mlflow_uri:  # wins over the study's own; by a variable, as others read commands
+            call += ' --mlflow-uri "$MLFLOW_TRACKING_URI"'
             write_private(Path(folder) / _MLFLOW_FILE, mlflow_uri)
             place += f' && export MLFLOW_TRACKING_URI="$(cat "$HERE"/{_MLFLOW_FILE})"'
         job = {
@@ -296,8 +297,3 @@ def _job(job_id: str, info: Any) -> Job:
     study = (info.metadata or {}).get(_STUDY, "")
     message = (info.message or "").partition(", last available logs")[0]
     return Job(job_id, study, str(getattr(info.status, "value", info.status)), message, *seconds)
-
-
-def _at(mlflow_uri: str | None) -> str:
-    """The option for an address, which wins over the study's own; by a variable, as others read commands."""
-    return ' --mlflow-uri "$MLFLOW_TRACKING_URI"' if mlflow_uri else ""
