@@ -1,4 +1,4 @@
-"""TD-MPC2 in torch and numpy: no Ray, no simulator, no tracking.
+"""Agents in torch and numpy: no Ray, no simulator, no tracking.
 
 On a CPU, call `keep_freed_memory()` once and give PyTorch one thread per core that is yours.
 """

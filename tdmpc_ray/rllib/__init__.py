@@ -1,4 +1,4 @@
-"""TD-MPC2 as an RLlib algorithm."""
+"""The agents as RLlib algorithms."""
 
 from tdmpc_ray.envs.gl import without_gl
 

@@ -119,10 +119,10 @@ def refuse_unread(config: Any) -> None:
     for name, ours in _UNREAD.items():
         if getattr(config, name) != defaults[name]:
             theirs = name.removeprefix("_")
-            raise UserError(f"TD-MPC2 does not read '{theirs}': set overrides={{'{ours}': ...}} instead")
+            raise UserError(f"tdmpc_ray does not read '{theirs}': set overrides={{'{ours}': ...}} instead")
     for name in _UNREAD_FAULT_TOLERANCE:
         if getattr(config, name) != defaults[name]:
-            raise UserError(f"TD-MPC2 does not read '{name}': leave it out (docs/reliability.md)")
+            raise UserError(f"tdmpc_ray does not read '{name}': leave it out (docs/reliability.md)")
     unit, duration = config.evaluation_duration_unit, config.evaluation_duration
     if unit != "episodes" or not isinstance(duration, int) or duration <= 0:
         raise UserError(f"evaluation_duration must be a number of episodes, not {duration!r} {unit}")

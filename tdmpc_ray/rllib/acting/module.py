@@ -215,9 +215,9 @@ def require_spaces(observations: Any, actions: Any) -> None:
     seen, beside = parts_of(observations)
     is_seen = _is_stack(seen) if beside is not None else _is_vector(seen) or _is_stack(seen)
     if not is_seen or (beside is not None and not _is_vector(beside)):
-        raise UserError(f"TD-MPC2 needs a Box vector of floats as its observation space, not {observations}")
+        raise UserError(f"an agent needs a Box vector of floats as its observation space, not {observations}")
     if not _is_vector(actions):
-        raise UserError(f"TD-MPC2 needs a Box vector of floats as its action space, not {actions}")
+        raise UserError(f"an agent needs a Box vector of floats as its action space, not {actions}")
 
 
 def _is_vector(space: Any) -> bool:

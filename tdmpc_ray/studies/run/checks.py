@@ -46,7 +46,7 @@ def prepare(study: Study, trainable: type[tune.Trainable] | None = None) -> Prep
 
     Args:
         study: to check.
-        trainable: instead of TD-MPC2.
+        trainable: instead of the algorithm.
 
     Raises:
         UserError: something in it can never work.
