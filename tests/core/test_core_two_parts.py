@@ -7,6 +7,7 @@ import pytest
 import torch
 from replays import copy_into
 
+from tdmpc_ray.core.agents.tdmpc2.agent import AGENT
 from tdmpc_ray.core.agents.tdmpc2.official import to_official
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
@@ -160,7 +161,7 @@ def test_what_takes_one_part_alone_says_so() -> None:
     with pytest.raises(UserError, match="no model that observes images and a vector"):
         to_official(ours)
     with pytest.raises(UserError, match="observes images and a vector cannot be exported yet"):
-        make_program(ours, agent_config("tiny").planner, 0.99, "policy")
+        make_program(AGENT, ours, agent_config("tiny").planner, 0.99, "policy")
     refuse_two_parts(WorldModel((3,), 1, ours.cfg), "served")
     with pytest.raises(UserError, match="observes images and a vector cannot be served yet"):
         refuse_two_parts(ours, "served")

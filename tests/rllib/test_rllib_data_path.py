@@ -10,6 +10,7 @@ from counting_env import CountingEnv
 
 from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.rllib import TDMPC2, TDMPC2Config
+from tdmpc_ray.rllib.learning.work import Work
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 HORIZON = 3
@@ -102,18 +103,22 @@ class Recorded(TDMPC2):
     """Notes every collection and every call of the learner."""
 
     def setup(self, config: TDMPC2Config) -> None:
-        self.events: list[tuple[str, int, int]] = []
         super().setup(config)
+        self.events: list[tuple[str, int, int]] = []
+        collect, count = self._loop._collect, self.progress.count
 
-    def _collect(self, limit: int) -> bool:
-        before = self.env_steps
-        is_any = super()._collect(limit)
-        self.events.append(("collect", before, self.env_steps - before))
-        return is_any
+        def noted_collect(limit: int) -> bool:
+            before = self.env_steps
+            is_any = collect(limit)
+            self.events.append(("collect", before, self.env_steps - before))
+            return is_any
 
-    def _learn(self, num_updates: int) -> None:
-        super()._learn(num_updates)
-        self.events.append(("learn", self.env_steps, num_updates))
+        def noted_count(work: Work) -> None:
+            count(work)
+            if work.num_updates:
+                self.events.append(("learn", self.env_steps, work.num_updates))
+
+        self._loop._collect, self.progress.count = noted_collect, noted_count
 
 
 @pytest.mark.parametrize("utd_ratio", [1.0, 0.5])

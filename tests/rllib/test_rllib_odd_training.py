@@ -78,7 +78,7 @@ def test_what_was_shown_in_two_parts_is_learned_from(tmp_path: Path, tiny_overri
     finally:
         algo.stop()
     saved = pickle.loads((tmp_path / "checkpoint/algorithm_state.pkl").read_bytes())
-    assert saved["tdmpc2"]["metric"] == "eval/return", "the task's"
+    assert saved["tdmpc_ray"]["metric"] == "eval/return", "the task's"
     played = evaluate_checkpoint(tmp_path / "checkpoint", episodes=2, record=tmp_path / "shown")
     assert played["returns"] == [LENGTH, LENGTH]
     overrides |= {"data.demonstrations": str(tmp_path / "shown"), "update.batch_size": 4}

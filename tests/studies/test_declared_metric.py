@@ -38,7 +38,7 @@ def trial(folder: Path, networks: Path, metric: str | None = None) -> None:
     for number, latest in enumerate(EVALUATIONS):
         checkpoint = folder / f"checkpoint_{number}"
         shutil.copytree(networks, checkpoint)
-        state = {"tdmpc2": {"latest": latest, "evaluated_at": 50, "metric": metric}}
+        state = {"tdmpc_ray": {"latest": latest, "evaluated_at": 50, "metric": metric}}
         (checkpoint / "algorithm_state.pkl").write_bytes(pickle.dumps(state))
         seal(checkpoint)
 

@@ -60,8 +60,8 @@ def run_study(
         study: what to run.
         out: the study's folder, or its address; new or empty.
         study_file: the file it was read from, to be kept with it.
-        trainable: instead of the algorithm; gets what `configure.search_space` has, and `preset`, as its config,
-            and says `done` at `total_steps`.
+        trainable: instead of the algorithm; gets what `configure.search_space` has, and `preset`, as its
+            config, and says `done` at `total_steps`.
         console: where to print; None: standard output.
 
     Raises:
