@@ -127,6 +127,8 @@ class Batch:
             ["bash", str(SCRIPT), *(args or ("s.yaml", str(self.out)))],
             cwd=self.folder,
             env=self.environment,
+            # As SLURM starts it; a shell's own background process would have it ignored, for good.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
