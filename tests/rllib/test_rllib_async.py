@@ -62,6 +62,7 @@ def test_the_ratio_holds_at_every_moment_and_the_run_ends_with_it(
     waits = []
     while algo.env_steps < total or algo.progress.pace.updates_owed():
         result = algo.train()
+        algo._loop.check()
         pace = algo.progress.pace
         assert pace.env_steps <= added(algo)
         assert pace.grad_updates <= pace.random_steps + 0.2 * (pace.env_steps - pace.random_steps) + 1e-9
@@ -118,6 +119,7 @@ def test_a_checkpoint_in_full_flight_agrees_with_itself(
     algo = config_of(tiny_overrides).learners(num_learners=num_learners).build_algo()
     while algo.env_steps < 300:
         algo.train()
+        algo._loop.check()
     path = algo.save_to_path(str(tmp_path / "checkpoint"))
     saved = (algo.env_steps, algo.grad_updates)
     assert saved[0] == added(algo)
