@@ -125,9 +125,7 @@ class _Run:
         console: Console,
         resume: bool = False,
     ) -> None:
-        self.study = study
-        self.place, self.out = place, place.out
-        self.console = console
+        self.study, self.place, self.out, self.console = study, place, place.out, console
         # Everything that can be wrong shows here, before anything is written or started.
         parts = prepare(study, trainable)
         self.trainable, self.fixed, self.env_config = parts.trainable, parts.fixed, parts.env_config
@@ -142,11 +140,9 @@ class _Run:
             self.say(f"note: {error}; until then, metrics wait in {shown(self.out / TRACKING_FOLDER)}")
 
     def __call__(self, *, resume: bool, artifacts: Sequence[Path] = ()) -> StudyResult:
-        study = self.study
-        trials = count(study.trials(), "trial")
-        what = "resuming" if resume else "starting"
-        where = shown(self.place.given)
-        self.say(f"{what} {study.name}: {trials} of {steps(study)} steps on {study.what}, in {where}")
+        study, what, where = self.study, "resuming" if resume else "starting", shown(self.place.given)
+        trials = f"{count(study.trials(), 'trial')} of {steps(study)} steps"
+        self.say(f"{what} {study.name}: {trials} on {study.what}, in {where}")
         for note in study.notes():
             self.say(f"note: {note}")
         if resume:
@@ -171,25 +167,10 @@ class _Run:
         )
         outcome = Outcome(label, take.reopened)
         record = RecordResults(public, self.out, trial_params, label, self.say)
-        from tdmpc_ray.rllib.checkpoints.garbage import CollectReplays  # late: RLlib takes seconds to import
-
-        baselines = random_baselines(study.task_names, self.out, self.say, study.env_step_timeout_s)
-        callbacks = [
-            tracker,
-            LogBaseline(tracker, baselines),
-            SaveTrials(study.checkpoint_steps, say=self.say),
-            record,
-            *make_loggers(study, self.out / TRACKING_FOLDER, trial_params, label),
-            CollectReplays(),
-            KeepRungs(self.scheduler),
-            SayWhatIsMissing(self.requests, self.say),
-            ProgressTable(trial_params=label, console=self.console),
-            outcome,
-        ]
+        callbacks = self.callbacks(tracker, record, outcome, label)
         # What Tune has not noted when it is killed is run again; noting takes long where trials are many.
-        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = (
-            "1"  # there is no score before the first evaluation
-        )
+        # There is no score before the first evaluation.
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
         session = ray_session(self.need, self.say, self.requests)
         with session, graceful_stop() as request, no_vain_tries():
@@ -208,6 +189,27 @@ class _Run:
             )
         self.report(result, tracker)
         return result
+
+    def callbacks(
+        self, tracker: MLflowTracker, record: RecordResults, outcome: Outcome, label: Any
+    ) -> list[tune.Callback]:
+        """What Tune calls with every result, in this order; `label` makes a trial's words of its config."""
+        from tdmpc_ray.rllib.checkpoints.garbage import CollectReplays  # late: RLlib takes seconds to import
+
+        study = self.study
+        baselines = random_baselines(study.task_names, self.out, self.say, study.env_step_timeout_s)
+        return [
+            tracker,
+            LogBaseline(tracker, baselines),
+            SaveTrials(study.checkpoint_steps, say=self.say),
+            record,
+            *make_loggers(study, self.out / TRACKING_FOLDER, trial_params, label),
+            CollectReplays(),
+            KeepRungs(self.scheduler),
+            SayWhatIsMissing(self.requests, self.say),
+            ProgressTable(trial_params=label, console=self.console),
+            outcome,
+        ]
 
     def expected_trials(self) -> int:
         """How many there will have been; a search may have run out of suggestions."""
