@@ -210,7 +210,9 @@ def test_a_hang_in_c_costs_the_runner_and_is_named(
     algo.env_runner_group.foreach_env_runner(_short_grace, local_env_runner=False)
     faults = []
     count = algo.progress.count_faults
-    monkeypatch.setattr(algo, "count_faults", lambda new, steps: faults.extend(new) or count(new, steps))
+    monkeypatch.setattr(
+        algo.progress, "count_faults", lambda new, steps: faults.extend(new) or count(new, steps)
+    )
     deadline = time.monotonic() + 250
     try:
         while not faults:
