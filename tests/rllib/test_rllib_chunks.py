@@ -275,12 +275,12 @@ class TestManifest:
             verify(tmp_path, below="state")
 
     @pytest.mark.parametrize(
-        "change", [(b'"format": 1', b'"format": 2'), (b'"state"', b'"stats"'), (b"}", b"")]
+        "change", [(b'"format": 2', b'"format": 3'), (b'"state"', b'"stats"'), (b"}", b"")]
     )
     def test_a_damaged_manifest_is_named(self, tmp_path: Path, change: tuple[bytes, bytes]) -> None:
         (tmp_path / "state").write_bytes(b"some state")
         seal(tmp_path)
         path = tmp_path / "manifest.json"
         path.write_bytes(path.read_bytes().replace(*change))
-        with pytest.raises(DamagedCheckpoint, match=r"manifest\.json is (damaged|of format 2)"):
+        with pytest.raises(DamagedCheckpoint, match=r"manifest\.json is (damaged|of format 3)"):
             verify(tmp_path)
