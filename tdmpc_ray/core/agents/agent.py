@@ -242,6 +242,4 @@ class Agent(ABC):
         raise self._no_published_code()
 
     def _no_published_code(self) -> Exception:
-        return UserError(
-            f"algorithm '{self.settings.name}' has no published code to exchange checkpoints with"
-        )
+        return UserError(f"algorithm '{self.settings.name}' has no published checkpoints")
