@@ -38,7 +38,7 @@ def plan_cluster(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a study would start on a cluster, and how long it takes.
+    """Say what a study would start, and how long it takes.
 
     And with how many env runners it would end first: what `tune --dry-run` says, for a cluster that need
     not be there. docs/scaling.md tells what the estimate is made of.
