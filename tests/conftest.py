@@ -26,6 +26,15 @@ def tiny_overrides() -> dict[str, object]:
     return dict(TINY)
 
 
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """What commands set for Ray and Tune does not outlive the test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="module")
 def local_ray() -> None:
     """One Ray for all modules of a folder that ask for it: it takes 5 s to start."""

@@ -1,7 +1,5 @@
 """Networks to begin with: half of them are not taken without a word."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +20,7 @@ from tdmpc_ray.rllib.learning.start_networks import check_networks, completed, r
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.run.checks import prepare
 
-
-@pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    """What a study's commands set for Ray and Tune does not outlive the test."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
+pytestmark = pytest.mark.usefixtures("own_environment")
 HEAD = "networks.termination_head.0.weight"
 
 
