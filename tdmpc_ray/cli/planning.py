@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from tdmpc_ray.cli.forms import ForecastForm, PlanForm, TrialPlanForm
     from tdmpc_ray.studies.file.spec import Study
+    from tdmpc_ray.studies.plan.room import Capacity
     from tdmpc_ray.studies.plan.sizing import Forecast
     from tdmpc_ray.studies.run.dry_run import Survey
-    from tdmpc_ray.studies.run.room import Capacity
 
 _MOST_POINTS = 20  # that are listed
 
@@ -71,8 +71,8 @@ def print_plan(
     from tdmpc_ray.core.replay.size import gigabytes
     from tdmpc_ray.studies.file.points import RESOURCES
     from tdmpc_ray.studies.plan.labels import steps
+    from tdmpc_ray.studies.plan.room import said
     from tdmpc_ray.studies.run.dry_run import duration, survey, verdict
-    from tdmpc_ray.studies.run.room import said
     from tdmpc_ray.studies.words import count
 
     found = survey(study, cluster, speeds or {})
@@ -89,30 +89,30 @@ def print_plan(
     for note in plan.notes:
         say(f"note: {note}")
     each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
-    say(f"{each}: {said(plan.request)}, in {count(max(map(len, found.requests)), 'part')}")
+    say(f"{each}: {said(plan.request)}, in {count(max(map(len, found.plan.requests)), 'part')}")
     say(f"its replay takes {gigabytes(plan.request.get('memory', 0))} of memory when it is full")
     say(plan.speeds)
     console.print(_table(plan.as_written.points))
-    say(verdict(found.forecast, found.requests, found.room, plan.trials))
+    say(verdict(found.forecast, found.plan.requests, found.room, plan.trials))
     if found.better is not None:
         say(f"with resources.num_env_runners: {found.better.runners}, about {duration(found.better.hours)}")
 
 
 def _form(study: Study, found: Survey) -> PlanForm:
     from tdmpc_ray.cli.forms import PlanForm
-    from tdmpc_ray.studies.run.dry_run import speeds_words, trial_labels
-    from tdmpc_ray.studies.run.room import misfit, most_of_each
+    from tdmpc_ray.studies.plan.room import misfit, most_of_each
+    from tdmpc_ray.studies.run.dry_run import speeds_words
 
     return PlanForm(
         study=study.name,
         tasks=study.task_names,
-        trials=study.trials(),
+        trials=len(found.plan.trials),
         steps=study.most_steps,
-        labels=[*trial_labels(study)],
+        labels=[trial.label for trial in found.plan.trials],
         notes=found.notes,
-        request=most_of_each(found.requests),
+        request=most_of_each(found.plan.requests),
         where=found.room.where,
-        obstacle=misfit(found.requests, found.room) or None,
+        obstacle=misfit(found.plan.requests, found.room) or None,
         speeds=speeds_words(found.measured),
         as_written=_forecast(study, found.forecast),
         better=None if found.better is None else _forecast(study, found.better),
@@ -121,7 +121,7 @@ def _form(study: Study, found: Survey) -> PlanForm:
 
 def _forecast(study: Study, found: Forecast) -> ForecastForm:
     from tdmpc_ray.cli.forms import ForecastForm, TrialPlanForm
-    from tdmpc_ray.studies.run.dry_run import point_label
+    from tdmpc_ray.studies.plan.trials import point_label
 
     points = [
         TrialPlanForm(

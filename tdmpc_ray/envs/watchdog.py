@@ -64,15 +64,15 @@ _exit_reason: Path | None = None
 _longest = 0.0  # of all limits
 
 
-def allow_exit(last_words: Path) -> None:
+def allow_exit(reason_file: Path) -> None:
     """Let the watchdog end this process where nothing else helps.
 
     Args:
-        last_words: file that it writes the reason to, in one line; of a call that held the interpreter's
+        reason_file: file that it writes the reason to, in one line; of a call that held the interpreter's
             lock, Python's traceback.
     """
     global _exit_reason
-    _exit_reason = last_words
+    _exit_reason = reason_file
 
 
 def _watch(limit: float) -> None:
@@ -136,11 +136,11 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 _dump_file: dict[Path, object] = {}
 
 
-def _exit_after(seconds: float, last_words: Path) -> None:
+def _exit_after(seconds: float, reason_file: Path) -> None:
     """End the process unless this is called again before, which a call that holds Python's lock prevents.
 
     What ends it is a thread that needs no interpreter. Honest work may hold the lock: `seconds` are many.
     """
-    if last_words not in _dump_file:
-        _dump_file[last_words] = last_words.open("w", encoding="utf-8")
-    faulthandler.dump_traceback_later(seconds, exit=True, file=_dump_file[last_words])  # type: ignore[arg-type]
+    if reason_file not in _dump_file:
+        _dump_file[reason_file] = reason_file.open("w", encoding="utf-8")
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_dump_file[reason_file])  # type: ignore[arg-type]

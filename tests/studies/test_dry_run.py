@@ -16,13 +16,14 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.plan.room import Bundles, Capacity, misfit, turns
 from tdmpc_ray.studies.plan.sizing import forecast
 from tdmpc_ray.studies.plan.speeds import Speeds
+from tdmpc_ray.studies.plan.trials import plan_study
 from tdmpc_ray.studies.run import cluster, waiting
 from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import capacity, check_resources
-from tdmpc_ray.studies.run.dry_run import trial_labels, verdict
-from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, turns
+from tdmpc_ray.studies.run.dry_run import verdict
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
 
 DRAWN = {"space": {"update.lr": {"loguniform": [1e-4, 1e-3]}}, "num_samples": 2}
@@ -39,7 +40,7 @@ def study(**changes: Any) -> Study:
 
 
 def bundles_of(study: Study) -> list[Bundles]:
-    return prepare(study).requests
+    return prepare(study).plan.requests
 
 
 def said(study: Study, *nodes: dict[str, float]) -> str:
@@ -50,13 +51,20 @@ def said(study: Study, *nodes: dict[str, float]) -> str:
 
 
 def test_every_trial_has_a_line() -> None:
-    asked = study(
-        seeds=[0, 1],
-        num_samples=2,
-        space={"update.lr": {"loguniform": [1e-4, "1e-3"]}, "planner.horizon": {"grid": [3, 5]}},
-    )
-    lines = list(trial_labels(asked))
-    assert len(lines) == asked.trials() == 8
+    values = {
+        "seeds": [0, 1],
+        "num_samples": 2,
+        "space": {"planner.horizon": {"grid": [3, 5]}, "update.lr": {"loguniform": [1e-4, "1e-3"]}},
+    }
+    asked = study(**values)
+    lines = [trial.label for trial in plan_study(asked).trials]
+    assert len(set(lines)) == asked.trials() == 8
+    assert [line.rpartition("=")[0] for line in lines[:3]] == [
+        f"size=1 seed={seed} planner.horizon={horizon} update.lr"
+        for seed, horizon in ((0, 3), (0, 5), (1, 3))
+    ]
+    assert len({line.rpartition("=")[2] for line in lines}) == 2
+    lines = [trial.label for trial in plan_study(study(**values, search="optuna")).trials]
     assert lines[0] == "size=1 seed=0 planner.horizon=3 update.lr=loguniform[0.0001, 0.001]"
     assert len(set(lines)) == 4
 

@@ -22,8 +22,8 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.growth import growth
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.plan.labels import trial_params
+from tdmpc_ray.studies.plan.trials import plan_study
 from tdmpc_ray.studies.run import runner
 from tdmpc_ray.studies.run.continuing import TakeFromStudy
 from tdmpc_ray.studies.run.outcome import Outcome
@@ -133,14 +133,20 @@ def test_what_trials_cannot_take_is_refused_by_name(
 
 def trials(study: Study, folder: Path, state: Path | None = None) -> tuple[Any, list[Trial]]:
     """The search of a study and the trials that it has left to begin, after those of `state`."""
-    search = trials_of(make_search(study, lambda task: {"task": task}))
-    space = {"preset": "light", **search_space(study, lambda task: {"task": task})}
-    number = study.trials() if study.search.is_model_based else study.num_samples
+    search = trials_of(make_search(plan_study(study, Stub)))
     register_trainable("Stub", Stub)
     if state is not None:
         search.restore_from_dir(str(state))
     search.add_configurations(
-        [Experiment("tune", "Stub", config=space, num_samples=number, storage_path=str(folder))]
+        [
+            Experiment(
+                "tune",
+                "Stub",
+                config={"preset": "light"},
+                num_samples=study.trials(),
+                storage_path=str(folder),
+            )
+        ]
     )
     left: list[Trial] = []
     while (trial := search.next_trial()) is not None:

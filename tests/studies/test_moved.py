@@ -20,13 +20,12 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint, register_trainable
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.search import SearchAlgorithm
-from ray.tune.search.basic_variant import BasicVariantGenerator
 from rich.console import Console
 from runner_stub import Stub
 
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
-from tdmpc_ray.studies.plan.configure import search_space
+from tdmpc_ray.studies.plan.trials import plan_study
 from tdmpc_ray.studies.run import continuing
 from tdmpc_ray.studies.run.continuing import TakeFromStudy
 from tdmpc_ray.studies.run.runner import resume_study, run_study
@@ -117,14 +116,14 @@ def test_a_stopped_study_goes_on_in_its_copy_and_where_it_was_moved(
 
 
 def experiment(study: Any, folder: Path) -> Experiment:
-    space = {"preset": "light", **search_space(study, lambda task: {"task": task})}
-    count = study.trials() if study.search.is_model_based else study.num_samples
     register_trainable("Stub", Stub)
-    return Experiment("tune", "Stub", config=space, num_samples=count, storage_path=str(folder))
+    return Experiment(
+        "tune", "Stub", config={"preset": "light"}, num_samples=study.trials(), storage_path=str(folder)
+    )
 
 
 def search_of(study: Any) -> SearchAlgorithm:
-    return trials_of(make_search(study, lambda task: {"task": task}))
+    return trials_of(make_search(plan_study(study, Stub)))
 
 
 def suggested(search: SearchAlgorithm) -> list[Trial]:
@@ -160,22 +159,6 @@ def test_trials_to_come_lie_where_the_study_lies_now(method: str, limit: int | N
         whole = search_of(study)
         whole.add_configurations([experiment(study, tmp_path / "whole")])
         assert [t.config for t in [*begun, *to_come]] == [t.config for t in suggested(whole)]
-
-
-def test_a_study_that_an_older_version_began_goes_on(tmp_path: Path) -> None:
-    study = make_study(runner_stub.values("sqlite:///no.db", seeds=[0, 1, 2, 3]))
-    old = BasicVariantGenerator(constant_grid_search=True, random_state=0)
-    old.add_configurations([experiment(study, tmp_path)])
-    begun = [old.next_trial() for _ in range(2)]
-    old.save_to_dir(str(tmp_path), "1")
-    for _ in range(2):  # the second time from what the newer one has saved
-        search = search_of(study)
-        search.restore_from_dir(str(tmp_path))
-        search.add_configurations([experiment(study, tmp_path)])
-        begun.append(search.next_trial())
-        search.save_to_dir(str(tmp_path), "2")
-    assert [trial.config["seed"] for trial in begun] == [0, 1, 2, 3]
-    assert [trial.trial_id[-5:] for trial in begun] == ["00000", "00001", "00002", "00003"]
 
 
 def test_files_that_wait_for_mlflow_are_found_in_a_moved_study(tmp_path: Path) -> None:

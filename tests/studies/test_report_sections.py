@@ -16,26 +16,22 @@ from tdmpc_ray.studies.results.analysis.cost import throughput
 from tdmpc_ray.studies.results.analysis.frontier import _last_steps, frontier
 from tdmpc_ray.studies.results.analysis.search import search_points
 from tdmpc_ray.studies.results.analysis.section import Evidence
-from tdmpc_ray.studies.results.compare import scaling_curves
+from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.random_policy import RUN_IDS
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.results.trial_rows import ENERGY_WH
 from tdmpc_ray.studies.tracking.client import connect
 
 
-def test_tasks_are_not_mixed_in_a_scaling_curve(lab: SimpleNamespace) -> None:
+def test_tasks_weigh_alike_in_the_results_of_sizes(lab: SimpleNamespace) -> None:
     runs = load_study_runs(EXPERIMENT, lab.uri, "sizes")
     trials = runs.trials.copy()
     trials.loc[trials["task"] == "cheetah-run", "final"] /= 2
-    curves = scaling_curves(replace(runs, trials=trials))
-    assert set(curves) == {
-        "scaling/walker-walk/final_return",
-        "scaling/cheetah-run/final_return",
-        "scaling/normalised_score",
-    }
-    walker, cheetah, score = (np.array(curve) for curve in curves.values() if len(curve) == len(PARAMS))
-    assert walker[:, 0].tolist() == score[:, 0].tolist() == list(PARAMS.values())
-    assert score[:, 1] == pytest.approx((walker[:, 1] + cheetah[:, 1]) / 2000)
+    results = size_results(Evidence(replace(runs, trials=trials)))
+    assert [result.params for result in results] == [*PARAMS.values()]
+    for result in results:
+        means = trials[trials["model_size"] == result.group[0]].groupby("task")["final"].mean()
+        assert result.values.mean() == pytest.approx(means.sum() / 2000)
 
 
 def test_a_mean_is_not_called_iqm_and_tasks_weigh_alike(lab: SimpleNamespace) -> None:

@@ -23,10 +23,10 @@ from runner_stub import Stub
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.record import local_runs, read_record
+from tdmpc_ray.studies.plan.room import Capacity
 from tdmpc_ray.studies.run import cluster
 from tdmpc_ray.studies.run.baseline import random_baselines
 from tdmpc_ray.studies.run.cluster import ray_session
-from tdmpc_ray.studies.run.room import Capacity
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 from tdmpc_ray.studies.tracking.client import connect
 from tdmpc_ray.studies.tracking.study_run import EVALUATION_EVERY
@@ -74,7 +74,6 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
     # One restart, from the beginning, because it failed before its first checkpoint.
     assert [step for step, _ in mlflow_read.points(store, bad, "train/return")] == [100, 200]
     assert -2000 < parent.data.metrics["baseline/random_return"] < -500
-    assert mlflow_read.points(store, parent, "scaling/final_return") == [(100_000, 200.0)]
     listed = {item.path for item in connect(store).list_artifacts(parent.info.run_id)}
     assert listed == {"study.yaml", "toy.yaml", "scaling.png"}
     assert (out / "scaling.png").read_bytes().startswith(b"\x89PNG")

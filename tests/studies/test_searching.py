@@ -19,6 +19,7 @@ from rich.console import Console
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.spec import Study
+from tdmpc_ray.studies.plan.trials import plan_study
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 from tdmpc_ray.studies.run.scheduling import Asha, KeepRungs, WithinBounds, make_scheduler
@@ -207,7 +208,7 @@ def test_a_trial_ends_once_it_is_good_enough(store: str, tmp_path: Path) -> None
 
 
 def test_optuna_learns_where_the_best_rate_is() -> None:
-    search = make_search(study(search="optuna", num_samples=40), lambda task: {"task": task})
+    search = make_search(plan_study(study(search="optuna", num_samples=40), Peak))
     rates = []
     for number in range(40):
         rate = search.suggest(f"t{number}")["agent_overrides"]["update.lr"]
@@ -273,9 +274,9 @@ def test_what_does_not_go_together_is_one_line(changes: dict[str, Any], said: st
 
 def test_a_missing_searcher_and_a_wrong_option_are_one_line() -> None:
     with pytest.raises(UserError, match="search: hebo is not installed: pip install HEBO"):
-        make_search(study(search="hebo"), lambda task: {"task": task})
+        make_search(plan_study(study(search="hebo"), Peak))
     with pytest.raises(UserError, match=r"search: optuna refuses this study: .*'nope'"):
-        make_search(study(search={"method": "optuna", "options": {"nope": 1}}), lambda task: {"task": task})
+        make_search(plan_study(study(search={"method": "optuna", "options": {"nope": 1}}), Peak))
 
 
 def test_scores_follow_the_task() -> None:

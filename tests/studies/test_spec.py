@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray.tune.search.variant_generator import generate_variants
 from study_files import STUDY, write
 
 from tdmpc_ray.core.agents import find_settings
@@ -16,8 +15,8 @@ from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.studies.file.folder import going_on
 from tdmpc_ray.studies.file.load import load_study, make_study
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.configure import algorithm_config, env_configs, search_space
-from tdmpc_ray.studies.plan.labels import label_params
+from tdmpc_ray.studies.plan.configure import algorithm_config
+from tdmpc_ray.studies.plan.trials import plan_study
 
 
 def test_a_study_file_becomes_trials(tmp_path: Path) -> None:
@@ -26,14 +25,15 @@ def test_a_study_file_becomes_trials(tmp_path: Path) -> None:
     study = load_study(file)
     assert study.trials() == 2 * 3 * 3 * 2
     assert study.settings() == {"planner.num_samples": 64, "update.tau": 0.001}
-    space = search_space(study, env_configs(study))
-    variants = [spec for _, spec in generate_variants(space)]
-    assert len(variants) == 2 * 3 * 3
+    variants = [trial.config for trial in plan_study(study).trials]
+    assert len(variants) == study.trials()
     keys = {(v["model_size"], v["seed"], v["agent_overrides"]["planner.horizon"]) for v in variants}
     assert keys == {(size, seed, h) for size in ("tiny", "1") for seed in (0, 1, 2) for h in (2, 3, 5)}
-    for variant in variants:
-        assert 1e-4 <= variant["agent_overrides"]["update.lr"] <= 1e-3
-        assert variant["agent_overrides"]["update.tau"] == 0.001
+    assert {v["agent_overrides"]["update.tau"] for v in variants} == {0.001}
+    rates = [variant["agent_overrides"]["update.lr"] for variant in variants]
+    assert len(set(rates)) == 2, "each sample is drawn once, for all sizes, seeds and points of the grids"
+    assert all(1e-4 <= rate <= 1e-3 for rate in rates)
+    assert variants == [trial.config for trial in plan_study(study).trials], "and always the same"
 
 
 def test_the_written_study_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +59,8 @@ def test_paths_are_absolute_once_read_and_mean_the_same_where_the_study_goes_on(
     paths = {"start_from": "start", "set": {"data.demonstrations": "shown", "update.tau": 0.1}}
     study = load_study(write(tmp_path, **paths))
     assert study.start_from == str(begun / "start")
-    for variant in generate_variants(search_space(study, env_configs(study))):
-        assert variant[1]["agent_overrides"]["data.demonstrations"] == str(begun / "shown")
+    [point, *_] = study.points()
+    assert point.settings["data.demonstrations"] == str(begun / "shown")
     own = {"start_from": "../out/start", "set": {}, "num_samples": 1}
     own |= {"space": {"data.demonstrations": {"grid": ["", "a", str(out / "b"), "~/c", "s3://d"]}}}
     monkeypatch.setenv("HOME", "/home")
@@ -113,22 +113,21 @@ def test_each_task_and_each_resource_has_trials_of_its_own() -> None:
     both = "walker-walk+cup-catch"
     assert (study.trials(), study.score) == (3 * 2 * 2, "eval/return")
     assert (study.what, study.most_steps) == ("3 tasks", 2000)
-    space = {**algorithm_config(study).to_dict(), **search_space(study, env_configs(study))}
-    variants = [variant for _, variant in generate_variants(space)]
-    assert len(variants) == study.trials()
+    plan = plan_study(study)
+    assert len(plan.trials) == study.trials()
     seen = set()
-    for variant in variants:
-        config = TDMPC2Config().update_from_dict(variant)
+    for trial in plan.trials:
+        config = TDMPC2Config().update_from_dict({**plan.fixed, **trial.config})
         config.validate()
         agent = config.agent()
         assert config.total_steps == (2000 if config.task == both else 1000)
         assert config.episode_length == (100 if config.task == "mw-reach" else 500)
         seen.add((config.task, config.num_env_runners, agent.planner.horizon))
     assert len(seen) == study.trials()
-    assert {label_params(variant, study)["task"] for variant in variants} == {
-        "walker-walk+1",
-        "walker-walk",
-        "mw-reach",
+    assert {trial.label.split()[0] for trial in plan.trials} == {
+        "task=walker-walk+1",
+        "task=walker-walk",
+        "task=mw-reach",
     }
 
 
@@ -167,10 +166,9 @@ def test_values_reach_the_algorithm() -> None:
     assert config.num_gpus_per_env_runner == 0.25
     assert not config.is_asynchronous
     assert (config.max_env_faults, config.env_step_timeout_s, config.learner_timeout_s) == (3, 7.5, 600)
-    space = search_space(study, env_configs(study))
-    [variant, _] = [spec for _, spec in generate_variants(space)]
-    assert variant["agent_overrides"]["planner.horizon"] in (2, 3)
-    assert space["model_size"] == {"grid_search": ["tiny", "1"]}
+    trials = plan_study(study).trials
+    assert {trial.config["agent_overrides"]["planner.horizon"] for trial in trials} <= {2, 3}
+    assert [trial.config["model_size"] for trial in trials] == ["tiny", "1"]
 
 
 @pytest.mark.parametrize(

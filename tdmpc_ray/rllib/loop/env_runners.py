@@ -46,8 +46,8 @@ def sample_together(runners: Any, limit: int, fragment: int, *, local: bool) -> 
         sampled = [sample_fragments(runners.local_env_runner, steps, with_metrics=False)]
     else:
         refs = {runner: _ask(runners, runner, steps) for runner in runners.healthy_env_runner_ids()}
-        told = on_runners(runners, take_summary, local=False)
-        sampled = [one._replace(fragments=refs[one.runner]) for one in told if one is not None]
+        answers = on_runners(runners, take_summary, local=False)
+        sampled = [one._replace(fragments=refs[one.runner]) for one in answers if one is not None]
     return sampled, num_runners - len(sampled)
 
 
@@ -137,9 +137,9 @@ class AsyncSampler:
         for _, result in results:
             if isinstance(result, UserError):
                 raise result
-        told = [(one, ref) for (_, one), ref in zip(results, refs, strict=True) if one is not None]
-        self._num_lost += len(results) - len(told)
-        return [one._replace(fragments=ref) for one, ref in told]
+        answers = [(one, ref) for (_, one), ref in zip(results, refs, strict=True) if one is not None]
+        self._num_lost += len(results) - len(answers)
+        return [one._replace(fragments=ref) for one, ref in answers]
 
     def refs(self) -> list[ray.ObjectRef]:
         """Of all open requests, to wait for."""

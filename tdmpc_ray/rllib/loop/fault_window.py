@@ -45,6 +45,6 @@ class FaultWindow:
     def lines(self) -> list[str]:
         """What to tell the user of the faults since the last call."""
         untold, self._untold = self._untold, []
-        told = [f"an environment was rebuilt: {fault}" for fault in untold[:_TOLD]]
-        more = len(untold) - len(told)
-        return told + [f"and {more} more were rebuilt"] * bool(more)
+        lines = [f"an environment was rebuilt: {fault}" for fault in untold[:_TOLD]]
+        more = len(untold) - len(lines)
+        return lines + [f"and {more} more were rebuilt"] * bool(more)

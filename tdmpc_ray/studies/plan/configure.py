@@ -1,20 +1,15 @@
-"""A study's trials in RLlib's and Tune's terms."""
+"""What a study says, in RLlib's terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from tdmpc_ray.core.replay.demonstrations import episode_files
-from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.studies.file.points import RESOURCES, Point
+from tdmpc_ray.studies.file.points import Point
 from tdmpc_ray.studies.file.sections import Resources
 from tdmpc_ray.studies.file.spec import Study
 
 if TYPE_CHECKING:
-    from ray.tune import Trainable
-
     from tdmpc_ray.rllib.config import AgentAlgorithmConfig
 
 # A trial's resources as attributes of the algorithm's config.
@@ -62,43 +57,6 @@ def algorithm_config(study: Study, point: Point | None = None) -> AgentAlgorithm
     return config
 
 
-def checked_configs(study: Study) -> list[AgentAlgorithmConfig]:
-    """The algorithm's configs of the points that differ in more than numbers, see `distinct_points`.
-
-    Raises:
-        UserError: one is refused, demonstrations are missing, or the networks of `start_from` do not fit.
-        ValueError: RLlib's own refusal.
-    """
-    configs = [algorithm_config(study, point) for point in distinct_points(study)]
-    for config in configs:
-        config.validate()
-    for folder in {config.agent().data.demonstrations for config in configs} - {""}:
-        episode_files(Path(folder))
-    if study.start_from is not None:
-        from tdmpc_ray.rllib.learning.start_networks import check_networks, read_networks
-
-        check_networks(read_networks(study.start_from), configs)
-    return configs
-
-
-def distinct_points(study: Study) -> list[Point]:
-    """One point of all that are checked, and reserved for, alike; those of what is drawn among them.
-
-    They differ in settings of an update or a planner that were checked with the file, such as learning rates.
-    """
-    found: dict[object, Point] = {}
-    for point in (*study.points(), *study.drawn_points(_matters)):
-        agent = study.agent_config(point.model_size, point.settings)
-        parts = (agent.model, agent.data, agent.planner.horizon, agent.update.batch_size)
-        found.setdefault((point.task, point.steps, point.resources, parts), point)
-    return list(found.values())
-
-
-def _matters(key: str) -> bool:
-    """Whether trials that differ in this setting may be refused, or need other resources, one by one."""
-    return key.startswith(("model.", "data.")) or key in ("planner.horizon", "update.batch_size")
-
-
 def attributes(resources: Resources) -> dict[str, Any]:
     """Resources in RLlib's terms; what is none is the config's to say."""
     values = {name: getattr(resources, key) for key, name in ATTRIBUTES.items()}
@@ -106,10 +64,11 @@ def attributes(resources: Resources) -> dict[str, Any]:
 
 
 def env_configs(study: Study) -> MakeEnvConfig:
-    """What environments of a task are built from."""
+    """What environments of the study's tasks are built from."""
     from tdmpc_ray.rllib import new_config
 
-    return lambda task: dict(new_config().environment(task, obs=study.obs).env_config)
+    configs = {task: new_config().environment(task, obs=study.obs) for task in study.task_names}
+    return {task: dict(config.env_config) for task, config in configs.items()}.__getitem__
 
 
 def at_point(point: Point, env_config: MakeEnvConfig) -> dict[str, Any]:
@@ -121,79 +80,3 @@ def at_point(point: Point, env_config: MakeEnvConfig) -> dict[str, Any]:
         "total_steps": point.steps,
         **attributes(point.resources),
     }
-
-
-def trainable_and_fixed(
-    study: Study, trainable: type[Trainable] | None = None
-) -> tuple[type[Trainable], dict[str, Any], MakeEnvConfig]:
-    """What runs the trials, what is the same in all of their configs, and what their environments need.
-
-    Raises:
-        UserError: a trial is refused.
-    """
-    if trainable is not None:
-        return trainable, {"preset": study.preset}, lambda task: {"task": task}
-    try:
-        checked_configs(study)
-    except ValueError as error:
-        raise UserError(f"RLlib refuses this study: {reason(error)}") from None
-    config = algorithm_config(study)
-    return config.algorithm_class, config.to_dict(), env_configs(study)
-
-
-def trial_requests(
-    study: Study, trainable: type[Trainable], fixed: Mapping[str, Any], env_config: MakeEnvConfig
-) -> list[list[dict[str, float]]]:
-    """The bundles that Ray reserves for a study's trials: one list for all that ask for the same.
-
-    Args:
-        study: its points.
-        trainable: what runs the trials.
-        fixed: entries of the trials' configs that none of them changes.
-        env_config: a task to what its environments are built from.
-    """
-    found: list[list[dict[str, float]]] = []
-    for point in distinct_points(study):
-        request = trainable.default_resource_request({**fixed, **at_point(point, env_config)})
-        bundles = list(request.bundles) if request else [{"CPU": 1.0}]
-        if bundles not in found:
-            found.append(bundles)
-    return found
-
-
-def search_space(study: Study, env_config: MakeEnvConfig) -> dict[str, Any]:
-    """What differs between trials, and the fixed settings, in Tune's terms.
-
-    With a model-based search, which chooses them itself, the first of each.
-    """
-    from ray import tune
-
-    if study.search.is_model_based:
-        return {**at_point(study.points()[0], env_config), "seed": study.seeds[0]}
-
-    def over(values: list[Any]) -> Any:
-        return tune.grid_search(values) if len(values) > 1 else values[0]
-
-    grids = {key: tune.grid_search(values) for key, values in study.grids().items()}
-    settings = {key: grid for key, grid in grids.items() if not key.startswith(RESOURCES)}
-    resources = {ATTRIBUTES[k.removeprefix(RESOURCES)]: g for k, g in grids.items() if k not in settings}
-    steps = {task: study.steps_of(task) for task in study.task_names}
-    return {
-        "model_size": over(study.model_sizes),
-        "seed": over(study.seeds),
-        "agent_overrides": {**study.settings(), **settings, **study.draws()},
-        "env_config": over([env_config(task) for task in study.task_names]),
-        "total_steps": tune.sample_from(_StepsOf(steps)) if len(steps) > 1 else study.most_steps,
-        **attributes(study.resources),
-        **resources,
-    }
-
-
-class _StepsOf:
-    """A trial's steps by its task; a class, because Tune pickles it."""
-
-    def __init__(self, steps: dict[str, int]) -> None:
-        self._steps = steps
-
-    def __call__(self, config: Any) -> int:
-        return self._steps[config["env_config"]["task"]]

@@ -1,11 +1,11 @@
-"""What trials and points of a study are called."""
+"""What trials of a study are called."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from tdmpc_ray.studies.file.points import RESOURCES, Point
+from tdmpc_ray.studies.file.points import RESOURCES
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import ATTRIBUTES
 from tdmpc_ray.studies.tracking.naming import short_task
@@ -17,7 +17,7 @@ def trial_params(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": config["env_config"]["task"],
         "model_size": str(config["model_size"]),
-        "seed": config["seed"],
+        **({"seed": config["seed"]} if "seed" in config else {}),
         **({"obs": obs} if obs != "state" else {}),
         "preset": config["preset"],
         **config["agent_overrides"],
@@ -36,18 +36,6 @@ def label_params(config: Mapping[str, Any], study: Study) -> dict[str, Any]:
     params["task"] = short_task(params["task"])
     shown = {"model_size", "seed", *study.space, *(["task"] if len(study.task_names) > 1 else [])}
     return {key: value for key, value in params.items() if key in shown}
-
-
-def label_point(study: Study, point: Point, **more: Any) -> dict[str, Any]:
-    """What tells a point of a study from others, to be made a label; `more` comes behind its size."""
-    values = {**point.settings, **{f"{RESOURCES}{key}": value for key, value in point.resources}}
-    grids = [key for key, draw in study.space.items() if draw.grid is not None]
-    return {
-        **({"task": short_task(point.task)} if len(study.task_names) > 1 else {}),
-        "model_size": point.model_size,
-        **more,
-        **{key: values[key] for key in grids},
-    }
 
 
 def steps(study: Study) -> str:

@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.results.analysis.section import Evidence
-from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
 from tdmpc_ray.studies.results.random_policy import with_random
@@ -23,7 +21,6 @@ from tdmpc_ray.studies.results.scaling import mean_interval
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counts, load_study_runs
 from tdmpc_ray.studies.results.views import find_view, offer_view
-from tdmpc_ray.studies.tracking.study_run import SCALING_RETURN, SCALING_SCORE
 
 RANDOM = "random"
 _GROUP = ["task", "model_size", "setting"]
@@ -63,25 +60,6 @@ def summary_table(runs: StudyRuns) -> pd.DataFrame:
                 found = {"seeds": len(finals[key]), "final": finals[key].mean(), "low": low, "high": high}
                 rows.append({**who, **known[key], **found})
     return with_random(pd.DataFrame(rows), runs.random_rows("final"), RANDOM)
-
-
-def scaling_curves(runs: StudyRuns) -> dict[str, list[tuple[int, float]]]:
-    """Scaling curves for the study's run: pairs of parameters and result per model size, by metric.
-
-    One of each task, and where there are several one of normalised scores (see `statistics.Scale`), which
-    weighs tasks alike. Each size counts with its best setting.
-    """
-    table = summary_table(runs)
-    known = table[table["params"].notna()]
-    curves = {}
-    for task, rows in known.groupby("task"):
-        best = rows.groupby("params")["final"].max()
-        name = SCALING_RETURN if len(runs.tasks) == 1 else f"scaling/{task}/final_return"
-        curves[name] = [(int(params), float(final)) for params, final in best.items()]
-    if len(runs.tasks) > 1:
-        results = [result for result in size_results(Evidence(runs)) if result.params > 0]
-        curves[SCALING_SCORE] = [(int(result.params), float(result.values.mean())) for result in results]
-    return curves
 
 
 def render_table(runs: StudyRuns) -> Table:

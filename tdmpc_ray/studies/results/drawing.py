@@ -13,6 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from tdmpc_ray.studies.results.scaling import ANY, Interval, mean_interval
 
@@ -103,6 +104,29 @@ def draw_curve(
     axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
+def draw_mean(
+    axes: Axes, x: float, values: NDArray[np.float64], colour: Any, bounds: Interval, least: float = 0.0
+) -> None:
+    """The mean of seeds at one place, with its interval as a bar, and the seeds behind it.
+
+    Args:
+        axes: to draw on.
+        x: the place.
+        values: one per seed.
+        colour: of all.
+        bounds: of results.
+        least: the bar ends no lower than this share of the smallest value: a logarithmic axis has no zero.
+    """
+    mean = float(values.mean())
+    if len(values) > 1:
+        low, high = mean_interval(values, bounds)
+        low = max(low, least * values.min()) if least else low
+        axes.scatter([x] * len(values), values, s=14, color=colour, alpha=0.35, linewidth=0, zorder=2)
+        bar = [[mean - low], [high - mean]]
+        axes.errorbar(x, mean, bar, color=colour, capsize=4, linewidth=1.8, zorder=3)
+    axes.scatter([x], [mean], s=52, color=[colour], edgecolor="white", linewidth=1, zorder=4)
+
+
 def draw_random(axes: Axes, value: float | None, label: str) -> None:
     """The random policy's return, where it is known."""
     if value is not None:
@@ -111,18 +135,11 @@ def draw_random(axes: Axes, value: float | None, label: str) -> None:
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Move ascending positions as little as it takes to be `gap` apart, within [low, high] if they fit."""
-    clusters: list[tuple[float, int]] = []  # mean position and number of members
-    for value in values:
-        clusters.append((min(max(value, low), high), 1))
-        while len(clusters) > 1:
-            (below, few), (above, more) = clusters[-2:]
-            if above - below >= gap * (few + more) / 2:
-                break
-            count = few + more
-            half = gap * (count - 1) / 2
-            centre = (below * few + above * more) / count
-            clusters[-2:] = [(max(min(centre, high - half), low + half), count)]
-    return [centre + gap * (k - (count - 1) / 2) for centre, count in clusters for k in range(count)]
+    if not len(values):
+        return []
+    offsets = gap * np.arange(len(values))
+    moved = isotonic_regression(np.asarray(values) - offsets).x
+    return [float(x) for x in np.clip(moved, low, max(high - offsets[-1], low)) + offsets]
 
 
 def label_lines(axes: Axes) -> None:

@@ -6,23 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
-from numpy.typing import NDArray
 
 from tdmpc_ray.studies.results.drawing import (
     STYLE,
     draw_curve,
+    draw_mean,
     draw_random,
     label_lines,
     rank_colours,
     short,
     value_label,
 )
-from tdmpc_ray.studies.results.scaling import Interval, mean_interval
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
 
@@ -111,7 +109,7 @@ def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, 
                 means.append(float(finals.mean()))
                 sizes[group[0]] = params[-1]
                 bounds = result_bounds(task, runs.metric)
-                _draw_mean(axes, params[-1], finals, colours[group], bounds)
+                draw_mean(axes, params[-1], finals, colours[group], bounds)
         axes.plot(params, means, color="#bbbbbb", linewidth=1.2, zorder=1)
     if not sizes:
         axes.text(0.5, 0.5, "number of parameters not logged", ha="center", transform=axes.transAxes)
@@ -121,15 +119,3 @@ def _draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, 
     labels = [f"{short(count)}\n({size})" for size, count in sizes.items()]
     axes.set_xticks(list(sizes.values()), labels, fontsize=9 if len(sizes) < 5 else 7.5)
     axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _draw_mean(axes: Axes, x: float, finals: NDArray[np.float64], colour: Any, bounds: Interval) -> None:
-    """The mean of seeds with its interval, and the seeds behind it."""
-    mean = float(finals.mean())
-    if len(finals) > 1:
-        low, high = mean_interval(finals, bounds)
-        axes.scatter([x] * len(finals), finals, s=14, color=colour, alpha=0.35, linewidth=0, zorder=2)
-        axes.errorbar(
-            x, mean, [[mean - low], [high - mean]], color=colour, capsize=4, linewidth=1.8, zorder=3
-        )
-    axes.scatter([x], [mean], s=52, color=[colour], edgecolor="white", linewidth=1, zorder=4)

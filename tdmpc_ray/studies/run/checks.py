@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from tdmpc_ray.envs import TaskInfo, task_info
 from tdmpc_ray.envs.listing import require_task
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.configure import MakeEnvConfig, trainable_and_fixed, trial_requests
+from tdmpc_ray.studies.plan.trials import Plan, plan_study
 from tdmpc_ray.studies.run.cluster import quiet
 from tdmpc_ray.studies.run.loggers import check_loggers
-from tdmpc_ray.studies.run.room import Bundles
 from tdmpc_ray.studies.run.scheduling import make_scheduler
 from tdmpc_ray.studies.run.searching import make_search
 
 _JUDGED_BY_RETURN = ("dmcontrol",)  # suites whose tasks never say whether they succeeded
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A study that can work.
+class Prepared(NamedTuple):
+    """A study that can work: its plan, and Tune's parts that run it."""
 
-    Attributes:
-        trainable: what runs the trials.
-        fixed: what is the same in the configs of all trials.
-        env_config: a task to what its environments are built from.
-        search, scheduler: Tune's.
-        requests: bundles that Ray reserves for the trials, see `trial_requests`.
-    """
-
-    trainable: type[tune.Trainable]
-    fixed: dict[str, Any]
-    env_config: MakeEnvConfig
+    plan: Plan
     search: Any
-    scheduler: Any
-    requests: list[Bundles]
+    scheduler: TrialScheduler
 
 
 def prepare(study: Study, trainable: type[tune.Trainable] | None = None) -> Prepared:
@@ -52,15 +39,13 @@ def prepare(study: Study, trainable: type[tune.Trainable] | None = None) -> Prep
         UserError: something in it can never work.
     """
     quiet()
-    kind, fixed, env_config = trainable_and_fixed(study, trainable)
+    for task in study.task_names:
+        require_task(task)
+    plan = plan_study(study, trainable)
     quiet()  # again: at its import, RLlib says how much it tells
     _check_metric(study)
     check_loggers(study.tracking.also)
-    search, scheduler = make_search(study, env_config), make_scheduler(study)
-    for task in study.task_names:
-        require_task(task)
-    requests: list[Bundles] = [*trial_requests(study, kind, fixed, env_config)]
-    return Prepared(kind, fixed, env_config, search, scheduler, requests)
+    return Prepared(plan, make_search(plan), make_scheduler(study))
 
 
 def _check_metric(study: Study) -> None:

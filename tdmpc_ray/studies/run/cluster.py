@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tdmpc_ray import noise
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.studies.plan.room import Bundles, Capacity, misfit
 from tdmpc_ray.studies.run.interrupt import warnings_ignored
-from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit
 
 _KNOCK_S = 10.0  # for the answer of a cluster
 # Ray's least is 75 MB; episodes are small, but every weight update passes through this memory.

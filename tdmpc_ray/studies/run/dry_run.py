@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.file.points import Point
 from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.configure import algorithm_config, env_configs, trial_requests
-from tdmpc_ray.studies.plan.labels import label_point
+from tdmpc_ray.studies.plan.room import Bundles, Capacity, misfit, most_of_each, turns
 from tdmpc_ray.studies.plan.sizing import Forecast, best, forecast
 from tdmpc_ray.studies.plan.speeds import Measured, measure_speeds
+from tdmpc_ray.studies.plan.trials import Plan, plan_study
 from tdmpc_ray.studies.run.checks import prepare
 from tdmpc_ray.studies.run.cluster import capacity, core_share, quiet, sharing
-from tdmpc_ray.studies.run.room import Bundles, Capacity, misfit, most_of_each, turns
 from tdmpc_ray.studies.tracking.client import check_tracking
-from tdmpc_ray.studies.tracking.naming import trial_label
 from tdmpc_ray.studies.words import count
 
 
@@ -28,18 +25,18 @@ class Survey(NamedTuple):
     """What a study would be, not started.
 
     Attributes:
-        forecast: how long it would take.
+        plan: its trials.
+        forecast: how long they would take.
         better: the same with another number of env runners, where that ends first.
         measured: the speeds that both are computed from.
-        requests: of all trials.
         room: what there is.
         notes: what a user might not expect.
     """
 
+    plan: Plan
     forecast: Forecast
     better: Forecast | None
     measured: Measured
-    requests: Sequence[Bundles]
     room: Capacity
     notes: list[str]
 
@@ -70,16 +67,15 @@ def survey(study: Study, cluster: Capacity | None, speeds: Mapping[str, float | 
     quiet()
     share = 1.0
     if cluster is None:
-        requests, notes = prepare(study).requests, [_tracking_waits(study)]
-        need = most_of_each(requests)
+        plan, notes = prepare(study).plan, [_tracking_waits(study)]
+        need = most_of_each(plan.requests)
         room = capacity(need)
         if not os.environ.get("RAY_ADDRESS"):
             notes.append(sharing(need))
             share = core_share(need)
     else:
-        config = algorithm_config(study)
-        requests = [*trial_requests(study, config.algorithm_class, config.to_dict(), env_configs(study))]
-        need, room, notes = most_of_each(requests), cluster, []
+        plan = plan_study(study)
+        need, room, notes = most_of_each(plan.requests), cluster, []
     if room.total("GPU") and not need.get("GPU"):
         notes.append("the study asks for no GPU (resources.gpus_per_learner): all would stay idle")
     memory, measured = need.get("memory", 0), measure_speeds(study, **speeds)
@@ -87,8 +83,8 @@ def survey(study: Study, cluster: Capacity | None, speeds: Mapping[str, float | 
     given = {task: (replace(of_task, share=share), shapes) for task, (of_task, shapes) in measured.items()}
     found, other = forecast(study, given, *has), best(study, given, *has)
     better = other if other.runners != found.runners else None
-    notes = [*study.notes(), turns(study, requests, room), *notes]
-    return Survey(found, better, measured, requests, room, [*filter(None, notes)])
+    notes = [*study.notes(), turns(study, plan.requests, room), *notes]
+    return Survey(plan, found, better, measured, room, [*filter(None, notes)])
 
 
 def _tracking_waits(study: Study) -> str:
@@ -101,22 +97,6 @@ def _tracking_waits(study: Study) -> str:
             raise
         return f"{error}; until then, metrics will wait in the study's folder"
     return ""
-
-
-def point_label(study: Study, point: Point, **more: int) -> str:
-    """What a point's trials are called; what is drawn later is shown as where it is drawn from."""
-    drawn = {}
-    for key in study.draws():
-        [(kind, values)] = study.space[key].model_dump(exclude_none=True).items()
-        drawn[key] = f"{kind}{list(values)}"
-    return trial_label({**label_point(study, point, **more), **drawn})
-
-
-def trial_labels(study: Study) -> Iterator[str]:
-    """A line for each trial."""
-    for point in study.points():
-        for seed in study.seeds:
-            yield from [point_label(study, point, seed=seed)] * study.num_samples
 
 
 def verdict(found: Forecast, requests: Sequence[Bundles], room: Capacity, trials: int) -> str:

@@ -22,9 +22,9 @@ from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.file.tune_folder import TUNE_FOLDER
 from tdmpc_ray.studies.models.register import log_best_models
-from tdmpc_ray.studies.plan.configure import search_space
 from tdmpc_ray.studies.plan.labels import label_params, steps, trial_params
-from tdmpc_ray.studies.results.compare import render_table, scaling_curves
+from tdmpc_ray.studies.plan.room import most_of_each, turns
+from tdmpc_ray.studies.results.compare import render_table
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.results.views import offer_view
@@ -37,7 +37,6 @@ from tdmpc_ray.studies.run.loggers import make_loggers
 from tdmpc_ray.studies.run.outcome import Outcome, StudyResult, failure_reason, no_vain_tries, trial_name
 from tdmpc_ray.studies.run.progress import ProgressTable
 from tdmpc_ray.studies.run.recording import RecordResults
-from tdmpc_ray.studies.run.room import most_of_each, turns
 from tdmpc_ray.studies.run.scheduling import KeepRungs, StopWhenEnough
 from tdmpc_ray.studies.run.searching import trials_left_out, trials_of
 from tdmpc_ray.studies.run.waiting import SayWhatIsMissing
@@ -60,8 +59,8 @@ def run_study(
         study: what to run.
         out: the study's folder, or its address; new or empty.
         study_file: the file it was read from, to be kept with it.
-        trainable: instead of the algorithm; gets what `configure.search_space` has, and `preset`, as its
-            config, and says `done` at `total_steps`.
+        trainable: instead of the algorithm; gets a trial's own entries, and `preset`, as its config, and
+            says `done` at `total_steps`.
         console: where to print; None: standard output.
 
     Raises:
@@ -127,10 +126,8 @@ class _Run:
     ) -> None:
         self.study, self.place, self.out, self.console = study, place, place.out, console
         # Everything that can be wrong shows here, before anything is written or started.
-        parts = prepare(study, trainable)
-        self.trainable, self.fixed, self.env_config = parts.trainable, parts.fixed, parts.env_config
-        self.search, self.scheduler = parts.search, parts.scheduler
-        self.requests, self.need = parts.requests, most_of_each(parts.requests)
+        self.plan, self.search, self.scheduler = prepare(study, trainable)
+        self.need = most_of_each(self.plan.requests)
         check_resources(self.need)
         try:
             check_tracking(study.tracking.uri, study.tracking.experiment)
@@ -172,9 +169,9 @@ class _Run:
         # There is no score before the first evaluation.
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
-        session = ray_session(self.need, self.say, self.requests)
+        session = ray_session(self.need, self.say, self.plan.requests)
         with session, graceful_stop() as request, no_vain_tries():
-            if note := turns(study, self.requests, cluster_capacity()):
+            if note := turns(study, self.plan.requests, cluster_capacity()):
                 self.say(f"note: {note}")
             self.say("Ray is up; the trials start")
             with trials_alone_restored(take, study.resources.max_concurrent_trials):
@@ -206,7 +203,7 @@ class _Run:
             *make_loggers(study, self.out / TRACKING_FOLDER, trial_params, label),
             CollectReplays(),
             KeepRungs(self.scheduler),
-            SayWhatIsMissing(self.requests, self.say),
+            SayWhatIsMissing(self.plan.requests, self.say),
             ProgressTable(trial_params=label, console=self.console),
             outcome,
         ]
@@ -225,11 +222,10 @@ class _Run:
             finished=ResumeConfig.ResumeType.SKIP,
         )
         return tune.Tuner(
-            self.trainable,
-            param_space={**self.fixed, **search_space(study, self.env_config)},
+            self.plan.trainable,
+            param_space=self.plan.fixed,
             tune_config=tune.TuneConfig(
-                # A model-based search multiplies by sizes and seeds itself.
-                num_samples=study.trials() if study.search.is_model_based else study.num_samples,
+                num_samples=len(self.plan.trials),  # Tune would end a model-based search after as many
                 search_alg=trials_of(self.search),
                 scheduler=self.scheduler,
                 trial_name_creator=trial_name,
@@ -287,8 +283,6 @@ class _Run:
         self.console.print(render_table(runs))
         scaling_figure(runs).savefig(figure, dpi=160)
         tracker.study_run.log_artifact(figure)
-        for metric, curve in scaling_curves(runs).items():
-            tracker.study_run.log_scaling(curve, metric)
         tracker.study_run.flush()
         if tracking.models:
             log_best_models(self.place.given, say=self.say)

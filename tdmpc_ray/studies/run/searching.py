@@ -1,7 +1,8 @@
-"""Which settings a study tries next: every one, draws at random, or what a searcher of Tune suggests."""
+"""Which trial of a study comes next: of the list, or with what a searcher of Tune suggests."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import logging
@@ -16,33 +17,30 @@ from statistics import fmean
 from typing import Any
 
 from ray.tune.experiment import Trial
+from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
 from ray.tune.search import SEARCH_ALG_IMPORT, ConcurrencyLimiter, Searcher, SearchGenerator
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.sections import SEARCHERS
-from tdmpc_ray.studies.file.spec import Study
-from tdmpc_ray.studies.plan.configure import MakeEnvConfig, at_point
+from tdmpc_ray.studies.plan import trials as planned
 from tdmpc_ray.studies.plan.labels import trial_params
 
 # What a searcher calls the seed of its own draws.
 _SEED_NAMES = {"optuna": "seed", "hyperopt": "random_state_seed", "bayesopt": "random_state"}
 
 
-def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
+def make_search(plan: planned.Plan) -> Any:
     """Tune's search algorithm for a study.
-
-    Args:
-        study: what to search.
-        env_config: a task to what its environments are built from.
 
     Raises:
         UserError: the searcher is not installed, or refuses its options.
     """
+    study = plan.study
     method = study.search.method
     if not study.search.is_model_based:
-        return EveryPoint(study.space, study.resources.max_concurrent_trials or 0)
+        return ListedTrials(plan.trials, study.space, study.resources.max_concurrent_trials or 0)
     package, install = SEARCHERS[method]
     if importlib.util.find_spec(package) is None:
         raise UserError(f"search: {method} is not installed: pip install {install}")
@@ -64,8 +62,7 @@ def make_search(study: Study, env_config: MakeEnvConfig) -> Any:
 
     # Some options are looked at by the first suggestion alone; a storage would keep what is asked for here.
     make(0, asks="storage" not in study.search.options)
-    groups = [at_point(point, env_config) for point in study.points()]
-    search = SearchPerGroup(groups, study.seeds, study.num_samples, metric, make)
+    search = SearchPerGroup(plan.groups, study.seeds, study.num_samples, metric, make)
     limit = study.resources.max_concurrent_trials
     return _Limited(search, max_concurrent=limit) if limit else search
 
@@ -75,51 +72,54 @@ def trials_of(search: Any) -> SearchAlgorithm:
     return Suggested(search) if isinstance(search, Searcher) else search
 
 
-class EveryPoint(BasicVariantGenerator):
-    """Tries all points; in a study that goes on, those it has not begun of the study as it is now.
-
-    Tune's own would go on with the points, the steps and the folder that the study began with.
+class ListedTrials(BasicVariantGenerator):
+    """Makes the trials of a list; in a study that goes on, those it has not begun of the list as it is now.
 
     Args:
-        varied: what differs between trials beside task, size and seed.
+        trials: the list.
+        varied: what tells them apart beside task, size and seed.
         max_concurrent: trials at once; 0: any number.
     """
 
-    def __init__(self, varied: Iterable[str], max_concurrent: int) -> None:
-        # The same draws for every size and seed, and in every run of the study.
-        super().__init__(max_concurrent=max_concurrent, constant_grid_search=True, random_state=0)
+    def __init__(self, trials: Sequence[planned.Trial], varied: Iterable[str], max_concurrent: int) -> None:
+        super().__init__(max_concurrent=max_concurrent)
+        self._left = deque(trials)
+        self._total_samples = len(trials)
         self._varied = {"task", "model_size", "seed", *varied}
         self._begun: Counter[str] = Counter()
         self._begun_before: Counter[str] = Counter()
-        self._num_begun_before = 0  # by an older version, which did not say which: the first ones
+
+    def add_configurations(self, experiments: Any) -> None:
+        [self._experiment] = experiments
 
     def next_trial(self) -> Trial | None:
-        while True:
-            for iterator in self._iterators:
-                iterator.counter = self._begun.total()  # of the trial's id, and so of its folder's name
-            trial = super().next_trial()
-            if trial is None:
-                return None
-            params = trial_params(trial.config)
+        if self.max_concurrent > 0 and len(self._live_trials) >= self.max_concurrent:
+            return None
+        while self._left:
+            config = {**self._experiment.spec["config"], **self._left.popleft().config}
+            params = trial_params(config)
             own = {key: params[key] for key in params.keys() & self._varied}
             point = json.dumps(own, sort_keys=True, default=str)
-            if self._num_begun_before > 0:
-                self._num_begun_before -= 1
-                self._begun[point] += 1
-            elif self._begun_before[point] > 0:
+            if self._begun_before[point] > 0:
                 self._begun_before[point] -= 1
-            else:
-                self._begun[point] += 1
-                return trial
-            self._live_trials.discard(trial.trial_id)
+                continue
+            return self._begin(config, point)
+        self.set_finished()
+        return None
+
+    def _begin(self, config: dict[str, Any], point: str) -> Trial:
+        number = self._begun.total()
+        self._begun[point] += 1
+        spec = {**self._experiment.spec, "config": copy.deepcopy(config)}
+        name = f"{self._uuid_prefix}{number:05d}"
+        trial = _create_trial_from_spec(spec, _make_parser(), trial_id=name, experiment_tag=str(number))
+        self._live_trials.add(trial.trial_id)
+        return trial
 
     def get_state(self) -> dict[str, Any]:
         return {"begun": self._begun, "live": self._live_trials, "prefix": self._uuid_prefix}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        if "begun" not in state:
-            self._num_begun_before = sum(iterator.counter for iterator in state["_iterators"])
-            state = {"begun": Counter(), "live": state["_live_trials"], "prefix": state["_uuid_prefix"]}
         self._begun, self._begun_before = state["begun"], state["begun"].copy()
         self._live_trials, self._uuid_prefix = state["live"], state["prefix"]
 

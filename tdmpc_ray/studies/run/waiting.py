@@ -9,8 +9,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from tdmpc_ray.studies.plan.room import Bundles, misfit, most_of_each, said
 from tdmpc_ray.studies.run.cluster import cluster_capacity
-from tdmpc_ray.studies.run.room import Bundles, misfit, most_of_each, said
 
 EVERY_S = 60.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from tdmpc_ray.errors import UserError
@@ -17,8 +17,6 @@ from tdmpc_ray.studies.tracking.writer import RunWriter
 logger = logging.getLogger("tdmpc_ray.tracking")
 
 STUDY_FILE = "tracking.json"
-SCALING_RETURN = "scaling/final_return"  # of a study with one task
-SCALING_SCORE = "scaling/normalised_score"  # of several
 STOPPED_EARLY = "stopped_early"  # tag of a trial that a scheduler has ended
 ENOUGH = "enough"  # tag of one that ended early because the study's `stop` said so: its result counts
 FAILURE = "failure"  # tag of a trial that has failed: why
@@ -95,11 +93,6 @@ class StudyRun:
         """Log metrics; values that are not finite are left out."""
         kept, _ = clean_metrics(values)
         self.writer.put(run_ops.metrics(self.uid, kept, step=step, time=now_ms()))
-
-    def log_scaling(self, results: Iterable[tuple[int, float]], metric: str = SCALING_RETURN) -> None:
-        """Log a scaling curve from pairs (number of parameters, result after training); step = parameters."""
-        for params, value in sorted(results):
-            self.log_metrics({metric: value}, step=int(params))
 
     def flush(self, timeout_s: float = 30.0) -> Path | None:
         """Wait until MLflow has everything, at most `timeout_s` seconds.

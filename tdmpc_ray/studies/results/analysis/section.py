@@ -105,17 +105,17 @@ class Evidence:
         one of them has reached.
         """
         trials = self.runs.trials
-        told = trials[trials["final"].notna() & trials["task"].isin(self.scales)]
-        if self.common_step is not None or (told["stopped_early"] == "").all():
+        evaluated = trials[trials["final"].notna() & trials["task"].isin(self.scales)]
+        if self.common_step is not None or (evaluated["stopped_early"] == "").all():
             return self.trials, self.common_step
-        told = told[is_whole(told) | (told["stopped_early"] != "")]
-        at_step, step = _at_common_step(self.runs, told)
+        evaluated = evaluated[is_whole(evaluated) | (evaluated["stopped_early"] != "")]
+        at_step, step = _at_common_step(self.runs, evaluated)
         return self._scored(at_step), step
 
     def basis(self) -> tuple[str, ...]:
         """Which runs are compared, in a sentence; none where it is all of them, at their ends."""
-        told = self.runs.trials["final"].notna()
-        out = int(told.sum()) - len(self.trials)
+        evaluated = self.runs.trials["final"].notna()
+        out = int(evaluated.sum()) - len(self.trials)
         if self.common_step is not None:
             return (
                 f"No run has gone to its end: all are compared by their results at {self.common_step:,} "

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
-from tdmpc_ray.studies.results.drawing import log_axis
+from tdmpc_ray.studies.results.drawing import draw_mean, log_axis
 from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import (
     ANY,
@@ -202,12 +202,7 @@ def _picture(
         else:
             axes.plot(places, means, color="#bbbbbb", linewidth=1.2, zorder=1)
         for place, value, mean, result in zip(places, values, means, here, strict=True):
-            low, high = mean_interval(value, bounds)
-            if len(value) > 1:
-                axes.scatter([place] * len(value), value, s=12, color=_COLOUR, alpha=0.35, linewidth=0)
-                bottom = max(low, 0.3 * value.min()) if has_gap else low  # a log axis has no zero
-                axes.errorbar(place, mean, [[mean - bottom], [high - mean]], color=_COLOUR, capsize=4)
-            axes.scatter([place], [mean], s=48, color=_COLOUR, edgecolor="white", zorder=4)
+            draw_mean(axes, place, value, _COLOUR, bounds, least=0.3 if has_gap else 0.0)
             axes.annotate(result.group[0], (place, mean), (7, 6), textcoords="offset points", fontsize=8.5)
         axes.set_xscale("log")
         axes.set_xlim(places.min() / 2, places.max() * 2.5)
