@@ -104,22 +104,23 @@ def serve(
     from tdmpc_ray.studies.run.cluster import quiet
 
     quiet()
+    from tdmpc_ray.serving.options import ServeOptions
     from tdmpc_ray.serving.run import serve_agent
 
-    signum = serve_agent(
-        source,
-        mlflow_uri=mlflow_uri,
-        host=host,
-        port=port,
+    options = ServeOptions(
+        settings=parse_settings(set_ or []),
+        seed=seed,
         replicas=replicas,
         threads=threads,
         num_gpus=num_gpus,
         max_batch=max_batch,
-        batch_wait_ms=batch_wait_ms,
+        batch_wait_s=batch_wait_ms / 1e3,
         max_sessions=max_sessions,
         idle_s=idle_s,
-        settings=parse_settings(set_ or []),
-        seed=seed,
-        say=lambda line: print(line, flush=True),
     )
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    signum = serve_agent(source, options, mlflow_uri=mlflow_uri, host=host, port=port, say=say)
     return 128 + signum if signum == signal.SIGINT else 0

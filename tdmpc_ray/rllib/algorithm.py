@@ -28,7 +28,7 @@ from tdmpc_ray.rllib.loop.asynchronous import AsyncLoop
 from tdmpc_ray.rllib.loop.in_turns import TurnLoop
 from tdmpc_ray.rllib.loop.learner_link import LearnerLink
 from tdmpc_ray.rllib.loop.progress import Progress
-from tdmpc_ray.rllib.loop.recovery import give_state, raise_cause, require_built, take_back
+from tdmpc_ray.rllib.loop.recovery import causes_raised, give_state, take_back
 from tdmpc_ray.rllib.metrics.activity import doing
 from tdmpc_ray.rllib.metrics.report import Reporter
 from tdmpc_ray.rllib.metrics.system_metrics import SystemMetrics
@@ -65,14 +65,8 @@ class AgentAlgorithm(DurableAlgorithm):
         self._require_films(config)
         networks = {} if config.start_from is None else read_networks(config.start_from)
         notes = check_networks(networks, [config]) if networks else []
-        try:
+        with causes_raised():
             super().setup(config)
-        except Exception as error:
-            raise_cause(error)
-            raise
-        for runners in (self.env_runner_group, self.eval_env_runner_group):
-            if runners is not None:
-                require_built(runners)
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
         self._lost_in_a_row = 0  # fragments, since the last step

@@ -6,8 +6,6 @@ Annotations are not postponed here: FastAPI could not resolve them in a replica,
 import asyncio
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,44 +21,12 @@ from tdmpc_ray.core.nn.kernels import keep_freed_memory
 from tdmpc_ray.core.saved_agent import read_agent
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.serving.guard import Guard, Rules, max_bytes
+from tdmpc_ray.serving.options import ReplicaOptions
 from tdmpc_ray.serving.sessions import BatchPlanner, Decision, Session, Sessions, to_the_end
 
 SESSION_HEADER = SERVE_SESSION_ID
 _MAX_NAME = 200  # characters of a session's name
 _NAME = r"^[A-Za-z0-9._~:@+-]*$"  # what addresses and headers take as it is
-
-
-@dataclass(frozen=True)
-class ReplicaOptions:
-    """What a replica is told.
-
-    Attributes:
-        folder: of the agent, see `core.saved_agent`.
-        model: its name and version, for answers.
-        settings: of the planner, where they differ from those of the training.
-        seed: of the planner's noise.
-        token: that requests must bear; empty: none.
-        replicas: how many there are.
-        threads: of PyTorch.
-        device: to plan on.
-        max_batch: sessions that are planned for at once.
-        batch_wait_s: how long a batch waits to be filled.
-        max_sessions: that are remembered.
-        idle_s: after which a session is forgotten.
-    """
-
-    folder: Path
-    model: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    token: str = ""
-    replicas: int = 1
-    threads: int = 1
-    device: str = "cpu"
-    max_batch: int = 32
-    batch_wait_s: float = 0.01
-    max_sessions: int = 1000
-    idle_s: float = 600.0
 
 
 class ActRequest(BaseModel, extra="forbid"):

@@ -9,11 +9,12 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.serving.options import ReplicaOptions, ServeOptions
 from tdmpc_ray.studies.run.cluster import check_resources, ray_session
 
 TOKEN_VARIABLE = "TDMPC_RAY_SERVE_TOKEN"
@@ -28,39 +29,17 @@ _PACKAGES = ("fastapi", "uvicorn", "starlette", "mmh3", "aiohttp", "watchfiles",
 
 
 def serve_agent(
-    source: str,
-    *,
-    mlflow_uri: str,
-    host: str,
-    port: int,
-    replicas: int,
-    threads: int,
-    num_gpus: float,
-    max_batch: int,
-    batch_wait_ms: float,
-    max_sessions: int,
-    idle_s: float,
-    settings: Mapping[str, Any],
-    seed: int,
-    say: Callable[[str], None],
+    source: str, options: ServeOptions, *, mlflow_uri: str, host: str, port: int, say: Callable[[str], None]
 ) -> int:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         source: models:/NAME@ALIAS, models:/NAME/VERSION, another address of a model in MLflow, or the path of
             a checkpoint or run.
+        options: how.
         mlflow_uri: address of MLflow.
         host: address to listen at.
         port: to listen at.
-        replicas: processes that plan.
-        threads: of PyTorch in each.
-        num_gpus: for each.
-        max_batch: sessions that one plans for at once.
-        batch_wait_ms: how long a batch waits to be filled.
-        max_sessions: that a replica remembers.
-        idle_s: seconds after which it forgets one.
-        settings: of the planner, where they shall differ from those of the training.
-        seed: of the planner's noise.
         say: called with a line for the user.
 
     Returns:
@@ -76,7 +55,7 @@ def serve_agent(
         say("note: RAY_ADDRESS is not used: serving starts a Ray of its own")
     for name, value in _FEWER_THREADS.items():
         os.environ.setdefault(name, value)
-    need = {"CPU": float(replicas), "GPU": num_gpus * replicas}
+    need = {"CPU": float(options.replicas), "GPU": options.num_gpus * options.replicas}
     check_resources(need)
     from tdmpc_ray.core.saved_agent import read_agent
     from tdmpc_ray.studies.models.register import fetch_agent
@@ -84,31 +63,14 @@ def serve_agent(
     with tempfile.TemporaryDirectory(prefix="tdmpc-ray-serve-") as temporary:
         folder = Path(temporary) / "agent"
         model = fetch_agent(source, folder, mlflow_uri)
-        read_agent(folder, settings=settings)  # whatever is wrong shows before anything is started
+        read_agent(folder, settings=options.settings)  # whatever is wrong shows before anything is started
         say(f"loading {model}")
         with ray_session(need, say):
-            from tdmpc_ray.serving.app import ReplicaOptions
-
-            options = ReplicaOptions(
-                folder=folder,
-                model=model,
-                settings=dict(settings),
-                seed=seed,
-                token=token,
-                replicas=replicas,
-                threads=threads,
-                device="cuda" if num_gpus else "cpu",
-                max_batch=max_batch,
-                batch_wait_s=batch_wait_ms / 1e3,
-                max_sessions=max_sessions,
-                idle_s=idle_s,
-            )
-            return _serve(options, host, port, num_gpus, token, say)
+            replica = ReplicaOptions(**vars(options), folder=folder, model=model, token=token)
+            return _serve(replica, host, port, say)
 
 
-def _serve(
-    options: Any, host: str, port: int, num_gpus: float, token: str, say: Callable[[str], None]
-) -> int:
+def _serve(options: ReplicaOptions, host: str, port: int, say: Callable[[str], None]) -> int:
     from ray import serve
     from ray.serve.config import HTTPOptions, RequestRouterConfig
     from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
@@ -127,7 +89,7 @@ def _serve(
     deployment = server.options(
         num_replicas=options.replicas,
         max_ongoing_requests=max(8 * options.max_batch, options.max_sessions),
-        ray_actor_options={"num_cpus": 1, "num_gpus": num_gpus},
+        ray_actor_options={"num_cpus": 1, "num_gpus": options.num_gpus},
         health_check_period_s=1,
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,
@@ -149,7 +111,8 @@ def _serve(
     # Not before: Ray sets handlers of its own when it starts.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
-    say(f"serving {options.model} at http://{host}:{port}{'' if token else ', open to all who reach it'}")
+    access = "" if options.token else ", open to all who reach it"
+    say(f"serving {options.model} at http://{host}:{port}{access}")
     while not event.wait(0.5):
         pass
     for signum in (signal.SIGINT, signal.SIGTERM):

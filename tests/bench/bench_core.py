@@ -15,17 +15,12 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
-from statistics import median
-from typing import TypeVar
 from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import reference
+from turns import Task, build_seconds, cpu_name, take_turns
 
 from tdmpc_ray.core.agents.tdmpc2 import functions
 from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
@@ -49,10 +45,8 @@ from tdmpc_ray.core.planners import PlanNoise
 OBS, ACTION, DISCOUNT = 24, 6, 0.99  # walker-walk
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-K = TypeVar("K")
 WAYS = [(dtype, mode) for dtype in TYPES for mode in ("eager", "compiled")]
 REFERENCE = ("fp32", "reference")
-Task = Callable[[], object]
 
 
 @dataclass
@@ -104,20 +98,6 @@ def gemm_tasks() -> dict[tuple[str, str], Task]:
 def flops_per_ms(times: dict[tuple[str, str], float]) -> dict[str, float]:
     """The rate of matrix products on one thread in each type."""
     return {dtype: 10 * 2 * 512**3 / times[dtype, "gemm"] for dtype in TYPES}
-
-
-def take_turns(tasks: dict[K, Task], seconds: float) -> dict[K, float]:
-    """Median CPU milliseconds of each task, one after the other until the time is up; the first round warms
-    up, and counts where it alone took five times as long."""
-    times: dict[K, list[float]] = {name: [] for name in tasks}
-    rounds, began = 0, time.monotonic()
-    while (spent := time.monotonic() - began) < seconds or (rounds < 4 and spent < 5 * seconds):
-        for name, task in tasks.items():
-            start = time.process_time()
-            task()
-            times[name].append(1000 * (time.process_time() - start))
-        rounds += 1
-    return {name: median(values[1:] or values) for name, values in times.items()}
 
 
 def plan_tasks(model: WorldModel, agent: AgentConfig, num_envs: int) -> dict[tuple[str, str], Task]:
@@ -254,24 +234,6 @@ is PyTorch's operations, *compiled* the fused kernels; building them takes {buil
             "",
         ]
     )
-
-
-def build_seconds() -> float:
-    """Of the kernels, from nothing, in a process of its own."""
-    code = "from tdmpc_ray.core.nn.kernels import library; assert library() is not None"
-    with tempfile.TemporaryDirectory() as empty:
-        began = time.monotonic()
-        subprocess.check_call([sys.executable, "-c", code], env={**os.environ, "XDG_CACHE_HOME": empty})
-        first = time.monotonic() - began
-        began = time.monotonic()
-        subprocess.check_call([sys.executable, "-c", code], env={**os.environ, "XDG_CACHE_HOME": empty})
-        return first - (time.monotonic() - began)
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:

@@ -31,6 +31,24 @@ def train_flops(size: str, step: int) -> float:
     return 6.0 * PARAMS[size] * 256 * step
 
 
+def _report(size: str, step: int, final: float, pace: float, acting: float | None) -> dict[str, float]:
+    """What a trial tells at a step, whose return will be `final` at the end."""
+    progress = 1 - math.exp(-4 * step / STEPS[-1])
+    report = {
+        "time__env_steps": step,
+        "time__env_frames": 2 * step,
+        "time__wall_s": wall_s(size, step) * pace,
+        "time__train_flops": train_flops(size, step),
+        "summary__params_total": PARAMS[size],
+        "summary__log10_params": math.log10(PARAMS[size]),
+        "eval__return": final * progress / (1 - math.exp(-4)),
+        "perf__plan_ms": 5.0,
+    }
+    if acting is not None:
+        report |= {"time__act_flops": acting * train_flops(size, step), "time__sim_s": step / 100}
+    return report
+
+
 def log_study(
     drive: Any,
     uri: str,
@@ -77,21 +95,9 @@ def log_study(
                     calls.start(trial)
                     final = 1000 * (1 - final_gap(size) * math.exp(noise * rng.standard_normal()))
                     final += bonus(setting)
+                    pace = 1 + 0.1 * (seed - (seeds - 1) / 2)
                     for step in STEPS:
-                        progress = 1 - math.exp(-4 * step / STEPS[-1])
-                        report = {
-                            "time__env_steps": step,
-                            "time__env_frames": 2 * step,
-                            "time__wall_s": wall_s(size, step) * (1 + 0.1 * (seed - (seeds - 1) / 2)),
-                            "time__train_flops": train_flops(size, step),
-                            "summary__params_total": PARAMS[size],
-                            "summary__log10_params": math.log10(PARAMS[size]),
-                            "eval__return": final * progress / (1 - math.exp(-4)),
-                            "perf__plan_ms": 5.0,
-                        }
-                        if acting is not None:
-                            report["time__act_flops"] = acting(setting) * train_flops(size, step)
-                            report["time__sim_s"] = step / 100
+                        report = _report(size, step, final, pace, acting and acting(setting))
                         calls.result(trial, step, **report)
                     calls.complete(trial)
     names = {f"baseline/random_return/{task}": 39.0 for task in tasks}

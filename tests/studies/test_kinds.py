@@ -208,7 +208,10 @@ def test_a_population_is_one_group_that_spent_what_it_spent(
     assert first["train_flops"] == 10 * 3.5 * 3600
     assert first["flops"] == 30 * 3.5 * 3600
 
-    evidence = Evidence(runs)
+    check_sections(Evidence(runs))
+
+
+def check_sections(evidence: Evidence) -> None:
     total = costs(evidence).table.iloc[-1]  # type: ignore[union-attr]
     assert (total["hours"], total["env_steps"]) == (4.5, 1620)
     for section in (importance_section(evidence), parallel_coordinates(evidence)):

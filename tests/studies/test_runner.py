@@ -36,6 +36,16 @@ from tdmpc_ray.studies.words import mlflow_command, program
 cloudpickle.register_pickle_by_value(runner_stub)
 
 
+def check_what_was_printed(text: str) -> None:
+    assert "note: nothing will be learned" not in text
+    assert "note: gym:Pendulum-v1 can terminate: the model learns to foresee it (model.episodic)" in text
+    assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
+    again = "seed=1: failed, and starts again from its beginning: ValueError: as the test wants"
+    assert text.count(again) == 1
+    assert f"continue with: {program('tdmpc-ray')} resume out" in text
+    assert f"\ncharts: {mlflow_command('sqlite:///mlflow.db')}\nthen open: http://" in text
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_a_study_with_a_failing_trial_and_its_continuation(
     store: str, tmp_path: Path, mlflow_read: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
@@ -52,19 +62,10 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
 
     assert (result.finished, result.unfinished, result.signum, result.exit_status) == (1, 0, None, 1)
     [failed] = result.failed
-    assert failed.name == "size=tiny seed=1"
-    assert failed.reason == "ValueError: as the test wants"
+    assert (failed.name, failed.reason) == ("size=tiny seed=1", "ValueError: as the test wants")
     assert failed.log is not None
     assert "runner_stub.py" in failed.log.read_text()
-    text = printed.getvalue()
-    assert "note: nothing will be learned" not in text
-    assert "note: gym:Pendulum-v1 can terminate: the model learns to foresee it (model.episodic)" in text
-    assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
-    again = "seed=1: failed, and starts again from its beginning: ValueError: as the test wants"
-    assert text.count(again) == 1
-    assert f"continue with: {program('tdmpc-ray')} resume out" in text
-    assert f"\ncharts: {mlflow_command('sqlite:///mlflow.db')}\nthen open: http://" in text
-
+    check_what_was_printed(printed.getvalue())
     runs = mlflow_read.runs(store, "exp")
     parent, good, bad = (runs[n] for n in ("toy", *(f"size=tiny seed={s}" for s in (0, 1))))
     assert [run.info.status for run in (parent, good, bad)] == ["FAILED", "FINISHED", "FAILED"]
@@ -88,8 +89,8 @@ def test_a_study_with_a_failing_trial_and_its_continuation(
         {"size=tiny seed=0": "finished", "size=tiny seed=1": "failed"},
     )
     (tmp_path / "fails").unlink()
-    again = resume_study(out, trainable=Stub, console=console)
-    assert (again.finished, again.failed, again.exit_status) == (2, (), 0)
+    whole = resume_study(out, trainable=Stub, console=console)
+    assert (whole.finished, whole.failed, whole.exit_status) == (2, (), 0)
     after = mlflow_read.runs(store, "exp")
     assert {run.info.status for run in after.values()} == {"FINISHED"}
     assert {name: run.info.run_id for name, run in after.items()} == {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataflow_simulation import simulate
+from dataflow_simulation import Dataflow
 
 from tdmpc_ray import cli
 from tdmpc_ray.envs.spaces import Shapes
@@ -41,7 +41,7 @@ def predicted(study: Study) -> Trial:
 def test_the_slower_stream_sets_the_rate(size: str, runners: int, envs: int, gpus: float) -> None:
     resources = {"num_env_runners": runners, "num_envs_per_env_runner": envs, "gpus_per_env_runner": gpus}
     trial = predicted(study(size, gpus_per_learner=0.5, **resources))
-    simulated, updates = simulate(
+    flow = Dataflow(
         runners=runners,
         envs=envs,
         sleep_s=0.0,
@@ -51,6 +51,7 @@ def test_the_slower_stream_sets_the_rate(size: str, runners: int, envs: int, gpu
         cores=runners + 1,
         seconds=4000 * trial.step_s + 6000 * trial.update_s,
     )
+    simulated, updates = flow.play()
     assert simulated == pytest.approx(trial.rate, rel=0.1)
     assert updates == pytest.approx(simulated, rel=0.1)
     assert (trial.sampling >= trial.learning) == (runners >= trial.balance)
@@ -59,9 +60,8 @@ def test_the_slower_stream_sets_the_rate(size: str, runners: int, envs: int, gpu
 def test_the_simulation_gives_the_measured_rates() -> None:
     for runners, measured in MEASURED.items():
         # Beside the sleep, on cores that are woken for each step.
-        rate, updates = simulate(
-            runners=runners, sleep_s=0.0204, busy_s=2.2e-3, update_s=6.6e-3, ratio=0.05, cores=2
-        )
+        flow = Dataflow(runners=runners, sleep_s=0.0204, busy_s=2.2e-3, update_s=6.6e-3, ratio=0.05, cores=2)
+        rate, updates = flow.play()
         assert rate == pytest.approx(measured, rel=0.12), runners
         assert updates == pytest.approx(0.05 * rate, rel=0.1)
 

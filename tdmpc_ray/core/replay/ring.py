@@ -147,16 +147,7 @@ class Ring:
         require_finite(start, observation=seen, **beside, action=action, reward=reward)
         if num_steps > self.capacity - self.horizon - 1:
             raise UserError(f"data.capacity={self.capacity} is too small for a fragment of {num_steps} steps")
-        lane = self.lanes.get(episode_id)
-        if (
-            lane is None
-            or lane.step != start
-            or lane.tail[-1] < self.rows_written - self.capacity + num_steps
-        ):
-            if lane is not None:
-                self._close(lane)
-            lane = Lane(start, deque([self._begin(seen[0])], maxlen=self.horizon + 1))
-
+        lane = self._lane(episode_id, start, num_steps, seen[0])
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
         ring = rows % self.capacity
         self._write(ring, seen, vector, action, reward)
@@ -175,6 +166,16 @@ class Ring:
         else:
             self.lanes[episode_id] = lane
             self._forget_the_dead()
+
+    def _lane(self, episode_id: str, start: int, num_steps: int, first: np.ndarray) -> Lane:
+        """The lane that a fragment goes on with, or a new one, which begins with the observation `first`."""
+        lane = self.lanes.get(episode_id)
+        if lane is not None:
+            is_there = lane.tail[-1] >= self.rows_written - self.capacity + num_steps
+            if lane.step == start and is_there:
+                return lane
+            self._close(lane)
+        return Lane(start, deque([self._begin(first)], maxlen=self.horizon + 1))
 
     def _write(
         self,

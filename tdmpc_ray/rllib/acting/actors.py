@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+
+@contextlib.contextmanager
+def groups_begun() -> Iterator[list[EnvRunnerGroup]]:
+    """Within, the groups of env runners that RLlib begins to build: one that fails is nowhere else."""
+    module, groups = importlib.import_module("ray.rllib.algorithms.algorithm"), []
+
+    def begin(*args: Any, **kwargs: Any) -> EnvRunnerGroup:
+        groups.append(group := EnvRunnerGroup.__new__(EnvRunnerGroup))
+        group.__init__(*args, **kwargs)
+        return group
+
+    module.EnvRunnerGroup = begin  # type: ignore[attr-defined]
+    try:
+        yield groups
+    finally:
+        module.EnvRunnerGroup = EnvRunnerGroup  # type: ignore[attr-defined]
 
 
 def actors(group: Any) -> dict[int, Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import traceback
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from tdmpc_ray.errors import PassingError, UserError
-from tdmpc_ray.rllib.acting.actors import ask_all, ask_the_dead, take_answers
+from tdmpc_ray.rllib.acting.actors import ask_all, ask_the_dead, groups_begun, take_answers
 
 _ASK, _STATE = "back?", "state after a restart"
 
@@ -61,18 +61,24 @@ def require_built(runners: Any) -> None:
         _raise_failure(answer)
 
 
-def raise_cause(error: Exception) -> None:
-    """Tell why an `Algorithm` could not be set up, where RLlib does not.
+@contextlib.contextmanager
+def causes_raised() -> Iterator[None]:
+    """Within, RLlib sets an `Algorithm` up; an error tells why that fails, where RLlib's own does not.
 
     Raises:
         UserError: a learner raised one, or an env runner could not be built, which RLlib ignores until it
             meets an IndexError.
     """
-    if isinstance(error, RayTaskError) and isinstance(error.cause, UserError):
-        raise error.cause from None  # the error of a learner's process has its traceback as its message
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        runners = frame.f_locals.get("self")
-        if isinstance(runners, EnvRunnerGroup):
+    with groups_begun() as groups:
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, RayTaskError) and isinstance(error.cause, UserError):
+                raise error.cause from None  # its own message is the learner's traceback
+            for runners in groups:
+                require_built(runners)
+            raise
+        for runners in groups:
             require_built(runners)
 
 
