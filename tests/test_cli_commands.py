@@ -45,6 +45,9 @@ def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     name, stamp = started[1][1].name.rsplit("seed0-", 1)
     assert (started[1][1].parent, name) == (Path("results"), "walker-walk-size5-")
     assert len(stamp) == len("20260101-120000-3f9a51")
+    assert cli.main([*TRAIN, "--algorithm", "tdmpc"]) == 130
+    assert started[2][1].name.startswith("walker-walk-size1-seed0-tdmpc-")
+    assert started[2][0].algorithm == "tdmpc"
 
 
 def test_mlflow_elsewhere_does_not_take_a_studys_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +101,7 @@ def test_modules_beside_a_study_can_be_imported(
 def test_defaults_are_those_of_a_study() -> None:
     defaults = {name: p.default for name, p in inspect.signature(training.train).parameters.items()}
     study = Study.model_validate({"name": "x", "task": "walker-walk", "steps": 1})
-    assert [defaults["model_size"]] == study.model_sizes
+    assert (defaults["algorithm"], study.model_sizes) == (study.algorithm, ["5"])
     assert [defaults["seed"]] == study.seeds
     assert defaults["preset"] == study.preset
     assert defaults["eval_every"] == sections.Evaluation().every

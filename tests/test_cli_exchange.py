@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from tdmpc_ray import cli
+from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.agents.tdmpc2.official import to_official
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import agent_config
@@ -55,6 +56,30 @@ def test_there_and_back_is_bitwise(
                 assert torch.equal(value, theirs[key]), key
     assert cli.main(["evaluate", "here", "--episodes", "1"]) == 0
     assert "mean return" in capsys.readouterr().out
+
+
+def test_tdmpc_there_and_back_is_bitwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent = find_agent("tdmpc")
+    cfg = agent_config("tiny", overrides={"model.latent_dim": 30}, algorithm="tdmpc").model
+    theirs = agent.to_published(agent.make_networks((3,), 1, cfg))
+    torch.save(theirs, "theirs.pt")
+    command = ["import-official", "theirs.pt", "--task", "pendulum-swingup", "--out", "here"]
+    assert cli.main(command) == 2
+    assert "theirs.pt holds no checkpoint of the published TD-MPC2 code" in capsys.readouterr().err
+    assert cli.main([*command, "--algorithm", "tdmpc"]) == 0
+    assert "model size tiny, with {'model.latent_dim': 30}" in capsys.readouterr().out
+    planner = load_module("here").cfg.planner
+    assert planner.at(load_module("here").num_updates).horizon == 5, "it has learned: its schedules are over"
+    assert cli.main(["export-official", "here", "back.pt", "--flat"]) == 2
+    assert "leave --flat out" in capsys.readouterr().err
+    assert cli.main(["export-official", "here", "back.pt"]) == 0
+    back = torch.load("back.pt", weights_only=True)
+    for name, state in theirs.items():
+        assert list(back[name]) == list(state)
+        assert all(torch.equal(back[name][key], value) for key, value in state.items())
 
 
 def test_the_exported_planner_runs_the_control_loop_of_the_docs(

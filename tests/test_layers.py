@@ -74,7 +74,7 @@ def test_a_room_of_rllib_imports_only_what_lies_below(room: str) -> None:
 
 @pytest.mark.parametrize("agent", sorted(AGENTS))
 def test_nobody_knows_the_inside_of_an_agent(agent: str) -> None:
-    inside = f"tdmpc_ray.core.agents.{agent}"
+    inside = f"tdmpc_ray.core.agents.{agent}."
     for file in PACKAGE.rglob("*.py"):
         if file.parent.name != agent and file != PACKAGE / "core" / "__init__.py":
             assert not [name for name in imports(file) if name.startswith(inside)], file

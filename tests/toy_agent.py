@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tdmpc_ray.core.agent_settings import AgentSettings
 from tdmpc_ray.core.agents.agent import Agent, Costs, Networks
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import AgentConfig, AgentSettings, ModelSettings, UpdateSettings
+from tdmpc_ray.core.config import AgentConfig, ModelSettings, UpdateSettings
 from tdmpc_ray.core.planners import Plan, PlanNoise
 
 
@@ -62,7 +63,7 @@ class ToyUpdater:
 
 class ToyAgent(Agent):
     settings = AgentSettings(
-        "toy_agent:AGENT", ToyModel, ToyUpdate, {"5": ToyModel()}, {"paper": {"planner.method": "policy"}}
+        "toy_agent:AGENT", ToyModel, ToyUpdate, {"tiny": ToyModel()}, {"paper": {"planner.method": "policy"}}
     )
 
     def make_networks(

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tdmpc_ray.core.agents import DEFAULT_AGENT
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.names import file_name
 
@@ -35,8 +36,9 @@ def import_official(
     task: Annotated[str, typer.Option(help="What it was trained on, such as walker-walk.")],
     out: Annotated[Path, typer.Option(help="Folder for it; new or empty.")],
     steps: Annotated[int, typer.Option(min=1, help="Agent steps that `resume` trains.")] = 1_000_000,
+    algorithm: Annotated[str, typer.Option(help="Whose code wrote it: tdmpc2 or tdmpc.")] = DEFAULT_AGENT,
 ) -> None:
-    """Import a checkpoint of the published TD-MPC2 code.
+    """Import a checkpoint of the published code of TD-MPC2 or TD-MPC.
 
     Its folder can be evaluated, and trained on: with new optimizers and an empty replay, because the
     published code saves neither.
@@ -56,11 +58,12 @@ def import_official(
     require_empty(out)
     name = task_info(task).name
     with tempfile.TemporaryDirectory() as temporary:
-        obs, size, settings = convert(file, name, Path(temporary) / IMPORTED)
+        obs, size, settings = convert(file, name, Path(temporary) / IMPORTED, algorithm)
         study = make_study(
             {
                 "name": file_name(f"{name}-published"),
                 "task": name,
+                "algorithm": algorithm,
                 "obs": obs,
                 "model_sizes": [size],
                 "set": settings,
@@ -86,10 +89,10 @@ def export_official(
     checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="The file to write.")],
     flat: Annotated[
-        bool, typer.Option(help="Number the heads' parameters, as older checkpoints do.")
+        bool, typer.Option(help="TD-MPC2: number the heads' parameters, as older checkpoints do.")
     ] = False,
 ) -> None:
-    """Export a checkpoint for the published TD-MPC2 code.
+    """Export a checkpoint for the published code of its algorithm.
 
     Example: tdmpc-ray export-official results/my-run walker.pt
     """

@@ -11,6 +11,29 @@ from tdmpc_ray.addresses import refuse_address
 from tdmpc_ray.cli.cluster import BesideOption, CodeOption, ThereOption, again_there
 from tdmpc_ray.cli.common import JsonOption, MLflowOption, make_console, parse_settings
 from tdmpc_ray.cli.slurm import SbatchOption, SlurmOption, check_options, submit_batch_job
+from tdmpc_ray.cli.train_options import (
+    AlgorithmOption,
+    CheckpointEveryOption,
+    EvalEpisodesOption,
+    EvalEveryOption,
+    ExperimentOption,
+    GpusPerEnvRunnerOption,
+    ModelSizeOption,
+    NameOption,
+    NumEnvRunnersOption,
+    NumEnvsPerEnvRunnerOption,
+    NumGpusOption,
+    NumLearnersOption,
+    ObsOption,
+    PresetOption,
+    SeedOption,
+    SetOption,
+    StartFromOption,
+    StepsOption,
+    TaskOption,
+    VideosOption,
+)
+from tdmpc_ray.core.agents import DEFAULT_AGENT, find_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.tracking.client import DEFAULT_URI, absolute_uri
 
@@ -28,6 +51,7 @@ _OPTIONS = {
     "task": "--task",
     "obs": "--obs",
     "preset": "--preset",
+    "algorithm": "--algorithm",
     "model_sizes": "--model-size",
     "seeds.0": "--seed",
     "steps": "--steps",
@@ -47,49 +71,27 @@ _OPTIONS = {
 
 
 def train(
-    task: Annotated[
-        str | None,
-        typer.Option(help="What to learn: walker-walk, cup-catch, mw-reach, gym:Pendulum-v1, ..."),
-    ] = None,
-    obs: Annotated[str, typer.Option(help="state, or rgb: cameras of DMControl and Meta-World.")] = "state",
-    model_size: Annotated[str, typer.Option(help="tiny, 1, 5, 19, 48 or 317: million parameters.")] = "5",
-    steps: Annotated[int | None, typer.Option(help="Agent steps, one action each.")] = None,
-    preset: Annotated[str, typer.Option(help="paper: as published; light: for CPUs.")] = "paper",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as update.lr=1e-3; repeatable."),
-    ] = None,
-    num_env_runners: Annotated[
-        int, typer.Option(help="Processes that act; 0: the one that learns acts, too.")
-    ] = 0,
-    num_envs_per_env_runner: Annotated[int, typer.Option(help="Environments in each of them.")] = 1,
-    num_learners: Annotated[
-        int, typer.Option(help="Processes that learn; 0: the trial's main process learns.")
-    ] = 0,
-    num_gpus: Annotated[
-        float, typer.Option(help="GPUs for learning, and for acting where no other process acts.")
-    ] = 0,
-    gpus_per_env_runner: Annotated[
-        float, typer.Option(help="GPUs for each process that acts; fractions share one.")
-    ] = 0,
-    start_from: Annotated[
-        str | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of environments, weights and exploration.")] = 0,
-    eval_every: Annotated[
-        int, typer.Option(help="Agent steps between evaluations; one more at the end.")
-    ] = 50_000,
-    eval_episodes: Annotated[int, typer.Option(help="Episodes per evaluation.")] = 10,
-    videos: Annotated[bool, typer.Option("--videos", help="Film an episode at the end.")] = False,
-    checkpoint_every: Annotated[
-        int | None,
-        typer.Option(help="Agent steps between checkpoints. Default: a tenth of all, 5,000 at most."),
-    ] = None,
+    task: TaskOption = None,
+    obs: ObsOption = "state",
+    algorithm: AlgorithmOption = DEFAULT_AGENT,
+    model_size: ModelSizeOption = None,
+    steps: StepsOption = None,
+    preset: PresetOption = "paper",
+    set_: SetOption = None,
+    num_env_runners: NumEnvRunnersOption = 0,
+    num_envs_per_env_runner: NumEnvsPerEnvRunnerOption = 1,
+    num_learners: NumLearnersOption = 0,
+    num_gpus: NumGpusOption = 0,
+    gpus_per_env_runner: GpusPerEnvRunnerOption = 0,
+    start_from: StartFromOption = None,
+    seed: SeedOption = 0,
+    eval_every: EvalEveryOption = 50_000,
+    eval_episodes: EvalEpisodesOption = 10,
+    videos: VideosOption = False,
+    checkpoint_every: CheckpointEveryOption = None,
     mlflow_uri: MLflowOption = DEFAULT_URI,
-    experiment: Annotated[str, typer.Option(help="Experiment in MLflow.")] = "tdmpc-ray",
-    name: Annotated[
-        str | None, typer.Option(help="Of the run. Default: task, size, seed, and what else is set.")
-    ] = None,
+    experiment: ExperimentOption = "tdmpc-ray",
+    name: NameOption = None,
     out: OutOption = None,
 ) -> int:
     """Train one agent on one task.
@@ -106,7 +108,8 @@ def train(
         "task": task,
         "obs": obs,
         "preset": preset,
-        "model_sizes": [model_size],
+        "algorithm": algorithm,
+        "model_sizes": [find_settings(algorithm).size if model_size is None else model_size],
         "seeds": [seed],
         "steps": steps,
         "set": parse_settings(set_ or []),
@@ -122,6 +125,10 @@ def train(
         "checkpoint": {"every": checkpoint_every},
         "tracking": {"uri": mlflow_uri, "experiment": experiment},
     }
+    return _run(values, name, out)
+
+
+def _run(values: dict[str, Any], name: str | None, out: str | None) -> int:
     from tdmpc_ray.studies.file.load import make_study
     from tdmpc_ray.studies.file.names import run_name
     from tdmpc_ray.studies.file.spec import Study

@@ -34,7 +34,7 @@ def coerce(key: str, value: Any, kind: Any) -> Any:
         raise problem from None
     if not math.isfinite(number):
         raise problem
-    if kind is float:
+    if float in (kind, *getattr(kind, "__args__", ())):
         return number
     if number != int(number) or abs(number) >= 2**63:
         raise problem

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.core.checks import coerce, require, require_one_of, require_positive
+from tdmpc_ray.core.schedules import Schedule, parse_schedule
 from tdmpc_ray.errors import UserError, unknown
 
 DTYPES = ("fp32", "bf16")  # of matrix products
@@ -63,12 +64,13 @@ class PlannerConfig:
     temperature: float = 0.5
     min_std: float = 0.05
     max_std: float = 2.0
-    momentum: float = 0.1  # cem: share of the old mean that stays, as in TD-MPC
+    momentum: float | None = None  # share of the old mean that stays; None: 0.1 for cem, 0 for mppi
     gradient_steps: int = 10  # gradient: steps of Adam per decision
     gradient_lr: float = 0.1  # gradient: their rate, before squashing
     shift_images: bool = False  # while acting, too, as published; what is exported never does
     dtype: str = "fp32"  # of the matrix products: fp32 or bf16
     compile: str = "auto"  # mppi and cem by torch.compile: auto (on GPUs), always or never
+    schedules: tuple[Schedule, ...] = field(default=(), metadata={"is_key": False})
 
     def __post_init__(self) -> None:
         require_one_of(PLANNERS, "planner.method", self.method)
@@ -76,7 +78,7 @@ class PlannerConfig:
         require_one_of(COMPILE, "planner.compile", self.compile)
         require_positive(self, "horizon", "num_samples", "num_elites", "iterations", "temperature", "min_std")
         require_positive(self, "gradient_steps", "gradient_lr")
-        require(0 <= self.momentum < 1, "planner.momentum must lie in [0, 1)")
+        require(0 <= (self.momentum or 0) < 1, "planner.momentum must lie in [0, 1)")
         require(
             0 <= self.num_pi_trajs < self.num_samples,
             "planner.num_pi_trajs must lie in [0, planner.num_samples)",
@@ -84,6 +86,36 @@ class PlannerConfig:
         require(self.extra_iterations >= 0, "planner.extra_iterations must not be negative")
         require(self.num_elites <= self.num_samples, "planner.num_elites must not exceed planner.num_samples")
         require(self.min_std <= self.max_std, "planner.min_std must not exceed planner.max_std")
+        if self.schedules:
+            require(self.at(0).horizon <= self.horizon, "planner.horizon can only grow over a run")
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> PlannerConfig:
+        """Of numbers and schedules; a schedule's last value stands for its setting wherever one is asked."""
+        kinds = get_type_hints(cls)
+        found = [
+            parse_schedule(f"planner.{name}", value, kinds[name])
+            for name, value in values.items()
+            if isinstance(value, Mapping)
+        ]
+        return cls(**{**values, **{s.name: s.last for s in found}}, schedules=tuple(found))
+
+    def to_values(self) -> dict[str, Any]:
+        """What `from_values` takes."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "schedules"}
+        return values | {schedule.name: schedule.value for schedule in self.schedules}
+
+    def at(self, step: float) -> PlannerConfig:
+        """With the numbers that hold at an agent step."""
+        if not self.schedules:
+            return self
+        now: dict[str, Any] = {schedule.name: schedule.at(step) for schedule in self.schedules}
+        return replace(self, schedules=(), **now)
+
+    @property
+    def kept_of_mean(self) -> float:
+        """Share of the old mean that stays in each iteration."""
+        return (0.1 if self.method == "cem" else 0.0) if self.momentum is None else self.momentum
 
     def num_iterations(self, action_dim: int) -> int:
         """Iterations of one plan for an action of `action_dim` dimensions."""
@@ -135,54 +167,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class AgentSettings:
-    """What an agent declares of its settings.
-
-    Attributes:
-        name: of the agent, by which study files and checkpoints know it.
-        model: of its section `model`, the architecture.
-        update: of its section `update`: losses, optimizers.
-        sizes: a `model` for each model size.
-        presets: dotted keys to values, by name; one is called "paper".
-        suites: dotted keys to values, by the suite of simulators, where the published code departs from its
-            defaults for a whole suite.
-    """
-
-    name: str
-    model: type[ModelSettings]
-    update: type[UpdateSettings]
-    sizes: Mapping[str, ModelSettings]
-    presets: Mapping[str, Mapping[str, Any]]
-    suites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def of_suites(self, names: Iterable[str]) -> dict[str, Any]:
-        """What holds for the tasks of some suites: what is the same for all of them."""
-        shared = [set(self.suites.get(name, {}).items()) for name in names]
-        return dict(set.intersection(*shared)) if shared else {}
-
-    @property
-    def sections(self) -> dict[str, type]:
-        """The dataclass of each section."""
-        return {"model": self.model, "planner": PlannerConfig, "update": self.update, "data": DataConfig}
-
-    @property
-    def keys(self) -> list[str]:
-        """All dotted keys that overrides may name."""
-        return [f"{name}.{f.name}" for name, section in self.sections.items() for f in fields(section)]
-
-    def split(self, key: str) -> tuple[str, str]:
-        """Split `update.lr` into section and field.
-
-        Raises:
-            UserError: an unknown key; names the nearest.
-        """
-        if key not in self.keys:
-            raise unknown("setting", key, self.keys)
-        section, _, name = key.partition(".")
-        return section, name
-
-
-@dataclass(frozen=True)
 class AgentConfig:
     """Everything about one agent that is not its environment; `model` and `update` are of its own kind."""
 
@@ -194,7 +178,7 @@ class AgentConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict; `AgentConfig.from_dict` is its inverse."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "planner": self.planner.to_values()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AgentConfig:
@@ -204,11 +188,12 @@ class AgentConfig:
             UserError: a setting that does not exist (any more), or an unknown agent.
         """
         settings = find_settings(values["algorithm"])
-        sections = {}
+        sections: dict[str, Any] = {}
         for name, section in settings.sections.items():
             for key in values[name].keys() - {f.name for f in fields(section)}:
                 raise UserError(f"there is no setting '{name}.{key}': another version of tdmpc_ray wrote it")
-            sections[name] = section(**values[name])
+            of_values = PlannerConfig.from_values if section is PlannerConfig else None
+            sections[name] = of_values(values[name]) if of_values else section(**values[name])
         return cls(**sections, algorithm=values["algorithm"])
 
     def with_settings(self, overrides: Mapping[str, Any]) -> AgentConfig:
@@ -220,7 +205,11 @@ class AgentConfig:
         settings, values = find_settings(self.algorithm), self.to_dict()
         for key, value in overrides.items():
             section, name = settings.split(key)
-            values[section][name] = coerce(key, value, _types(settings.sections[section])[name])
+            kind = _types(settings.sections[section])[name]
+            is_schedule = isinstance(value, Mapping)
+            values[section][name] = (
+                parse_schedule(key, value, kind).value if is_schedule else coerce(key, value, kind)
+            )
         return AgentConfig.from_dict(values)
 
 
@@ -228,7 +217,7 @@ _types = functools.cache(get_type_hints)
 
 
 def agent_config(
-    model_size: str | int = "5",
+    model_size: str | int | None = None,
     preset: str = "paper",
     overrides: Mapping[str, Any] | None = None,
     algorithm: str = "tdmpc2",
@@ -236,7 +225,7 @@ def agent_config(
     """Resolve a model size, a preset and overrides, in this order, into a config.
 
     Args:
-        model_size: a key of the agent's sizes (`5` and `"5"` are the same).
+        model_size: a key of the agent's sizes (`5` and `"5"` are the same); None: its default.
         preset: a key of its presets.
         overrides: dotted keys to values, see `AgentConfig.with_settings`.
         algorithm: the agent, see `find_settings`.
@@ -244,7 +233,8 @@ def agent_config(
     Raises:
         UserError: unknown agent, size, preset or key (names the nearest), or a value out of its range.
     """
-    settings, size = find_settings(algorithm), str(model_size)
+    settings = find_settings(algorithm)
+    size = settings.size if model_size is None else str(model_size)
     if size not in settings.sizes:
         raise UserError(f"unknown model size '{size}': choose one of: {', '.join(settings.sizes)}")
     if preset not in settings.presets:

@@ -21,8 +21,28 @@ class TDMPC2Config(AgentAlgorithmConfig):
     algorithm_class = TDMPC2
 
 
+class TDMPC(AgentAlgorithm):
+    """TD-MPC (Hansen et al., 2022), on the same dataflow."""
+
+
+class TDMPCConfig(AgentAlgorithmConfig):
+    """Configures `TDMPC`.
+
+    Example:
+        >>> config = TDMPCConfig().environment("walker-walk").training(preset="light")
+        >>> config.build_algo().train()  # doctest: +SKIP
+    """
+
+    algorithm_class = TDMPC
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class)
+        self.agent_name = "tdmpc"
+
+
 TDMPC2.new_config = staticmethod(lambda: TDMPC2Config())
-_CONFIGS = {"tdmpc2": TDMPC2Config}
+TDMPC.new_config = staticmethod(lambda: TDMPCConfig())
+_CONFIGS: dict[str, type[AgentAlgorithmConfig]] = {"tdmpc2": TDMPC2Config, "tdmpc": TDMPCConfig}
 
 
 def new_config(algorithm: str = "tdmpc2") -> AgentAlgorithmConfig:

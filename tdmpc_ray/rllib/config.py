@@ -42,7 +42,7 @@ class AgentAlgorithmConfig(EnvironmentConfig):
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or self.algorithm_class)
         self.agent_name = "tdmpc2"
-        self.model_size: str | int = "5"
+        self.model_size: str | int | None = None
         self.preset = "paper"
         self.agent_overrides: dict[str, Any] = {}
         self.eval_every: int | None = None
@@ -81,7 +81,7 @@ class AgentAlgorithmConfig(EnvironmentConfig):
         self,
         *,
         agent_name: str = NotProvided,
-        model_size: str | int = NotProvided,
+        model_size: str | int | None = NotProvided,
         preset: str = NotProvided,
         overrides: Mapping[str, Any] = NotProvided,
         episode_length: int = NotProvided,
@@ -102,30 +102,28 @@ class AgentAlgorithmConfig(EnvironmentConfig):
         """Set what is learned and how.
 
         Args:
-            agent_name: of the agent, see `core.agents.find_agent`.
-            model_size: a key of the agent's sizes.
+            agent_name: see `core.agents.find_agent`.
+            model_size: a key of the agent's sizes; None: its default.
             preset: a key of its presets.
             overrides: dotted keys to values or Tune search spaces, `{"update.lr": 1e-3}`; added to earlier
                 ones.
-            episode_length: of an environment that the catalog does not know, in agent steps, which no episode
-                may outlast; sets the discount and the number of random steps.
+            episode_length: agent steps that no episode outlasts, of an environment that the catalog does not
+                know; sets the discount and the number of random steps.
             eval_every: evaluate every so many agent steps; None leaves it to RLlib's `evaluation_interval`.
             total_steps: agent steps of the whole run: the last iteration ends there, evaluated.
             steps_per_iteration: agent steps per `train()`, at most.
             max_time_s_per_iteration: seconds after which a `train()` returns, where nothing hinders it: the
                 many updates after the random steps, and slow models, report their progress in parts.
             updates_per_call: gradient steps per call of the learner, at most.
-            asynchronous: sample and learn at once, as fast as `data.utd_ratio` allows; False: in turns, which
-                is reproducible; None: at once where there are remote env runners.
+            asynchronous: sample and learn at once; False: in turns, which is reproducible; None: at once
+                where there are remote env runners.
             sample_lead: agent steps that asynchronous sampling may be ahead of the updates; None: what keeps
                 every runner busy, but no more than 2,000, or 5 % of the steps so far.
             weights_every: updates after which asynchronous runners are sent new weights.
-            weights_every_s: seconds that lie between, too; None: as many as keep the copies at a twentieth
-                of the learner's time.
-            start_from: a checkpoint, or the folder of a run, by path or address, whose networks to begin
-                with; they have to fit, but that a termination head may be missing. Optimizers, replay and
-                counters begin anew, and the first steps are planned, not random.
-            videos: film an episode of each task into the checkpoint of the last step (`total_steps`).
+            weights_every_s: seconds between, too; None: copies take a twentieth of the learner's time.
+            start_from: a checkpoint or a run's folder, by path or address, whose networks to begin with: they
+                have to fit, but a termination head may be missing. All else begins anew; no step is random.
+            videos: film an episode of each task into the checkpoint of the last step.
             system_metrics: report what the main process's node and GPUs do, energy included.
         """
         given = _given(locals())
@@ -174,8 +172,9 @@ class AgentAlgorithmConfig(EnvironmentConfig):
         by_task: dict[str, Any] = {}
         if (info := self.info) is not None:
             by_task = {"model.episodic": True} if info.can_terminate else {}
-            suites = {task_info(name).suite for name in info.tasks or (info.name,)}
-            by_task |= find_settings(self.agent_name).of_suites(suites)
+            tasks = [(task_info(name).suite, name) for name in info.tasks or (info.name,)]
+            obs = self.env_config.get("obs", "state")
+            by_task |= find_settings(self.agent_name).of_tasks(tasks, obs, self.preset)
         return agent_config(
             self.model_size, self.preset, {**by_task, **self.agent_overrides}, self.agent_name
         )

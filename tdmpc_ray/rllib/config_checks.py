@@ -10,6 +10,7 @@ from gymnasium import VectorizeMode
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from tdmpc_ray.addresses import is_address
+from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
 
@@ -43,6 +44,8 @@ def check_values(config: Any) -> None:
     if config.info is not None and mode == VectorizeMode.VECTOR_ENTRY_POINT:
         raise UserError(f"task '{config.task}' is no vector environment: set gym_env_vectorize_mode=SYNC")
     is_set = config.info is not None and bool(config.info.tasks)
+    if is_set and not find_settings(config.agent_name).learns_sets:
+        raise UserError(f"algorithm {config.agent_name} learns one task: use tdmpc2 for a set of tasks")
     if is_set and mode != VectorizeMode.SYNC:
         raise UserError("a set of tasks needs gym_env_vectorize_mode=SYNC, to share its tasks out")
     if config.videos and (config.info is None or config.total_steps is None):

@@ -51,7 +51,8 @@ def import_official(
     if differences := shape_differences(module.networks.state_dict(), published.parameters, "in the file"):
         raise UserError(f"the checkpoint belongs to a model of another shape: {differences}")
     module.networks.load_state_dict(published.parameters)
-    module.count_updates(1)  # these networks have learned: runners plan with them at once
+    # These networks have learned: runners plan with them at once, as they do at the end of schedules.
+    module.count_updates(max([1, *(schedule.steps for schedule in module.cfg.planner.schedules)]))
     module.save_to_path(str((out / MODULE).absolute()))
     seal(out)
     return obs, size, settings
@@ -69,9 +70,9 @@ def export_official(checkpoint: str | Path, file: Path, *, flat: bool = False) -
         UserError: no or damaged checkpoint, networks that the published code lacks, or no such folder.
     """
     module = load_module(checkpoint)
-    state = module.agent.to_published(module.networks, flat=flat)
+    content = module.agent.to_published(module.networks, flat=flat)
     try:
-        torch.save({"model": state}, file)
+        torch.save(content, file)
     except (OSError, RuntimeError) as error:
         hint = "it is a folder" if file.is_dir() else "is there such a folder?"
         why = getattr(error, "strerror", None) or hint

@@ -166,7 +166,7 @@ def test_shapes_that_do_not_belong_together_are_refused(wrong: str) -> None:
     other = WorldModel((5,), 1, model.cfg)
     noise = PlanNoise.sample(other if wrong == "noise" else model, cfg, 2, torch.Generator().manual_seed(0))
     z = torch.rand(3 if wrong == "environments" else 2, 4 if wrong == "latents" else model.cfg.latent_dim)
-    prev_mean = torch.zeros(2, cfg.horizon + (wrong == "prev_mean"), 2)
+    prev_mean = torch.zeros(2, cfg.horizon - (wrong == "prev_mean"), 2)
     with pytest.raises((ValueError, RuntimeError), match="shape"):
         plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=True)
 

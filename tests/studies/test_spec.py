@@ -11,7 +11,8 @@ from study_files import STUDY, write
 
 from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.core.config import PATH_SETTINGS
-from tdmpc_ray.rllib import TDMPC2Config
+from tdmpc_ray.rllib import TDMPC, TDMPC2Config
+from tdmpc_ray.rllib.algorithm import AgentAlgorithm
 from tdmpc_ray.studies.file.folder import going_on
 from tdmpc_ray.studies.file.load import load_study, make_study
 from tdmpc_ray.studies.file.spec import Study
@@ -129,6 +130,39 @@ def test_each_task_and_each_resource_has_trials_of_its_own() -> None:
         "task=walker-walk",
         "task=mw-reach",
     }
+
+
+def test_each_algorithm_has_trials_of_its_own() -> None:
+    values = {"name": "q", "task": "walker-walk", "preset": "light", "model_sizes": ["1"], "steps": 1000}
+    study = make_study({**values, "algorithm": ["tdmpc", "tdmpc2"], "seeds": [0, 1]})
+    plan = plan_study(study)
+    assert [trial.label for trial in plan.trials] == [
+        f"algorithm={name} size=1 seed={seed}" for seed in (0, 1) for name in ("tdmpc", "tdmpc2")
+    ]
+    configs = [
+        AgentAlgorithm.get_default_config().update_from_dict(plan.fixed | t.config) for t in plan.trials
+    ]
+    assert [config.agent().algorithm for config in configs[:2]] == ["tdmpc", "tdmpc2"]
+    assert [config.agent().planner.num_samples for config in configs[:2]] == [136, 128]
+    assert plan.trainable is AgentAlgorithm
+    assert plan_study(make_study({**values, "algorithm": "tdmpc"})).trainable is TDMPC
+    assert make_study({"name": "q", "task": "walker-walk", "steps": 9, "algorithm": "tdmpc"}).model_sizes == [
+        "1"
+    ]
+
+
+def test_a_schedule_in_a_study_stays_one(tmp_path: Path) -> None:
+    schedule = {"linear": [1, 3, 500]}
+    values = {"name": "q", "task": "walker-walk", "steps": 1000, "set": {"planner.horizon": schedule}}
+    study = make_study(
+        values | {"space": {"planner.min_std": {"grid": [0.1, {"linear": ["5e-1", 0.05, 500]}]}}}
+    )
+    (tmp_path / "again.yaml").write_text(study.to_yaml())
+    for read in (study, load_study(tmp_path / "again.yaml")):
+        assert read.settings() == {"planner.horizon": schedule}
+        planners = [algorithm_config(read, point).agent().planner for point in read.points()]
+        assert [planner.at(0).horizon for planner in planners] == [1, 1]
+        assert [planner.at(0).min_std for planner in planners] == [0.1, 0.5]
 
 
 def test_values_reach_the_algorithm() -> None:

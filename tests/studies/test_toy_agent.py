@@ -80,7 +80,6 @@ def study(store: str, **changes: Any) -> dict[str, Any]:
         "algorithm": NAME,
         "steps": 400,
         "set": SETTINGS,
-        "space": {"update.lr": {"grid": [1e-2, 1e-3]}},
         "evaluation": {"every": 200, "episodes": 1},
         "tracking": {"uri": store, "experiment": "exp"},
         **changes,
@@ -88,13 +87,19 @@ def study(store: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-def test_it_is_tuned(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -> None:
+def test_it_is_tuned_beside_another_agent(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -> None:
     shutil.copy(toy_agent.__file__, tmp_path)  # a study's own folder is where Python looks first
-    (tmp_path / "toys.yaml").write_text(yaml.safe_dump(study(store)))
+    both = {
+        "algorithm": [NAME, "tdmpc"],
+        "model_sizes": ["tiny"],
+        "set": {**SETTINGS, "model.episodic": False},
+    }
+    (tmp_path / "toys.yaml").write_text(yaml.safe_dump(study(store, **both)))
     driver = Driver(tmp_path, "-m", "tdmpc_ray.cli", "tune", "toys.yaml", "--out", "out")
     assert driver.end() == 0, driver.log.read_text()
     trials = [run for name, run in mlflow_read.runs(store, "exp").items() if name != "toys"]
-    assert {run.data.params["update.lr"] for run in trials} == {"0.01", "0.001"}
+    assert {run.data.params["algorithm"] for run in trials} == {NAME, "tdmpc"}
+    assert len({run.data.metrics["summary/params_total"] for run in trials}) == 2
     assert {run.data.metrics["time/grad_updates"] for run in trials} == {400.0}
     assert all("eval/return" in run.data.metrics for run in trials)
 
@@ -102,11 +107,13 @@ def test_it_is_tuned(store: str, tmp_path: Path, mlflow_read: SimpleNamespace) -
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"algorithm": "tdmpc3"}, "unknown algorithm 'tdmpc3': did you mean 'tdmpc2'"),
+        ({"algorithm": "tdmpc3"}, "unknown algorithm 'tdmpc3': did you mean 'tdmpc'"),
         ({"algorithm": "no_such_module:AGENT"}, "cannot import algorithm 'no_such_module:AGENT'"),
         ({"set": {"model.latent_dim": 8}}, "unknown setting 'model.latent_dim'"),
         ({"model_sizes": ["19"]}, "unknown model size '19'"),
         ({"preset": "light"}, "unknown preset 'light'"),
+        ({"algorithm": [NAME, "tdmpc2"], "set": {"model.std": 1}}, "unknown setting 'model.std'"),
+        ({"algorithm": [NAME, NAME]}, "is there twice"),
     ],
 )
 def test_its_settings_are_its_own(store: str, changes: dict[str, Any], says: str) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from tdmpc_ray.errors import UserError, reason, unknown
 
 if TYPE_CHECKING:
+    from tdmpc_ray.core.agent_settings import AgentSettings
     from tdmpc_ray.core.agents.agent import Agent
-    from tdmpc_ray.core.config import AgentSettings
 
-NAMES = ("tdmpc2",)
+NAMES = ("tdmpc2", "tdmpc")
+DEFAULT_AGENT = NAMES[0]
 
 
 def find_settings(name: str) -> AgentSettings:

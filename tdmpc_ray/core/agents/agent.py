@@ -18,8 +18,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tdmpc_ray.core.agent_settings import AgentSettings
 from tdmpc_ray.core.batch import Batch, Observation
-from tdmpc_ray.core.config import AgentConfig, AgentSettings, ModelSettings, PlannerConfig
+from tdmpc_ray.core.config import AgentConfig, ModelSettings, PlannerConfig
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.planners.contract import Plan, PlanNoise
 from tdmpc_ray.errors import UserError
@@ -234,7 +235,10 @@ class Agent(ABC):
         raise self._no_published_code()
 
     def to_published(self, networks: Any, **options: Any) -> dict[str, Any]:
-        """What the published code saves for these networks; `read_published` is its inverse.
+        """The content of the file that the published code saves; `read_published` is its inverse.
+
+        Args:
+            options: of the agent.
 
         Raises:
             UserError: the published code has no such networks, or there is no such code.

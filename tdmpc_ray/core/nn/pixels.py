@@ -54,9 +54,9 @@ class PixelEncoder(nn.Module):
         return x.unflatten(0, obs.shape[:-3])
 
 
-def draw_shift(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Shifts for `shift_images`, uniform, (*shape, 2), on the generator's device."""
-    limits = (-MAX_SHIFT, MAX_SHIFT + 1)
+def draw_shift(shape: Sequence[int], generator: torch.Generator, most: int = MAX_SHIFT) -> Tensor:
+    """Shifts for `shift_images`, uniform in [-most, most], (*shape, 2), on the generator's device."""
+    limits = (-most, most + 1)
     return torch.randint(*limits, (*shape, 2), generator=generator, device=generator.device)
 
 
@@ -65,7 +65,7 @@ def shift_images(images: Tensor, shift: Tensor) -> Tensor:
 
     Args:
         images: (..., C, H, W).
-        shift: down and right, integers in [-MAX_SHIFT, MAX_SHIFT], (..., 2).
+        shift: down and right, integers, (..., 2).
     """
     height, width = images.shape[-2:]
     flat, offsets = images.flatten(0, -4), shift.flatten(0, -2)

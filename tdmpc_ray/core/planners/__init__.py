@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tdmpc_ray.core.config import PlannerConfig
@@ -33,7 +34,8 @@ def plan(
     Args:
         functions: of the model; by gradient, such as PyTorch can differentiate.
         z: latents, (N, Z).
-        prev_mean: mean of the previous step's plan, (N, H, A) in [-1, 1]; zeros at an episode's start.
+        prev_mean: mean of the previous step's plan, (N, H, A) in [-1, 1]; zeros at an episode's start. Where
+            H is more than `cfg.horizon`, which may grow in a run, zeros fill up what the plan gives.
         noise: this plan's randomness.
         discount: per step; of each environment's task, (N,), with several.
         explore: add the plan's own noise to the chosen action.
@@ -46,15 +48,19 @@ def plan(
         discount = z.new_full((len(z),), discount)
     discount = discount.to(z.device, torch.float32).expand(len(z)).unsqueeze(-1)
     # The previous plan is one step old, and nothing is known about its new last action.
-    prev_mean = torch.cat([prev_mean[:, 1:], torch.zeros_like(prev_mean[:, :1])], 1)
+    known, later = prev_mean[:, 1 : cfg.horizon], prev_mean.shape[1] - cfg.horizon
+    prev_mean = F.pad(known, (0, 0, 0, cfg.horizon - known.shape[1]))
     with products_in(cfg.dtype, z.device):
-        return _METHODS[cfg.method](functions, z, prev_mean, cfg, noise, discount, explore)
+        found = _METHODS[cfg.method](functions, z, prev_mean, cfg, noise, discount, explore)
+    if not later:
+        return found
+    return found._replace(mean=F.pad(found.mean, (0, 0, 0, later)), std=F.pad(found.std, (0, 0, 0, later)))
 
 
 def _check(action_dim: int, z: Tensor, prev_mean: Tensor, cfg: PlannerConfig, noise: PlanNoise) -> None:
     num_envs, plan_shape = len(z), (cfg.horizon, action_dim)
     shapes = {
-        "prev_mean": (prev_mean.shape, (num_envs, *plan_shape)),
+        "prev_mean": (prev_mean[:, : cfg.horizon].shape, (num_envs, *plan_shape)),
         "noise.explore": (noise.explore.shape, (num_envs, action_dim)),
         "noise.pi": (noise.pi.shape[:2] + noise.pi.shape[3:], (cfg.horizon, num_envs, action_dim)),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ def plan_by_sampling(
 ) -> Plan:
     """Refine a Gaussian over action sequences towards its best samples; arguments as of `planners.plan`.
 
-    MPPI weighs the elites by their values, forgets the old mean and executes one of the elites. CEM takes the
-    plain mean of the elites, moves there with momentum, and executes the mean.
+    MPPI weighs the elites by their values and executes one of them. CEM takes their plain mean, and executes
+    that. Both move to the new mean with momentum; TD-MPC2's MPPI has none.
     """
     compiled = compiles(cfg.compile, z.device)
     if compiled:
@@ -40,9 +40,25 @@ def plan_by_sampling(
     # Copied, so that its strides are those of the means that follow: others would be compiled for anew.
     mean = prev_mean.transpose(0, 1).unsqueeze(2).clone(memory_format=torch.contiguous_format)  # (H, N, 1, A)
     std = torch.full_like(mean, cfg.max_std)
+    numbers = _Numbers(cfg.temperature, cfg.min_std, cfg.max_std, cfg.kept_of_mean)
+    if compiled:  # as tensors: numbers that follow a schedule would be compiled for anew
+        numbers = _Numbers(*(z.new_tensor(number, dtype=torch.float32) for number in numbers))
+    weighted = cfg.method == "mppi"
     for eps, value_eps, heads in zip(noise.candidates, noise.value_pi, noise.heads, strict=True):
         mean, std, elites, score, values = refine(
-            functions, z, mean, std, prior, cfg, eps, value_eps, heads, discount, mask
+            functions,
+            z,
+            mean,
+            std,
+            prior,
+            weighted,
+            cfg.num_elites,
+            numbers,
+            eps,
+            value_eps,
+            heads,
+            discount,
+            mask,
         )
 
     action = mean[0, :, 0]
@@ -55,6 +71,15 @@ def plan_by_sampling(
     if compiled:  # the next plan overwrites what this one's graphs gave out
         mean, std, values = mean.clone(), std.clone(), values.clone()
     return Plan(action.clamp(-1, 1), mean, std, values)
+
+
+class _Numbers(NamedTuple):
+    """Settings of an iteration, see `PlannerConfig`; floats, or tensors ()."""
+
+    temperature: Any
+    min_std: Any
+    max_std: Any
+    kept_of_mean: Any
 
 
 class _Prior(NamedTuple):
@@ -77,7 +102,9 @@ def _refine(
     mean: Tensor,
     std: Tensor,
     prior: _Prior,
-    cfg: PlannerConfig,
+    weighted: bool,
+    num_elites: int,
+    numbers: _Numbers,
     eps: Tensor,
     value_eps: Tensor,
     heads: Tensor,
@@ -97,14 +124,13 @@ def _refine(
     value = torch.cat([prior.total, total], 1)
     value = value + torch.cat([prior.weight, weight], 1) * functions.terminal_value(last_z, value_eps, heads)
 
-    elite_value, index = value.nan_to_num(0.0).topk(cfg.num_elites, dim=1)  # (N, E)
-    index = index[None, :, :, None].expand(cfg.horizon, -1, -1, sampled.shape[-1])
+    elite_value, index = value.nan_to_num(0.0).topk(num_elites, dim=1)  # (N, E)
+    index = index[None, :, :, None].expand(len(sampled), -1, -1, sampled.shape[-1])
     elites = torch.cat([prior.actions, sampled], 2).gather(2, index)
-    weighted = cfg.method == "mppi"
-    score = torch.softmax((cfg.temperature if weighted else 0.0) * elite_value, 1)
+    score = torch.softmax((numbers.temperature if weighted else 0.0) * elite_value, 1)
     share = score[None, :, :, None]
     elite_mean = (share * elites).sum(2, keepdim=True)
     variance = (share * (elites - elite_mean).square()).sum(2, keepdim=True)
-    mean = elite_mean if weighted else torch.lerp(elite_mean, mean, cfg.momentum)
-    std = variance.sqrt().clamp(cfg.min_std, cfg.max_std)
+    mean = torch.lerp(elite_mean, mean, numbers.kept_of_mean)
+    std = variance.sqrt().clamp(numbers.min_std, numbers.max_std)
     return mean, std if mask is None else std * mask, elites, score, elite_value

@@ -139,7 +139,9 @@ class AgentModule(TorchRLModule, InferenceOnlyAPI):
         Returns:
             Actions in [-1, 1], (N, A).
         """
-        num_envs, planner, device = len(is_first), self.cfg.planner, is_first.device
+        num_envs, device = len(is_first), is_first.device
+        # Counted by updates, because these come with the weights: to every runner, and from a checkpoint.
+        planner = self.cfg.planner.at(self.num_updates / self.cfg.data.utd_ratio)
         generator = self._seeded_generator(device)
         # On the CPU a small policy takes as long as autograd's bookkeeping; untried with CUDA graphs. Nothing
         # can be differentiated within it.
@@ -149,7 +151,7 @@ class AgentModule(TorchRLModule, InferenceOnlyAPI):
             discount: Any = self.discount if task_id is None else self.discounts[task_id]
             noise = PlanNoise.sample(self.networks, planner, num_envs, generator)
             z = self.agent.encode(self.networks, obs, task, noise.shift)
-            shape = (num_envs, planner.horizon, self.networks.action_dim)
+            shape = (num_envs, self.cfg.planner.horizon, self.networks.action_dim)
             prev_mean = self._prev_mean
             if prev_mean is None or prev_mean.shape != shape:
                 prev_mean = torch.zeros(shape, device=device)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from itertools import product
 from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tdmpc_ray.core.agents import find_settings
-from tdmpc_ray.core.config import AgentSettings, agent_config
+from tdmpc_ray.core.agent_settings import AgentSettings
+from tdmpc_ray.core.agents import DEFAULT_AGENT, find_settings
+from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.draws import Draw
 from tdmpc_ray.studies.file.paths import absolute, map_settings, map_space
@@ -40,9 +41,14 @@ class StudyKeys(Section):
     )
     tasks: list[str] = Field(default=[], description="instead of task: several, each with trials of its own")
     obs: str = Field(default="state", description="state, or rgb: camera frames (DMControl, Meta-World)")
-    algorithm: str = Field(default="tdmpc2", description="tdmpc2, or `module:AGENT` for one of your own")
+    algorithm: str | list[str] = Field(
+        default=DEFAULT_AGENT,
+        description="tdmpc2, tdmpc, or `module:AGENT` for one of your own; a list: trials of each",
+    )
     preset: str = Field(default="paper", description="paper: the published settings; light: for CPUs")
-    model_sizes: list[str] = Field(default=["5"], min_length=1)
+    model_sizes: list[str] = Field(
+        default=["5"], min_length=1, description="of the algorithm; tdmpc has 1 in the place of 5"
+    )
     seeds: list[Seed] = Field(default=[0], min_length=1)
     steps: Count = Field(description="agent steps per trial")
     steps_per_task: bool = Field(
@@ -89,6 +95,21 @@ class StudyKeys(Section):
         refuse_huge(values)
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _size_is_the_algorithms(cls, values: Any) -> Any:
+        """Where none is given; what is wrong with the algorithm is for its own check to say."""
+        if not isinstance(values, dict) or "model_sizes" in values:
+            return values
+        named = values.get("algorithm", DEFAULT_AGENT)
+        try:
+            return {
+                **values,
+                "model_sizes": [find_settings(named if isinstance(named, str) else named[0]).size],
+            }
+        except (UserError, TypeError, LookupError):
+            return values
+
     @field_validator("model_sizes", mode="before")
     @classmethod
     def _sizes_are_names(cls, sizes: Any) -> Any:
@@ -103,21 +124,26 @@ class StudyKeys(Section):
     @field_validator("model_sizes")
     @classmethod
     def _sizes_exist(cls, sizes: list[str], info: ValidationInfo) -> list[str]:
-        for size in sizes:
-            as_value_error(agent_config, size, "paper", {}, _agent_of(info).name)
+        for size, agent in product(sizes, _agents_of(info)):
+            as_value_error(agent_config, size, "paper", {}, agent.name)
         return sizes
 
     @field_validator("algorithm")
     @classmethod
-    def _algorithm_exists(cls, algorithm: str) -> str:
-        as_value_error(find_settings, algorithm)
+    def _algorithms_exist(cls, algorithm: str | list[str]) -> str | list[str]:
+        names = [algorithm] if isinstance(algorithm, str) else algorithm
+        for name in names:
+            as_value_error(find_settings, name)
+        refuse_repeats(names)
+        if not names:
+            raise ValueError("name at least one")
         return algorithm
 
     @field_validator("preset")
     @classmethod
     def _preset_exists(cls, preset: str, info: ValidationInfo) -> str:
-        agent = _agent_of(info)
-        as_value_error(agent_config, next(iter(agent.sizes)), preset, {}, agent.name)
+        for agent in _agents_of(info):
+            as_value_error(agent_config, None, preset, {}, agent.name)
         return preset
 
     @field_validator("task", mode="before")
@@ -149,7 +175,7 @@ class StudyKeys(Section):
         for key in settings:
             if key in cls.model_fields:
                 raise ValueError(f"'{key}' is no setting of the agent: give it beside set, not in it")
-            as_value_error(_agent_of(info).split, key)
+            _require_setting(key, info)
         return map_settings(settings, lambda path: absolute(path, info))
 
     @field_validator("space")
@@ -159,7 +185,7 @@ class StudyKeys(Section):
             if key.startswith(RESOURCES):
                 check_resource(key, draw)
             else:
-                as_value_error(_agent_of(info).split, key)
+                _require_setting(key, info)
         return map_space(space, lambda path: absolute(path, info))
 
     @field_validator("start_from")
@@ -168,9 +194,16 @@ class StudyKeys(Section):
         return path and absolute(path, info)
 
 
-def _agent_of(info: ValidationInfo) -> AgentSettings:
-    """Of the study's algorithm; where that is refused, nothing else is to be said of it."""
-    return find_settings(info.data.get("algorithm", "tdmpc2"))
+def _agents_of(info: ValidationInfo) -> list[AgentSettings]:
+    """Of the study's algorithms; where these are refused, nothing else is to be said of them."""
+    algorithm = info.data.get("algorithm", DEFAULT_AGENT)
+    return [find_settings(name) for name in ([algorithm] if isinstance(algorithm, str) else algorithm)]
+
+
+def _require_setting(key: str, info: ValidationInfo) -> None:
+    """Refuse a key that one of the algorithms does not have."""
+    for agent in _agents_of(info):
+        as_value_error(agent.split, key)
 
 
 def _worded(size: Any) -> Any:
@@ -183,9 +216,8 @@ def refuse_repeats(values: list[Any], where: str = "") -> None:
     Raises:
         ValueError: says which one, after `where`.
     """
-    counts = Counter(values)
-    for value in values:
-        if counts[value] > 1:
+    for number, value in enumerate(values):
+        if value in values[:number]:  # compared: a schedule has no hash
             raise ValueError(f"{where}{str(value)[:80]} is there twice")
 
 

@@ -1,4 +1,4 @@
-"""What a study tries in any case: its tasks, its model sizes and the points of its grids."""
+"""What a study tries in any case: its tasks, algorithms, model sizes and the points of its grids."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ class Point:
 
     Attributes:
         task: what is learned.
-        model_size: a key of `core.config.MODEL_SIZES`.
+        algorithm: what learns it.
+        model_size: a key of the algorithm's sizes.
         settings: fixed ones and those of the grids, dotted keys in their types.
         resources: of each trial.
         steps: agent steps of each trial.
     """
 
     task: str
+    algorithm: str
     model_size: str
     settings: dict[str, Any]
     resources: Resources

@@ -56,9 +56,9 @@ class Study(StudyKeys):
             raise ValueError(f"'{both[0]}' is both in set and in space: keep one")
         if self.num_samples > 1 and all(draw.grid is not None for draw in self.space.values()):
             raise ValueError("num_samples > 1 would repeat the same trials: space draws nothing at random")
-        for size in self.model_sizes:
+        for size, name in product(self.model_sizes, self.algorithms):
             for probe in self._probes():
-                as_value_error(self.agent_config, size, {**self.overrides, **_of_agent(probe)})
+                as_value_error(self.agent_config, size, {**self.overrides, **_of_agent(probe)}, name)
                 with_resources(self.resources, probe)
         for key, draw in self.space.items():
             if draw.grid or draw.choice:  # in their types: 1e-3 and 0.001 are one
@@ -88,11 +88,19 @@ class Study(StudyKeys):
     def trials(self) -> int:
         """Number of trials."""
         grids = math.prod(len(draw.probes()) for draw in self.space.values() if draw.grid is not None)
-        return grids * len(self.task_names) * len(self.model_sizes) * len(self.seeds) * self.num_samples
+        points = grids * len(self.task_names) * len(self.algorithms) * len(self.model_sizes)
+        return points * len(self.seeds) * self.num_samples
 
-    def agent_config(self, model_size: str, settings: Mapping[str, Any]) -> AgentConfig:
-        """The agent's settings in a trial."""
-        return agent_config(model_size, self.preset, settings, self.algorithm)
+    @property
+    def algorithms(self) -> list[str]:
+        """What learns: in each trial one of them."""
+        return [self.algorithm] if isinstance(self.algorithm, str) else self.algorithm
+
+    def agent_config(
+        self, model_size: str, settings: Mapping[str, Any], algorithm: str | None = None
+    ) -> AgentConfig:
+        """The agent's settings in a trial; of the first algorithm, where none is named."""
+        return agent_config(model_size, self.preset, settings, algorithm or self.algorithms[0])
 
     def settings(self) -> dict[str, Any]:
         """The fixed settings as numbers: `1e-3` is a string in YAML."""
@@ -191,12 +199,13 @@ class Study(StudyKeys):
         return {key: self.values(key) for key, draw in self.space.items() if draw.grid is not None}
 
     def points(self) -> list[Point]:
-        """What is tried in any case: each task and model size with each point of the grids."""
+        """What is tried in any case: each task, algorithm and model size with each point of the grids."""
         grids, fixed, found = self.grids(), self.settings(), []
-        for task, size, *values in product(self.task_names, self.model_sizes, *grids.values()):
+        names = (self.task_names, self.algorithms, self.model_sizes)
+        for task, algorithm, size, *values in product(*names, *grids.values()):
             at = dict(zip(grids, values, strict=True))
             settings, resources = {**fixed, **_of_agent(at)}, with_resources(self.resources, at)
-            found.append(Point(task, size, settings, resources, self.steps_of(task)))
+            found.append(Point(task, algorithm, size, settings, resources, self.steps_of(task)))
         return found
 
     def drawn_points(self, matters: Callable[[str], bool]) -> list[Point]:
@@ -218,7 +227,8 @@ class Study(StudyKeys):
         """Agent steps before the first update."""
         from tdmpc_ray.envs import task_info
 
-        agent, info = self.agent_config(point.model_size, point.settings), task_info(point.task)
+        agent = self.agent_config(point.model_size, point.settings, point.algorithm)
+        info = task_info(point.task)
         return agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1))
 
     def notes(self) -> list[str]:

@@ -33,7 +33,7 @@ def algorithm_config(study: Study, point: Point | None = None) -> AgentAlgorithm
     from tdmpc_ray.rllib import new_config
 
     point = point or study.points()[0]
-    config = new_config(study.algorithm).environment(point.task, obs=study.obs)
+    config = new_config(point.algorithm).environment(point.task, obs=study.obs)
     config.training(
         model_size=point.model_size,
         preset=study.preset,
@@ -74,6 +74,7 @@ def env_configs(study: Study) -> MakeEnvConfig:
 def at_point(point: Point, env_config: MakeEnvConfig) -> dict[str, Any]:
     """What a point says of a trial, as entries of its config."""
     return {
+        "agent_name": point.algorithm,
         "model_size": point.model_size,
         "agent_overrides": point.settings,
         "env_config": env_config(point.task),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tdmpc_ray.core.agents import DEFAULT_AGENT
 from tdmpc_ray.studies.file.points import RESOURCES
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.configure import ATTRIBUTES
@@ -13,11 +14,12 @@ from tdmpc_ray.studies.tracking.naming import short_task
 
 def trial_params(config: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a trial from others, and what it was: MLflow's parameters."""
-    obs = config["env_config"].get("obs", "state")
+    obs, algorithm = config["env_config"].get("obs", "state"), config.get("agent_name", DEFAULT_AGENT)
     return {
         "task": config["env_config"]["task"],
         "model_size": str(config["model_size"]),
         **({"seed": config["seed"]} if "seed" in config else {}),
+        **({"algorithm": algorithm} if algorithm != DEFAULT_AGENT else {}),
         **({"obs": obs} if obs != "state" else {}),
         "preset": config["preset"],
         **config["agent_overrides"],
@@ -35,6 +37,9 @@ def label_params(config: Mapping[str, Any], study: Study) -> dict[str, Any]:
     params = trial_params(config)
     params["task"] = short_task(params["task"])
     shown = {"model_size", "seed", *study.space, *(["task"] if len(study.task_names) > 1 else [])}
+    if len(study.algorithms) > 1:
+        params = {"algorithm": config["agent_name"], **params}
+        shown.add("algorithm")
     return {key: value for key, value in params.items() if key in shown}
 
 

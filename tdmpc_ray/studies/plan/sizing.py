@@ -128,7 +128,7 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
     info, resources, evaluation = task_info(point.task), point.resources, study.evaluation
     speeds, sizes = measured[point.task]
     settings = tuple(sorted(point.settings.items()))
-    agent = _agent(point.model_size, study.preset, settings, study.algorithm)
+    agent = _agent(point.model_size, study.preset, settings, point.algorithm)
     # Alike for all that differ in nothing that costs anything, such as learning rates.
     update = type(agent.update)(batch_size=agent.update.batch_size)
     num_params, (flops, learning) = _costs(replace(agent, data=DataConfig(), update=update), sizes)

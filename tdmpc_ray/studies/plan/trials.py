@@ -73,8 +73,10 @@ def plan_study(study: Study, trainable: type[Trainable] | None = None) -> Plan:
         UserError: a trial is refused.
     """
     if trainable is None:
+        from tdmpc_ray.rllib.algorithm import AgentAlgorithm
+
         config = algorithm_config(study)
-        kind: type[Trainable] = config.algorithm_class
+        kind: type[Trainable] = AgentAlgorithm if len(study.algorithms) > 1 else config.algorithm_class
         fixed, env_config = config.to_dict(), env_configs(study)
     else:
         kind, fixed, env_config = trainable, {"preset": study.preset}, _task_alone
@@ -138,8 +140,8 @@ def _distinct(study: Study, trials: list[Trial]) -> list[Point]:
     later = study.drawn_points(_matters)
     found: dict[object, Point] = {}
     for point in (*points, *later):
-        agent = study.agent_config(point.model_size, point.settings)
-        parts = (agent.model, agent.data, agent.planner.horizon, agent.update.batch_size)
+        agent = study.agent_config(point.model_size, point.settings, point.algorithm)
+        parts = (agent.algorithm, agent.model, agent.data, agent.planner.horizon, agent.update.batch_size)
         found.setdefault((point.task, point.steps, point.resources, parts), point)
     return list(found.values())
 

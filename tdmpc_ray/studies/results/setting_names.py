@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tdmpc_ray.core.agents import find_settings
+from tdmpc_ray.core.agents import DEFAULT_AGENT, find_settings
 from tdmpc_ray.core.config import agent_config
 from tdmpc_ray.errors import UserError
 
@@ -54,13 +54,15 @@ def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
     if "param.preset" not in trials:
         return trials
     full = trials.copy()
-    for name in trials:
+    if "param.algorithm" in trials:  # runs of the first algorithm do not say so
+        full["param.algorithm"] = full["param.algorithm"].fillna(DEFAULT_AGENT)
+    for name in full:
         key = str(name).removeprefix("param.")
         missing = trials[name].isna() & trials["param.preset"].notna()
         if not missing.any():
             continue
         for index, size, preset in trials.loc[missing, ["model_size", "param.preset"]].itertuples():
-            algorithm = trials.get("param.algorithm", {}).get(index, "tdmpc2")
+            algorithm = full.get("param.algorithm", {}).get(index, DEFAULT_AGENT)
             full.loc[index, name] = _default(key, size, preset, algorithm)
     return full
 
@@ -69,8 +71,7 @@ def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
 def _default(key: str, size: str, preset: str, algorithm: str) -> str | None:
     section, _, field = key.partition(".")
     try:
-        suites = find_settings(algorithm).suites.values()
-        if key == "model.episodic" or any(key in settings for settings in suites):
+        if key in {"model.episodic", *find_settings(algorithm).keys_of_tasks}:
             return None  # the task's to say, not the preset's alone
         values = agent_config(size, preset, {}, algorithm).to_dict()
     except UserError:  # of another version of this package

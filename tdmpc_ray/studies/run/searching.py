@@ -85,7 +85,7 @@ class ListedTrials(BasicVariantGenerator):
         super().__init__(max_concurrent=max_concurrent)
         self._left = deque(trials)
         self._total_samples = len(trials)
-        self._varied = {"task", "model_size", "seed", *varied}
+        self._varied = {"task", "algorithm", "model_size", "seed", *varied}
         self._begun: Counter[str] = Counter()
         self._begun_before: Counter[str] = Counter()
 

@@ -100,7 +100,7 @@ class TDMPC2Agent(Agent):
         return read_published(path)
 
     def to_published(self, networks: WorldModel, **options: Any) -> dict[str, Any]:
-        return to_official(networks, **options)
+        return {"model": to_official(networks, **options)}
 
 
 AGENT = TDMPC2Agent()

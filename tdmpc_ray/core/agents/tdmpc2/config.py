@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tdmpc_ray.core.agent_settings import AgentSettings
 from tdmpc_ray.core.checks import require, require_one_of, require_positive
-from tdmpc_ray.core.config import COMPILE, DTYPES, AgentSettings, ModelSettings, UpdateSettings
+from tdmpc_ray.core.config import COMPILE, DTYPES, ModelSettings, UpdateSettings
 
 
 @dataclass(frozen=True)
@@ -107,4 +108,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 _GYMNASIUM = {"update.discount_max": 0.99, "update.rho": 0.7}
 SUITES = {"gymnasium": _GYMNASIUM, "box2d": _GYMNASIUM}
 
-SETTINGS = AgentSettings("tdmpc2", ModelConfig, UpdateConfig, MODEL_SIZES, PRESETS, SUITES)
+SETTINGS = AgentSettings("tdmpc2", ModelConfig, UpdateConfig, MODEL_SIZES, PRESETS, SUITES, "5")

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from tdmpc_ray.core.agents.agent import Published
+from tdmpc_ray.core.agents.published_file import read_tensors
 from tdmpc_ray.core.agents.tdmpc2.config import ModelConfig
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.checks import shape_differences
-from tdmpc_ray.errors import UserError, reason
+from tdmpc_ray.errors import UserError
 
 # Our prefix and the published one; layers are numbered alike, but for the convolutions.
 _PARTS = (
@@ -104,15 +105,8 @@ def read_published(path: Path) -> Published:
     Raises:
         UserError: as `read_official`.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or reason(error)}") from None
-    except Exception:  # of any kind, with advice that is not for users: to trust the file, for instance
-        raise UserError(
-            f"cannot read {path} as a checkpoint: it is damaged, or holds something else than tensors"
-        ) from None
-    state = state.get("model", state) if isinstance(state, dict) else {}
+    state = read_tensors(path)
+    state = state.get("model", state)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         state = {}
     parameters = from_official(state)

@@ -25,6 +25,7 @@ from tdmpc_ray.core.agents.tdmpc2.losses import (
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.batch import Batch, observations
 from tdmpc_ray.core.nn.compiled import Compiled, begin_step, compiles
+from tdmpc_ray.core.nn.descent import Descent
 from tdmpc_ray.core.nn.pixels import draw_shift
 from tdmpc_ray.core.nn.precision import products_in
 from tdmpc_ray.core.parallel import Replicas
@@ -132,8 +133,9 @@ class Updater:
         self._world_model_loss = Compiled(world_model_loss) if self._compiles else world_model_loss
         self._policy_loss = Compiled(policy_loss) if self._compiles else policy_loss
         self._policy_values = Compiled(policy_values) if self._compiles else policy_values
-        self._world_params = model.world_parameters()
-        self._pi_params = list(model.policy.parameters())
+        clip, policy = cfg.grad_clip_norm, list(model.policy.parameters())
+        self._world_descent = Descent(self.world_optimizer, model.world_parameters(), clip, replicas)
+        self._pi_descent = Descent(self.pi_optimizer, policy, clip, replicas)
         self._online: list[Tensor] = list(model.q_ensemble.parameters())
         self._target: list[Tensor] = list(model.target_q.parameters())
 
@@ -160,12 +162,12 @@ class Updater:
             world = self._world_model_loss(model, batch, targets.next_z, targets.target, cfg, task, shift)
         self.td_error = None if world.td_error is None else world.td_error.clone()
         skipped = torch.zeros((), device=device)
-        grad_norm, skipped = self._descend(self.world_optimizer, self._world_params, world.total, skipped)
+        grad_norm, skipped = self._world_descent.step(world.total, skipped)
 
         task = model.task(batch.task, detach=True)
         with products():
             pi = self._policy(world.zs, noise, task, batch.mask)
-        pi_grad_norm, skipped = self._descend(self.pi_optimizer, self._pi_params, pi.total, skipped)
+        pi_grad_norm, skipped = self._pi_descent.step(pi.total, skipped)
 
         with torch.no_grad():
             self.scale.copy_(torch.where(skipped > 0, self.scale, pi.scale))
@@ -202,30 +204,6 @@ class Updater:
         values = self._policy_values(self.model, zs, eps, heads, task)
         q = self._replicas.gather(values.q[0].detach())
         return scaled_policy_loss(values, running_scale(self.scale, q, self.cfg.tau), self.cfg, mask)
-
-    def _descend(
-        self,
-        optimizer: torch.optim.Optimizer,
-        params: list[torch.nn.Parameter],
-        loss: Tensor,
-        skipped: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Step, unless `skipped` is 1.0 or something is not finite.
-
-        Returns:
-            The gradient's norm before clipping; 1.0 where no step was taken.
-        """
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self._replicas is not None:
-            loss = self._replicas.average(params, loss)
-        norm = torch.nn.utils.clip_grad_norm_(params, self.cfg.grad_clip_norm, foreach=True)
-        is_finite = norm.isfinite() & loss.detach().isfinite()
-        skipped = torch.where(is_finite, skipped, 1.0)
-        # Where this is 1, the fused kernel leaves parameters and moments alone: no GPU is waited for.
-        optimizer.found_inf = skipped  # type: ignore[attr-defined]
-        optimizer.step()
-        return norm, skipped
 
     def state(self) -> dict[str, Tensor]:
         """What has to be kept beside model and optimizers; a restore copies into these tensors."""
