@@ -86,8 +86,9 @@ class PlannerConfig:
         require(self.extra_iterations >= 0, "planner.extra_iterations must not be negative")
         require(self.num_elites <= self.num_samples, "planner.num_elites must not exceed planner.num_samples")
         require(self.min_std <= self.max_std, "planner.min_std must not exceed planner.max_std")
-        if self.schedules:
-            require(self.at(0).horizon <= self.horizon, "planner.horizon can only grow over a run")
+        # What is allowed at every bend is allowed between them.
+        for step in (0, *(schedule.steps for schedule in self.schedules)) if self.schedules else ():
+            require(self.at(step).horizon <= self.horizon, "planner.horizon can only grow over a run")
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> PlannerConfig:

@@ -93,7 +93,8 @@ def make_program(agent: Agent, networks: Networks, cfg: PlannerConfig, discount:
     unused = networks.learning_only + (networks.planning_only if what == "policy" else ())
     networks = copy.deepcopy(networks).cpu()
     for name in unused:
-        setattr(networks, name.rstrip("."), None)
+        parent, _, part = name.rstrip(".").rpartition(".")
+        setattr(networks.get_submodule(parent), part, None)
     if what == "policy":
         return Program(PolicyProgram(agent, networks), {"obs": obs}, ("action",))
     if cfg.method not in ("mppi", "cem"):

@@ -54,6 +54,8 @@ def parse_schedule(key: str, value: Mapping[str, Any], kind: Any) -> Schedule:
     given = value.get("linear") if isinstance(value, Mapping) and len(value) == 1 else None
     if not isinstance(given, list | tuple) or len(given) != 3:
         raise UserError(f"{key}={brief(value)} is no schedule: give {_FORM}")
+    if None in given:
+        raise UserError(f"{key}={brief(value)} is no schedule: give {_FORM}")
     first, last = (coerce(key, number, kind) for number in given[:2])
     steps = coerce(f"{key}: agent steps", given[2], int)
     if steps < 1:

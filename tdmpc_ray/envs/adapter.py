@@ -75,7 +75,7 @@ def check_spaces(task: str, actions: Space, observations: Space) -> tuple[Box, L
     if not is_vector or not np.issubdtype(actions.dtype, np.floating):
         raise UnsupportedSpacesError(
             f"task '{task}' has actions {describe(actions)}: choose one with a vector of continuous actions "
-            "(discrete ones are planned)"
+            "(docs/not_offered.md)"
         )
     assert isinstance(actions, Box)
     bounds = np.stack([actions.low, actions.high])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,8 @@ def make_registered(task: RegisteredTask, seed: int | None, render_mode: str | N
 
 def _built(name: str, build: Callable[..., Any], render_mode: str | None) -> Any:
     draw_anywhere()
+    if render_mode is not None:
+        require_frames(name, build)
     try:
         env = build() if render_mode is None else build(render_mode=render_mode)
     # The environments' constructors raise what they like for a missing package or a retired version.
@@ -61,6 +64,22 @@ def _built(name: str, build: Callable[..., Any], render_mode: str | None) -> Any
             raise
         atexit.register(mujoco_renderer.close)
     return env
+
+
+def require_frames(name: str, build: Callable[..., Any]) -> None:
+    """Refuse films of an environment whose constructor cannot be asked for frames.
+
+    Raises:
+        UserError: it takes no `render_mode`.
+    """
+    try:
+        inspect.signature(build).bind(render_mode="rgb_array")
+    except TypeError:
+        raise UserError(
+            f"task '{name}' cannot be filmed: what builds it takes no render_mode (docs/environments.md)"
+        ) from None
+    except ValueError:  # of what is not written in Python, nothing is known
+        return
 
 
 def _one_line(error: Exception) -> str:

@@ -68,7 +68,7 @@ class AgentAlgorithm(DurableAlgorithm):
         with causes_raised():
             super().setup(config)
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
-            logger.info("%s can terminate: the model learns to foresee it (model.episodic)", config.task)
+            logger.info("%s may terminate: the model learns to foresee it (model.episodic)", config.task)
         self._lost_in_a_row = 0  # fragments, since the last step
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group, config.learner_timeout_s)

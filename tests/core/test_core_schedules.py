@@ -51,6 +51,7 @@ def test_a_schedule_is_kept_and_can_be_replaced() -> None:
         ("planner.horizon", {"linear": [0, 3, 10]}, "planner.horizon must be positive"),
         ("planner.min_std", {"linear": [3, 0.05, 10]}, "planner.min_std must not exceed planner.max_std"),
         ("planner.min_std", {"linear": [1, 0.05, 0]}, "its agent steps must be positive"),
+        ("planner.momentum", {"linear": [None, 0.05, 9]}, "is no schedule"),
         ("planner.method", {"linear": [1, 0.05, 5]}, "planner.method cannot change over a run"),
         ("update.lr", {"linear": [1, 0.05, 5]}, "update.lr cannot change over a run"),
     ],
@@ -59,6 +60,12 @@ def test_what_is_no_schedule_is_refused_by_name(key: str, value: Any, said: str)
     with pytest.raises(UserError) as error:
         agent_config("tiny", "light", {key: value})
     assert said in str(error.value)
+
+
+def test_schedules_must_fit_together_at_every_bend() -> None:
+    bends = {"planner.min_std": {"linear": [0.1, 1, 1000]}, "planner.max_std": {"linear": [0.2, 2, 100_000]}}
+    with pytest.raises(UserError, match=r"planner\.min_std must not exceed planner\.max_std"):
+        agent_config("tiny", overrides=bends)
 
 
 def test_a_plan_of_a_shorter_horizon_stands_in_one_of_the_full_length() -> None:

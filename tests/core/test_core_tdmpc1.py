@@ -19,6 +19,7 @@ from tdmpc_ray.core.agents.tdmpc.official import from_official
 from tdmpc_ray.core.agents.tdmpc.update import UpdateNoise, Updater, targets_of
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.core.config import PlannerConfig, agent_config
+from tdmpc_ray.core.export import make_program
 from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.errors import UserError
 
@@ -233,6 +234,17 @@ def test_the_published_defaults() -> None:
     assert not online.values(z, action).any()
     weight = online.dynamics[2].weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(512), atol=1e-4, rtol=0)
+
+
+def test_an_exported_policy_holds_no_more_than_it_needs() -> None:
+    cfg = agent_config("tiny", algorithm="tdmpc")
+    networks = AGENT.make_networks((3,), 1, cfg.model)
+    assert networks.num_params() == sum(p.numel() for p in networks.online.parameters())
+    program = make_program(AGENT, networks, cfg.planner, 0.99, "policy")
+    held = {name.split(".")[-3] for name, _ in program.module.named_parameters()}
+    assert held == {"encoder", "policy"}
+    action = program.module(torch.ones(1, 3))[0]
+    torch.testing.assert_close(action, AGENT.policy_mean(networks, networks.encode(torch.ones(1, 3)))[0])
 
 
 def test_what_tdmpc_has_not_is_refused_by_name() -> None:

@@ -16,6 +16,8 @@ from gymnasium.utils.env_checker import check_env
 
 from tdmpc_ray.envs import list_tasks, make_env, register_task, task_info, task_sizes
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.run.checks import prepare
 
 LENGTH = 10
 
@@ -158,8 +160,20 @@ def test_bad_registrations(name: Any, numbers: dict, message: str) -> None:
 
 def test_discrete_actions_of_a_registered_task_are_refused() -> None:
     register_task("buttons", lambda render_mode=None: gymnasium.make("CartPole-v1"), episode_length=500)
-    with pytest.raises(UserError, match=r"task 'buttons' has actions Discrete.*planned"):
+    with pytest.raises(UserError, match=r"task 'buttons' has actions Discrete.*not_offered"):
         make_env("buttons")
+
+
+def test_who_takes_no_render_mode_is_not_filmed() -> None:
+    register_task("lab-arm", lambda: Arm(), episode_length=LENGTH)
+    make_env("lab-arm").close()
+    with pytest.raises(
+        UserError, match="task 'lab-arm' cannot be filmed: what builds it takes no render_mode"
+    ):
+        make_env("lab-arm", render_mode="rgb_array")
+    study = {"name": "s", "task": "lab-arm", "steps": 9, "evaluation": {"videos": True}}
+    with pytest.raises(UserError, match="task 'lab-arm' cannot be filmed"):
+        prepare(make_study(study))
 
 
 def test_packages_bring_tasks_by_entry_point(tmp_path: Path) -> None:

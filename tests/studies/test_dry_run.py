@@ -59,9 +59,9 @@ def test_every_trial_has_a_line() -> None:
     asked = study(**values)
     lines = [trial.label for trial in plan_study(asked).trials]
     assert len(set(lines)) == asked.trials() == 8
-    assert [line.rpartition("=")[0] for line in lines[:3]] == [
+    assert [line.rpartition("=")[0] for line in lines[:5]] == [
         f"size=1 seed={seed} planner.horizon={horizon} update.lr"
-        for seed, horizon in ((0, 3), (0, 5), (1, 3))
+        for seed, horizon in ((0, 3), (0, 5), (0, 3), (0, 5), (1, 3))
     ]
     assert len({line.rpartition("=")[2] for line in lines}) == 2
     lines = [trial.label for trial in plan_study(study(**values, search="optuna")).trials]
@@ -229,7 +229,7 @@ def test_what_trials_wait_for_is_said_every_minute(monkeypatch: pytest.MonkeyPat
     nodes[False] = ({"CPU": 3.0, "GPU": 4.0},)
     assert [pass_by(61), pass_by(61)] == [
         [],
-        ["no trial runs: the next one starts with 3 CPUs and 4 GPUs, and 1 CPU are free"],
+        ["no trial runs: the next one needs 3 CPUs and 4 GPUs; free: 1 CPU"],
     ]
 
 

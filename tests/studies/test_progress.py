@@ -73,6 +73,25 @@ def test_a_row_shows_returns_steps_speed_and_time_left(drive: Any) -> None:
     assert lines[2] == ["size=5 seed=1", "waiting", "0/10,000"]
 
 
+def test_the_status_keeps_its_room_on_a_narrow_terminal(drive: Any) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    progress = ProgressTable(trial_params=params, console=console)
+    calls = drive(progress)
+    calls.trials += [drive.trial("a", size="tiny", seed=0, total_steps=4000)]
+    calls.start(calls.trials[0])
+    calls.result(calls.trials[0], 2500, seconds=20.0, train__return=30.0)
+    progress._rows["a"].catching_up = 2200
+    head, row = shown(progress, console).splitlines()
+    assert "2,200 updates to go" in row
+    assert [word for word in ("status", "eval return", "steps", "left") if word in head] == [
+        "status",
+        "eval return",
+        "steps",
+        "left",
+    ]
+    assert "elapsed" not in head
+
+
 def test_statuses_at_the_end(drive: Any) -> None:
     console = terminal()
     progress = ProgressTable(trial_params=params, console=console)

@@ -14,7 +14,7 @@ from tdmpc_ray.studies.results.analysis.build import _best, build_report
 from tdmpc_ray.studies.results.analysis.comparison import aggregates
 from tdmpc_ray.studies.results.analysis.cost import throughput
 from tdmpc_ray.studies.results.analysis.frontier import _last_steps, frontier
-from tdmpc_ray.studies.results.analysis.search import search_points
+from tdmpc_ray.studies.results.analysis.search import parallel_coordinates, search_points
 from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.analysis.sizes import size_results
 from tdmpc_ray.studies.results.random_policy import RUN_IDS
@@ -127,3 +127,17 @@ def test_groups_that_lack_a_task_are_not_compared(lab: SimpleNamespace) -> None:
     assert ("5", "") not in evidence.complete
     assert any("size 5" in sentence for sentence in evidence.left_out())
     assert "model_size" not in search_points(Evidence(runs_of(lab, "workers")))
+
+
+def test_a_run_that_leaves_a_setting_to_its_preset_has_it_in_the_report(lab: SimpleNamespace) -> None:
+    runs = runs_of(lab, "planners")
+    trials = runs.trials.assign(**{"param.preset": "paper"})
+    first = trials["param.planner.horizon"] == trials["param.planner.horizon"].iloc[0]
+    trials.loc[first, "param.planner.horizon"] = None
+    evidence = Evidence(replace(runs, trials=trials))
+    assert search_points(evidence)["horizon"].isin([1.0, 3.0]).all()
+    assert parallel_coordinates(evidence).pictures
+    unknown = trials.assign(**{"param.planner.horizon": trials["param.planner.horizon"].where(~first, None)})
+    evidence = Evidence(replace(runs, trials=unknown.drop(columns="param.preset")))
+    assert set(search_points(evidence)["horizon"].astype(str)) >= {"not set"}
+    assert parallel_coordinates(evidence).pictures

@@ -102,6 +102,18 @@ def test_a_forecast_counts_the_start_and_shared_cores() -> None:
     assert shared.plan_s == pytest.approx(2 * beside.plan_s)
 
 
+def test_what_a_task_decides_and_schedules_count() -> None:
+    values = {"name": "s", "steps": 10_000, "algorithm": "tdmpc", "preset": "light"}
+    walker, dog = (make_study(values | {"task": task}) for task in ("walker-walk", "dog-walk"))
+    speeds = MACHINE["walker-walk"]
+    found = [predict(made, made.points()[0], {made.task_names[0]: speeds}) for made in (walker, dog)]
+    assert found[1].plan_flops > 1.5 * found[0].plan_flops, "8 iterations, not 4"
+    written = {**LIGHT, "set": {"planner.horizon": {"linear": [1, 3, 500]}}}
+    made = make_study(written)
+    plain = predict(make_study(LIGHT), make_study(LIGHT).points()[0], MACHINE)
+    assert predict(made, made.points()[0], MACHINE).plan_flops == plain.plan_flops
+
+
 LIGHT = {"name": "s", "task": "walker-walk", "steps": 15_000, "preset": "light", "model_sizes": ["1"]}
 LIGHT |= {"evaluation": {"every": 2500, "episodes": 10}}
 TWO = {"resources": {"num_env_runners": 2, "cpus_per_env_runner": 0.25}}

@@ -35,6 +35,11 @@ def test_a_study_file_becomes_trials(tmp_path: Path) -> None:
     assert len(set(rates)) == 2, "each sample is drawn once, for all sizes, seeds and points of the grids"
     assert all(1e-4 <= rate <= 1e-3 for rate in rates)
     assert variants == [trial.config for trial in plan_study(study).trials], "and always the same"
+    other = make_study(
+        yaml.safe_load(STUDY) | {"space": dict(reversed(yaml.safe_load(STUDY)["space"].items()))}
+    )
+    again = [trial.config["agent_overrides"]["update.lr"] for trial in plan_study(other).trials]
+    assert set(again) == set(rates), "whatever their order in the file"
 
 
 def test_the_written_study_is_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

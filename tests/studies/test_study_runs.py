@@ -241,7 +241,7 @@ def test_compare_reads_only_and_in_requests_that_do_not_grow_with_trials(
         printed = io.StringIO()
         compare(SYNTHETIC, store, f"of{seeds}", tmp_path, console=Console(file=printed, width=200))
         assert not [name for name in asked if name.startswith(("log_", "set_", "create_"))]
-        assert "charts: MLflow has none of these studies yet" in printed.getvalue()
+        assert "charts: MLflow has no charts of these studies together yet" in printed.getvalue()
         with_costs(load_study_runs(SYNTHETIC, store, f"of{seeds}"), store)
         counts.append(Counter(asked))
     assert counts[0] == counts[1]

@@ -104,6 +104,9 @@ def test_it_is_tuned_beside_another_agent(store: str, tmp_path: Path, mlflow_rea
     assert all("eval/return" in run.data.metrics for run in trials)
 
 
+TWO = {"algorithm": [NAME, "tdmpc2"], "model_sizes": ["tiny"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -112,8 +115,11 @@ def test_it_is_tuned_beside_another_agent(store: str, tmp_path: Path, mlflow_rea
         ({"set": {"model.latent_dim": 8}}, "unknown setting 'model.latent_dim'"),
         ({"model_sizes": ["19"]}, "unknown model size '19'"),
         ({"preset": "light"}, "unknown preset 'light'"),
-        ({"algorithm": [NAME, "tdmpc2"], "set": {"model.std": 1}}, "unknown setting 'model.std'"),
+        (TWO | {"set": {"model.std": 1}}, "unknown setting 'model.std'"),
         ({"algorithm": [NAME, NAME]}, "is there twice"),
+        ({"algorithm": "math:pi"}, "algorithm 'math:pi' is no agent"),
+        ({"algorithm": ":AGENT"}, "cannot import algorithm ':AGENT'"),
+        ({"algorithm": ["tdmpc", "tdmpc2"]}, "the algorithms' defaults differ: name sizes that all"),
     ],
 )
 def test_its_settings_are_its_own(store: str, changes: dict[str, Any], says: str) -> None:

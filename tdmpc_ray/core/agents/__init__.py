@@ -38,6 +38,12 @@ def find_agent(name: str) -> Agent:
         raise unknown("algorithm", name, NAMES)
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"cannot import algorithm '{name}': {reason(error)}") from None
+    from tdmpc_ray.core.agents.agent import Agent
+
+    if not isinstance(found, Agent):
+        raise UserError(
+            f"algorithm '{name}' is no agent: name an object of a subclass of core.agents.agent.Agent"
+        )
     return found

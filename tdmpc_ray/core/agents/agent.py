@@ -57,8 +57,10 @@ class Networks(nn.Module):
         return next(self.parameters()).device
 
     def num_params(self) -> int:
-        """Trainable parameters, as the papers count them: without target networks."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        """Parameters that are learned, as the papers count them: without target networks."""
+        return sum(
+            p.numel() for name, p in self.named_parameters() if not name.startswith(self.learning_only)
+        )
 
     def task(self, task_id: Tensor | None) -> Any:
         """What `encode` and `decide` are told about tasks: ids (...,), or None for a single task."""
@@ -69,7 +71,8 @@ class Updater(Protocol):
     """Takes gradient steps on networks.
 
     Attributes:
-        td_error: of each sequence of the last batch, absolute, (B,); None where the batch had no weights.
+        td_error: of each sequence of the last batch, absolute, (B,): its priority; None where the updater has
+            none, which it needs only for a batch with weights.
     """
 
     td_error: Tensor | None

@@ -103,12 +103,12 @@ class StudyKeys(Section):
             return values
         named = values.get("algorithm", DEFAULT_AGENT)
         try:
-            return {
-                **values,
-                "model_sizes": [find_settings(named if isinstance(named, str) else named[0]).size],
-            }
-        except (UserError, TypeError, LookupError):
+            sizes = {find_settings(name).size for name in ([named] if isinstance(named, str) else named)}
+        except (UserError, TypeError, AttributeError):
             return values
+        if len(sizes) > 1:
+            raise ValueError("model_sizes: the algorithms' defaults differ: name sizes that all of them have")
+        return {**values, "model_sizes": [*sizes] or ["5"]}
 
     @field_validator("model_sizes", mode="before")
     @classmethod

@@ -10,8 +10,16 @@ from tdmpc_ray.studies.file.draws import Draw
 if TYPE_CHECKING:
     from tdmpc_ray.studies.file.spec import Study
 
-# What a trial cannot change while it runs: networks and replay are made for it.
-_FIXED = ("model.", "planner.horizon", "data.capacity", "data.demonstrations", "data.seed_steps")
+# What a trial cannot change while it runs: networks, optimizers and replay are made for it.
+_FIXED = (
+    "model.",
+    "planner.horizon",
+    "data.capacity",
+    "data.demonstrations",
+    "data.seed_steps",
+    "data.utd_ratio",  # by which schedules know how far a run is
+    "update.joint",
+)
 
 
 def check_search(study: Study) -> None:

@@ -253,7 +253,7 @@ class Study(StudyKeys):
         for name in self.task_names:
             for task in task_info(name).tasks or (name,):
                 if not episodic and task_info(task).can_terminate:
-                    said[task] = f"{task} can terminate: the model learns to foresee it (model.episodic)"
+                    said[task] = f"{task} may terminate: the model learns to foresee it (model.episodic)"
         return list(said.values())
 
     def to_yaml(self, folder: Path | None = None) -> str:

@@ -7,14 +7,14 @@ one sets the rate. docs/scaling.md holds this beside measured rates.
 from __future__ import annotations
 
 import heapq
+import json
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 
-from tdmpc_ray.core.agents import find_agent
+from tdmpc_ray.core.agents import find_agent, find_settings
 from tdmpc_ray.core.agents.agent import Costs
 from tdmpc_ray.core.config import AgentConfig, DataConfig, agent_config
 from tdmpc_ray.envs.spaces import Shapes
@@ -106,8 +106,13 @@ class Trial:
 
 
 @lru_cache(maxsize=4096)  # points of a study, which is predicted with many numbers of runners
-def _agent(size: str, preset: str, settings: tuple[tuple[str, Any], ...], algorithm: str) -> AgentConfig:
-    return agent_config(size, preset, dict(settings), algorithm)
+def _agent(task: str, obs: str, size: str, preset: str, settings: str, algorithm: str) -> AgentConfig:
+    """Settings as JSON, because a schedule has no hash; with those that the task decides."""
+    from tdmpc_ray.envs import task_info
+
+    tasks = [(task_info(name).suite, name) for name in task_info(task).tasks or (task,)]
+    by_task = find_settings(algorithm).of_tasks(tasks, obs, preset)
+    return agent_config(size, preset, {**by_task, **json.loads(settings)}, algorithm)
 
 
 @lru_cache
@@ -127,8 +132,8 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
 
     info, resources, evaluation = task_info(point.task), point.resources, study.evaluation
     speeds, sizes = measured[point.task]
-    settings = tuple(sorted(point.settings.items()))
-    agent = _agent(point.model_size, study.preset, settings, point.algorithm)
+    settings = json.dumps(point.settings, sort_keys=True)
+    agent = _agent(point.task, study.obs, point.model_size, study.preset, settings, point.algorithm)
     # Alike for all that differ in nothing that costs anything, such as learning rates.
     update = type(agent.update)(batch_size=agent.update.batch_size)
     num_params, (flops, learning) = _costs(replace(agent, data=DataConfig(), update=update), sizes)

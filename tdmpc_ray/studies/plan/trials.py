@@ -114,21 +114,27 @@ def _task_alone(task: str) -> dict[str, Any]:
 def _trials(study: Study, env_config: MakeEnvConfig) -> list[Trial]:
     suggested = study.draws() if study.search.is_model_based else ()
     found = []
-    for drawn in _drawn(study):
-        points = [replace(p, settings={**p.settings, **drawn}) for p in study.points()]
-        for seed in study.seeds:
-            for point in points:
-                config = {**at_point(point, env_config), "seed": seed}
-                found.append(Trial(point, config, _label(study, config, suggested)))
+    samples = [
+        replace(point, settings={**point.settings, **drawn})
+        for drawn in _drawn(study)
+        for point in study.points()
+    ]
+    for seed in study.seeds:
+        for point in samples:
+            config = {**at_point(point, env_config), "seed": seed}
+            found.append(Trial(point, config, _label(study, config, suggested)))
     return found
 
 
 def _drawn(study: Study) -> list[dict[str, Any]]:
     """The settings of each sample that are drawn at random; a longer study begins with the same ones."""
     domains = {} if study.search.is_model_based else study.draws()
-    rng = np.random.default_rng(_DRAWS_SEED)
-    samples = range(study.num_samples)
-    return [{key: domain.sample(random_state=rng) for key, domain in domains.items()} for _ in samples]
+    # Of each setting its own stream: their order in the file means nothing.
+    streams = {key: np.random.default_rng([_DRAWS_SEED, *key.encode()]) for key in domains}
+    return [
+        {key: domain.sample(random_state=streams[key]) for key, domain in domains.items()}
+        for _ in range(study.num_samples)
+    ]
 
 
 def _distinct(study: Study, trials: list[Trial]) -> list[Point]:

@@ -26,7 +26,7 @@ def with_random(
     nothing: dict[Any, Any] = {
         column: float("nan") if pd.api.types.is_numeric_dtype(table[column]) else "" for column in table
     }
-    nothing |= {column: 0 for column in _COUNTS if column in table}
+    nothing |= {column: 0 for column in _COUNTS if pd.api.types.is_numeric_dtype(table.get(column))}
     nothing["name" if "name" in table else "model_size"] = name
     if RUN_IDS in table:
         nothing[RUN_IDS] = ()

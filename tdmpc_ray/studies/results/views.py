@@ -62,7 +62,7 @@ def find_view(runs: StudyRuns, uri: str) -> str:
     except (MlflowException, OSError) as error:
         return f"no charts in MLflow: {one_line(error)}"
     if TAG + key not in tags:
-        return "charts: MLflow has none of these studies yet, --charts writes them"
+        return "charts: MLflow has no charts of these studies together yet, --charts writes them"
     return _how_to_open(uri, _path(runs, key))
 
 

@@ -8,7 +8,9 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from tdmpc_ray.envs import TaskInfo, task_info
+from tdmpc_ray.envs.gym import require_frames
 from tdmpc_ray.envs.listing import require_task
+from tdmpc_ray.envs.registered import find
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.trials import Plan, plan_study
@@ -41,6 +43,8 @@ def prepare(study: Study, trainable: type[tune.Trainable] | None = None) -> Prep
     quiet()
     for task in study.task_names:
         require_task(task)
+        if study.evaluation.videos and (own := find(task)) is not None:
+            require_frames(task, own.make)
     plan = plan_study(study, trainable)
     quiet()  # again: at its import, RLlib says how much it tells
     _check_metric(study)

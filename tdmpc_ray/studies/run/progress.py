@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ from tdmpc_ray.studies.tracking.naming import trial_label
 _STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "bold red", "stopped": "yellow"}
 _ORDER = ("running", "failed", "stopped", "done", "waiting")
 _WINDOW = 20  # results over which the speed is taken
+_COLUMNS = ("eval return", "success", "train return", "steps", "steps/s", "left", "elapsed")
+# How wide a terminal has to be for some: the status has to stay.
+_WIDTHS = {"train return": 104, "steps/s": 90, "elapsed": 110}
 _LOOK_EVERY_S = 1.0  # for what trials are about between two results
 
 
@@ -210,15 +213,15 @@ class ProgressTable(tune.Callback):
         """The table as it stands, cut to the terminal's height with the running trials first."""
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
         table.add_column("trial", no_wrap=True)
-        table.add_column("status")
+        table.add_column("status", no_wrap=True)
         rows = sorted(self._rows.copy().values(), key=lambda row: _ORDER.index(row.status))
         with_success = any(row.eval_success is not None for row in rows)
-        success = ["success"] * with_success
-        for header in ("eval return", *success, "train return", "steps", "steps/s", "left", "elapsed"):
+        columns = self._columns(with_success)
+        for header in columns:
             table.add_column(header, justify="right", no_wrap=True)
         room = max(self.console.size.height - 4, 3)
         for row in rows[:room]:
-            table.add_row(*self._cells(row, with_success))
+            table.add_row(row.name, Text(row.activity, style=_STYLES[row.status]), *self._cells(row, columns))
         hidden: dict[str, int] = {}
         for row in rows[room:]:
             hidden[row.status] = hidden.get(row.status, 0) + 1
@@ -230,19 +233,23 @@ class ProgressTable(tune.Callback):
             table.add_row(Text(f"and {more}", style="dim"))
         return table
 
-    def _cells(self, row: TrialRow, with_success: bool) -> list[Text | str]:
+    def _columns(self, with_success: bool) -> list[str]:
+        """Of a row, behind its name and status; as many as leave these their room."""
+        left_out = {name for name, needed in _WIDTHS.items() if self.console.size.width < needed}
+        return [name for name in _COLUMNS if name not in left_out and (with_success or name != "success")]
+
+    def _cells(self, row: TrialRow, columns: Sequence[str]) -> list[Text | str]:
         success = "" if row.eval_success is None else f"{row.eval_success:.0%}"
-        return [
-            row.name,
-            Text(row.activity, style=_STYLES[row.status]),
-            Text(_number(row.eval_return), style="bold"),
-            *[Text(success, style="bold")] * with_success,
-            _number(row.train_return),
-            row.steps,
-            _number(row.steps_per_s),
-            _duration(row.seconds_left),
-            _duration(row.elapsed_s) if row.elapsed_s else "",
-        ]
+        cells: dict[str, Text | str] = {
+            "eval return": Text(_number(row.eval_return), style="bold"),
+            "success": Text(success, style="bold"),
+            "train return": _number(row.train_return),
+            "steps": row.steps,
+            "steps/s": _number(row.steps_per_s),
+            "left": _duration(row.seconds_left),
+            "elapsed": _duration(row.elapsed_s) if row.elapsed_s else "",
+        }
+        return [cells[header] for header in columns]
 
     def _print_line(self, row: TrialRow, evaluated: bool) -> None:
         words = [f"{row.name}: {row.steps} steps"]
@@ -280,9 +287,7 @@ class ProgressTable(tune.Callback):
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "" if value is None else f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -63,8 +63,8 @@ def make_search(plan: planned.Plan) -> Any:
     # Some options are looked at by the first suggestion alone; a storage would keep what is asked for here.
     make(0, asks="storage" not in study.search.options)
     search = SearchPerGroup(plan.groups, study.seeds, study.num_samples, metric, make)
-    limit = study.resources.max_concurrent_trials
-    return _Limited(search, max_concurrent=limit) if limit else search
+    # Always limited, so that what is saved has one form, whatever a resume makes of the limit.
+    return _Limited(search, max_concurrent=study.resources.max_concurrent_trials or len(plan.trials))
 
 
 def trials_of(search: Any) -> SearchAlgorithm:

@@ -50,7 +50,7 @@ class SayWhatIsMissing(tune.Callback):
             return f"{reason}; they wait until it grows"
         free = cluster_capacity(free=True)
         has = {name: free.total(name) for name in ("CPU", "GPU")}
-        return f"the next one starts with {said(most_of_each(self._requests))}, and {said(has)} are free"
+        return f"the next one needs {said(most_of_each(self._requests))}; free: {said(has)}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_say": None}  # what prints cannot be pickled

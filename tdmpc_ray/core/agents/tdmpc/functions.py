@@ -51,6 +51,6 @@ class LatentFunctions:
         return torch.stack(actions)
 
     def policy(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """See `ModelFunctions`; the std is that of noise which is added behind the squashing."""
+        """See `ModelFunctions`; the policy's own noise comes behind the squashing, this one before it."""
         mean = self._model.policy(z).float()
         return mean, torch.full_like(mean, self._std).log()

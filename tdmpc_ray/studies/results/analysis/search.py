@@ -17,10 +17,11 @@ from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Sectio
 from tdmpc_ray.studies.results.importance import Importance, importance
 from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import Floats
-from tdmpc_ray.studies.results.setting_names import varying
+from tdmpc_ray.studies.results.setting_names import varying, with_defaults
 
 _LOG_RATIO = 10.0  # numbers that span more are drawn on a logarithmic axis
 _MAX_NUMBERS = 6  # more than these on one axis get a scale instead of a name each
+_NOT_SET = "not set"
 _NO_SEARCH = "the study varies nothing but size, seed and task, or only one setting has results."
 
 
@@ -30,7 +31,7 @@ def search_points(evidence: Evidence) -> pd.DataFrame:
     Numbers are numbers, and model_size is one of the settings where there are several.
     """
     trials, _ = evidence.searched
-    names = varying(trials)
+    names, trials = varying(trials), with_defaults(trials)
     sizes = {"model_size": "model_size"} if trials["model_size"].nunique() > 1 else {}
     columns = {**sizes, **names}
     rows = []
@@ -48,8 +49,7 @@ def search_points(evidence: Evidence) -> pd.DataFrame:
     points = pd.DataFrame(rows)
     for name in names.values():
         numbers = pd.to_numeric(points[name], errors="coerce")
-        if numbers.notna().all():
-            points[name] = numbers
+        points[name] = numbers if numbers.notna().all() else points[name].fillna(_NOT_SET)
     if sizes:
         order = {size: place for place, size in enumerate(evidence.runs.sizes)}
         points = points.sort_values("model_size", key=lambda column: column.map(order))
@@ -175,7 +175,8 @@ def _parallel_picture(evidence: Evidence, points: pd.DataFrame, names: list[str]
 def _axis(axes: Axes, place: int, values: pd.Series, sizes: list[str]) -> Floats:
     """Draw one setting's axis; returns the heights of the points, 0 to 1."""
     if not pd.api.types.is_numeric_dtype(values):
-        names = [size for size in sizes if size in set(values)] or sorted(set(values.astype(str)))
+        known = set(values.astype(str))
+        names = [size for size in sizes if size in known] if values.name == "model_size" else sorted(known)
         where = dict(zip(names, np.linspace(0.05, 0.95, len(names)), strict=True))
         _ticks(axes, place, [(height, name) for name, height in where.items()])
         return np.array([where[str(value)] for value in values])
