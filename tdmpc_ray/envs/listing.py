@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -13,6 +14,8 @@ from tdmpc_ray.envs.layout import UnsupportedSpacesError
 from tdmpc_ray.envs.tables import TASK_SETS
 from tdmpc_ray.envs.task import TaskInfo
 from tdmpc_ray.errors import reason
+
+_MOST_CHARS = 90  # of what is in a task's way
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,15 @@ def task_status(info: TaskInfo) -> TaskStatus:
             return TaskStatus(shape[0] if len(shape) == 1 else images, action_size)
     except Exception as error:  # of a foreign task, anything may come; the others are listed all the same
         prefix = "unsupported: " if isinstance(error, UnsupportedSpacesError) else "no: "
-        return TaskStatus(None, None, prefix + reason(error).removeprefix(f"task '{info.name}' "))
+        return TaskStatus(None, None, prefix + _in_short(reason(error).removeprefix(f"task '{info.name}' ")))
+
+
+def _in_short(problem: str) -> str:
+    """For a cell of a table; Gymnasium's own words fill several lines."""
+    if "box2d" in problem.lower():
+        return MODULES["box2d"][1]
+    first, _, more = problem.partition(": choose ")
+    return first if more else textwrap.shorten(problem, _MOST_CHARS, placeholder=" ...")
 
 
 def require_task(name: str) -> None:

@@ -14,15 +14,16 @@ from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
 
-# RLlib's settings that nothing here reads, and those that do what their names promise.
+# RLlib's settings that nothing here reads, and those that do what their names promise: of several, the first
+# that the agent has.
 _UNREAD = {
-    "lr": "update.lr",
-    "gamma": "update.discount_max",
-    "grad_clip": "update.grad_clip_norm",
-    "train_batch_size": "update.batch_size",
-    "_train_batch_size_per_learner": "update.batch_size",
-    "minibatch_size": "update.batch_size",
-    "num_epochs": "data.utd_ratio",
+    "lr": ("update.lr",),
+    "gamma": ("update.gamma", "update.discount_max"),
+    "grad_clip": ("update.grad_clip_norm",),
+    "train_batch_size": ("update.batch_size",),
+    "_train_batch_size_per_learner": ("update.batch_size",),
+    "minibatch_size": ("update.batch_size",),
+    "num_epochs": ("data.utd_ratio",),
 }
 # Runners that return are taken back without waiting for them, and environments rebuilt one by one.
 _UNREAD_FAULT_TOLERANCE = (
@@ -119,8 +120,10 @@ def refuse_unread(config: Any) -> None:
         UserError: says which, and what to set instead.
     """
     defaults = vars(AlgorithmConfig())
-    for name, ours in _UNREAD.items():
+    known = find_settings(config.agent_name).keys
+    for name, (*others, ours) in _UNREAD.items():
         if getattr(config, name) != defaults[name]:
+            ours = next((key for key in others if key in known), ours)
             theirs = name.removeprefix("_")
             raise UserError(f"tdmpc_ray does not read '{theirs}': set overrides={{'{ours}': ...}} instead")
     for name in _UNREAD_FAULT_TOLERANCE:

@@ -72,6 +72,11 @@ def test_what_it_lacks_is_refused_before_anything_starts() -> None:
         TDMPCConfig().environment("gym:Hopper-v5").validate()
 
 
+def test_rllibs_discount_is_sent_to_this_agents_own() -> None:
+    with pytest.raises(UserError, match=r"does not read 'gamma': set overrides=\{'update.gamma'"):
+        TDMPCConfig().environment("walker-walk").training(gamma=0.9).validate()
+
+
 def test_tasks_have_the_published_settings() -> None:
     def agent(task: str, **changes: str) -> object:
         made = TDMPCConfig().environment(task, obs=changes.get("obs", "state"))
