@@ -124,7 +124,7 @@ def test_a_study_compares_every_model_that_it_trains(tmp_path: Path, tiny_overri
     config.training(model_size="tiny", overrides=tiny_overrides)
     config.env = lambda _: gymnasium.make("Pendulum-v1")
     saved(config, tmp_path)
-    assert prepare(make_study(values)).requests
+    assert prepare(make_study(values)).plan.requests
     with pytest.raises(UserError, match=r"encoder\.2\.weight is missing in start_from"):
         prepare(make_study({**values, "space": {"model.num_enc_layers": {"grid": [2, 3]}}}))
 
