@@ -28,8 +28,8 @@ _MAX_TAG = 20_000  # characters that MLflow shares
 _MAX_GROUPS = 20  # lines that a chart can show
 _SECTION = "tdmpc-ray"
 _ORDER = (
-    "in this order: over agent steps, wall time, FLOPs, parameters (MLflow gives the first three the same title, and "
-    "its legends a group 'Unassigned' without runs)"
+    "in this order: over agent steps, wall time, FLOPs, parameters (MLflow gives the first three the same "
+    "title, and its legends a group 'Unassigned' without runs)"
 )
 
 
