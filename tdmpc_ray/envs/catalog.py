@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tdmpc_ray.envs import registered
@@ -31,6 +32,7 @@ MANISKILL_STEPS = 100
 MYOSUITE_STEPS = 100
 GYM_DEFAULT_STEPS = 1000
 SIMULATOR_REPEAT = 2
+_REPEATING = ("dmcontrol", "metaworld")  # suites whose tasks may have another one
 
 # The short domain names of the TD-MPC2 task lists.
 _DOMAIN_ALIASES = {"ball_in_cup": "cup", "point_mass": "pointmass"}
@@ -129,8 +131,9 @@ def task_info(name: str) -> TaskInfo:
     Args:
         name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "pick-cube", ... (ManiSkill), "myo-NAME"
             (MyoSuite), "bipedal-walker", ... (Box2D), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where
-            importing MODULE registers ID), or that of a registered task; for several tasks that one model
-            learns "mt30", "mt80" or "TASK+TASK+...".
+            importing MODULE registers ID), or that of a registered task; "TASK@4" (DMControl, Meta-World) has
+            actions of 4 simulator steps; for several tasks that one model learns "mt30", "mt80" or
+            "TASK+TASK+...".
 
     Raises:
         UserError: unknown name; the message names the nearest one.
@@ -139,7 +142,7 @@ def task_info(name: str) -> TaskInfo:
         return _set_info(name)
     if name.startswith("gym:"):
         return _gym_info(name)
-    if info := _built_in(name):
+    if info := _built_in(name) or _with_repeat(name):
         return info
     if found := registered.find(name):
         return found.info
@@ -222,6 +225,25 @@ def _gym_registry() -> dict:
     import gymnasium
 
     return gymnasium.registry
+
+
+def _with_repeat(name: str) -> TaskInfo | None:
+    """A task whose actions last for another number of simulator steps; its episodes last as long."""
+    base, _, repeat = name.rpartition("@")
+    info = _built_in(base)
+    if info is None:
+        return None
+    if info.suite not in _REPEATING:
+        raise UserError(f"task '{name}': only DMControl's and Meta-World's can have another action repeat")
+    steps = info.episode_length * info.action_repeat
+    if not (repeat.isascii() and repeat.isdigit()) or not int(repeat) or steps % int(repeat):
+        raise UserError(
+            f"task '{name}': behind '@' stands a divisor of {steps}, the simulator's steps per episode"
+        )
+    if int(repeat) == info.action_repeat:
+        return info
+    number = int(repeat)
+    return replace(info, name=f"{info.name}@{number}", action_repeat=number, episode_length=steps // number)
 
 
 def _gym_info(name: str) -> TaskInfo:

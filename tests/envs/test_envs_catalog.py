@@ -10,6 +10,7 @@ import pytest
 from tdmpc_ray.envs import TaskInfo, list_tasks, make_env, task_info
 from tdmpc_ray.envs.tables import TASK_SETS
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.published import published_curves
 
 PAPER_DMCONTROL = """
     acrobot-swingup cartpole-balance cartpole-balance-sparse cartpole-swingup cartpole-swingup-sparse
@@ -27,6 +28,38 @@ def test_every_listed_name_resolves_to_itself() -> None:
     assert len(names) == len(set(names)) == 78 + 50 + 5 + 10 + 2
     assert [task_info(name).name for name in names] == names
     assert len({task_info(name).simulator_id for name in names}) == len(names)
+
+
+def test_a_task_may_have_another_action_repeat() -> None:
+    slow = task_info("ball_in_cup-catch@4")
+    assert (slow.name, slow.action_repeat, slow.episode_length) == ("cup-catch@4", 4, 250)
+    assert task_info("cup-catch@2") == task_info("cup-catch")
+    assert task_info("mw-reach@1").episode_length == 200
+    assert task_info("walker-walk@4+walker-run").tasks == ("walker-walk@4", "walker-run")
+    env = make_env("pendulum-swingup@8", seed=0)
+    env.reset()
+    steps, truncated, frames = 0, False, 0.0
+    while not truncated:
+        _, _, _, truncated, _ = env.step(env.action_space.sample())
+        steps, frames = steps + 1, env.unwrapped._env.physics.time()
+    env.close()
+    assert (steps, round(frames / 0.02)) == (125, 1000)
+    assert not published_curves("tdmpc", "cup-catch@4").empty
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("walker-walk@3", "a divisor of 1000"),
+        ("walker-walk@0", "a divisor of 1000"),
+        ("walker-walk@", "a divisor of 1000"),
+        ("bipedal-walker@2", "only DMControl's and Meta-World's"),
+        ("walker-wolk@2", "unknown task 'walker-wolk@2': did you mean"),
+    ],
+)
+def test_other_action_repeats_are_refused_by_name(name: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        task_info(name)
 
 
 def test_the_paper_s_tasks_are_there() -> None:

@@ -32,7 +32,7 @@ def published_curves(algorithm: str, task: str, metric: str = "eval/return") -> 
 
     Args:
         algorithm: one of `ALGORITHMS`.
-        task: a task's name; the table is empty where nothing was published.
+        task: a task's name, whatever its action repeat; the table is empty where nothing was published.
         metric: `eval/return` or `eval/success`; each task was published in one of them.
 
     Returns:
@@ -45,7 +45,7 @@ def published_curves(algorithm: str, task: str, metric: str = "eval/return") -> 
         raise unknown("published algorithm", algorithm, ALGORITHMS)
     with as_file(files("tdmpc_ray.studies.results") / "data" / "published_curves.parquet") as path:
         table = pd.read_parquet(path)
-    here = (table["algorithm"] == algorithm) & (table["task"] == task)
+    here = (table["algorithm"] == algorithm) & (table["task"] == task.partition("@")[0])
     here &= table["metric"] == _METRICS.get(metric, metric)
     return table.loc[here, ["seed", "env_frames", "value"]].reset_index(drop=True)
 
