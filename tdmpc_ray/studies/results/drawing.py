@@ -50,6 +50,8 @@ def aligned(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Curves of several seeds at the same places: where all of them have data, interpolated in between.
 
+    FLOPs are drawn on a logarithmic axis, so between two of them lines are straight there.
+
     Args:
         curves: a row per evaluation, with `value`.
         x: the column of places.
@@ -71,7 +73,8 @@ def aligned(
     stop = min(places[-1] for places, _ in seeds)
     places = np.unique(at)
     places = places[(places >= start) & (places <= stop)]
-    return places, np.array([np.interp(places, *of_seed) for of_seed in seeds])
+    scale = np.log if x == "flops" else np.asarray
+    return places, np.array([np.interp(scale(places), scale(at), value) for at, value in seeds])
 
 
 def mean_curve(

@@ -54,6 +54,7 @@ def learning_curves(evidence: Evidence) -> Section:
             if len(of_group):
                 rows.append(_end_of_curve(evidence, task, group, of_group))
     why = "Those of a member are its donors', too" if runs.is_population else "Not logged"
+    has_flops = "flops" in known
     missing = [name for x, name in AXES.items() if x not in known]
     return Section(
         "learning-curves",
@@ -64,6 +65,10 @@ def learning_curves(evidence: Evidence) -> Section:
             "table has the means there.",
             f"{evidence.flops_words()} One agent step is "
             f"{runs.frames_per_step} environment frame{'s' * (runs.frames_per_step > 1)}.",
+            *(
+                ["What was evaluated before the first update has no FLOPs, and so no place over them."]
+                * has_flops
+            ),
             *evidence.left_out(),
             *([f"{why}, so not drawn: {', '.join(missing)}."] if missing else []),
         ),
