@@ -13,7 +13,7 @@ _VARIABLES = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the end of a study, and a Tuner's results, have them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_LOGGERS = ("tune", "train", "rllib", "dashboard", "_private.runtime_env", "_common.deprecation")
+_LOGGERS = ("tune", "train", "rllib", "dashboard", "widgets", "_private.runtime_env", "_common.deprecation")
 
 
 def quiet() -> None:
@@ -26,3 +26,11 @@ def quiet() -> None:
 
     for name in _LOGGERS:
         logging.getLogger(f"ray.{name}").setLevel(logging.CRITICAL)
+
+
+def quiet_jobs() -> None:
+    """Likewise, what Ray's client for jobs says of its uploads; it turns itself up when it is imported."""
+    import ray.job_submission  # noqa: F401
+
+    for part in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{part}").setLevel(logging.ERROR)

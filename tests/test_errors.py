@@ -1,5 +1,6 @@
 """The one line that an error is told in."""
 
+import logging
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from tdmpc_ray.errors import described, reason
+from tdmpc_ray.noise import quiet_jobs
 
 
 def raised(error: Exception, cause: Exception | None = None) -> Exception:
@@ -99,3 +101,10 @@ def test_the_kind_is_told_once() -> None:
     assert described(ValueError("too large")) == "ValueError: too large"
     assert described(KeyError("goal")) == "KeyError: 'goal'"
     assert described(AssertionError()) == "AssertionError"
+
+
+def test_rays_client_for_jobs_is_quiet_though_it_turns_itself_up() -> None:
+    quiet_jobs()
+    for part in ("dashboard_sdk", "job.sdk"):
+        logger = logging.getLogger(f"ray.dashboard.modules.{part}")
+        assert not logger.isEnabledFor(logging.WARNING), part

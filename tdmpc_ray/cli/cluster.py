@@ -15,6 +15,7 @@ import typer
 from tdmpc_ray.cli.common import JsonOption, print_json
 from tdmpc_ray.cli.slurm import SbatchOption, SlurmOption, check_options, submit_batch_job
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.noise import quiet_jobs
 
 if TYPE_CHECKING:
     from tdmpc_ray.studies.run.jobs import Job, Jobs
@@ -167,6 +168,7 @@ def _jobs(address: str | None) -> Jobs:
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not address:
         raise UserError("say which cluster: --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")
+    quiet_jobs()
     return Jobs(address, lambda line: print(line, file=sys.stderr))
 
 

@@ -65,6 +65,9 @@ async def _explain_fields(request: Request, error: RequestValidationError) -> JS
     if first["type"] == "model_attributes_type":  # also what JSON is without its header
         message = "the body must be a JSON object, sent with 'Content-Type: application/json'"
         return JSONResponse({"error": message}, 422)
+    if first["type"] == "string_pattern_mismatch":
+        message = "session: a name of letters, digits and any of . _ ~ : @ + -"
+        return JSONResponse({"error": message}, 422)
     where = ".".join(str(part) for part in first["loc"] if part != "body")
     return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"]}, 422)
 

@@ -42,9 +42,11 @@ def test_folders_that_cannot_be_used(store: str, tmp_path: Path) -> None:
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(UserError, match=r"taken is not empty: continue it with `tdmpc-ray resume .*taken`"):
         run_study(study, tmp_path / "taken", trainable=Stub)
-    with pytest.raises(UserError, match=r"taken is not a study's folder: it has no study\.yaml"):
+    with pytest.raises(UserError, match=r"taken is not a study's folder: it has no study\.yaml$"):
         resume_study(tmp_path / "taken", trainable=Stub)
     (tmp_path / "taken" / "study.yaml").write_text(study.to_yaml())
+    with pytest.raises(UserError, match=r"study\.yaml; the newest of the 1 in it is .*taken$"):
+        resume_study(tmp_path, trainable=Stub)
     (tmp_path / "taken" / "tune").mkdir()
     (tmp_path / "taken" / "tune" / "experiment_state-2026.json").write_text('{"trial_da')
     with pytest.raises(UserError, match=r"cannot resume: .*experiment_state-2026\.json is damaged"):

@@ -23,5 +23,11 @@ def existing(out: Path) -> Path:
     if not os.path.isdir(out):
         raise UserError(f"there is no folder {shown(out)}")
     if not (out / STUDY_FILE).is_file():
-        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}")
+        raise UserError(f"{shown(out)} is not a study's folder: it has no {STUDY_FILE}{_newest_in(out)}")
     return out
+
+
+def _newest_in(folder: Path) -> str:
+    """The newest of the studies in a folder of results, for whoever named that."""
+    files = sorted(folder.glob(f"*/{STUDY_FILE}"), key=lambda file: file.stat().st_mtime)
+    return f"; the newest of the {len(files)} in it is {shown(files[-1].parent)}" if files else ""
