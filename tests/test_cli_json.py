@@ -166,7 +166,7 @@ def test_options_stand_in_for_what_a_study_file_says(
     assert resumed == [{"tracking": {"uri": f"sqlite:///{tmp_path}/other.db"}}]
 
 
-def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
+def test_the_shell_completes_commands_options_and_values(tmp_path: Path) -> None:
     def completed(words: str, at: int) -> list[str]:
         asked = {"_TDMPC_RAY_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
         done = subprocess.run(
@@ -181,3 +181,7 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
 
     assert completed("tdmpc-ray re", 1) == ["resume", "report", "register"]
     assert "--model-size" in completed("tdmpc-ray train --mo", 2)
+    values = {"--task walker-w": "walker-walk", "--model-size 1": "19", "--preset l": "light"}
+    values |= {"--algorithm tdm": "tdmpc2", "--set planner.mi": "planner.min_std="}
+    for words, value in values.items():
+        assert value in completed(f"tdmpc-ray train {words}", 3), words
