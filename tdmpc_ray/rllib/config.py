@@ -112,8 +112,7 @@ class AgentAlgorithmConfig(EnvironmentConfig):
             eval_every: evaluate every so many agent steps; None leaves it to RLlib's `evaluation_interval`.
             total_steps: agent steps of the whole run: the last iteration ends there, evaluated.
             steps_per_iteration: agent steps per `train()`, at most.
-            max_time_s_per_iteration: seconds after which a `train()` returns, where nothing hinders it: the
-                many updates after the random steps, and slow models, report their progress in parts.
+            max_time_s_per_iteration: seconds after which a `train()` returns, where nothing hinders it.
             updates_per_call: gradient steps per call of the learner, at most.
             asynchronous: sample and learn at once; False: in turns, which is reproducible; None: at once
                 where there are remote env runners.

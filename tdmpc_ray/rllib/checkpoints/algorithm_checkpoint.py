@@ -134,7 +134,8 @@ class DurableAlgorithm(Algorithm):
         damaged: list[DamagedCheckpoint] = []
         candidates = (result.checkpoint, *_others(result.checkpoint))
         # Checkpoints share chunks, so one may be damaged in all of them: then without it.
-        for self._salvages, checkpoint in itertools.product((False, True), candidates):
+        for salvages, checkpoint in itertools.product((False, True), candidates):
+            self._salvages = salvages
             try:
                 _require_folder(checkpoint)
                 super().restore(type(result)(checkpoint=checkpoint, metrics=result.metrics))
@@ -142,8 +143,8 @@ class DurableAlgorithm(Algorithm):
                 damaged.append(error)
                 continue
             finally:
-                salvaged, self._salvages = self._salvages, False
-            if not salvaged:
+                self._salvages = False
+            if not salvages:
                 for one in damaged:
                     self.tell(f"{one}; {Path(checkpoint.path).name} is used")
             return
