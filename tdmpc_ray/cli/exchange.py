@@ -38,7 +38,7 @@ def import_official(
     steps: Annotated[int, typer.Option(min=1, help="Agent steps that `resume` trains.")] = 1_000_000,
     algorithm: Annotated[str, typer.Option(help="Whose code wrote it: tdmpc2 or tdmpc.")] = DEFAULT_AGENT,
 ) -> None:
-    """Import a checkpoint of the published code of TD-MPC2 or TD-MPC.
+    """Import a checkpoint of the published code.
 
     Its folder can be evaluated, and trained on: with new optimizers and an empty replay, because the
     published code saves neither.
@@ -92,7 +92,9 @@ def export_official(
         bool, typer.Option(help="TD-MPC2: number the heads' parameters, as older checkpoints do.")
     ] = False,
 ) -> None:
-    """Export a checkpoint for the published code of its algorithm.
+    """Export a checkpoint for the published code.
+
+    That of its algorithm, TD-MPC2 or TD-MPC.
 
     Example: tdmpc-ray export-official results/my-run walker.pt
     """
