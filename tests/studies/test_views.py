@@ -92,7 +92,7 @@ def test_a_view_says_what_it_shows(drive: Any, store: str, tmp_path: Path) -> No
     assert re.fullmatch(r"charts: \S*mlflow ui --backend-store-uri sqlite:\S+\.db", command)
     assert re.fullmatch(r"then open: http://127.0.0.1:5000/#/experiments/\S+CHART", address)
     assert order.startswith(
-        "in this order: over agent steps, wall time, FLOPs (MLflow gives these three the "
+        "in this order: over agent steps, wall time, FLOPs, parameters (MLflow gives the "
     )
     drawn = [chart["selectedXAxisMetricKey"] for chart in state["compareRunCharts"][:3]]
     assert drawn == ["", "curve/wall_s", "curve/flops"]
