@@ -7,6 +7,8 @@ from torch import nn
 from tdmpc_ray.core.agents.tdmpc.config import UpdateConfig
 from tdmpc_ray.core.agents.tdmpc.networks import TDMPCNetworks
 from tdmpc_ray.core.config import PlannerConfig
+from tdmpc_ray.core.planners.cost import ModelRows
+from tdmpc_ray.core.planners.cost import plan_flops as planning_flops
 
 
 class _Rows:
@@ -39,20 +41,14 @@ def update_flops(networks: TDMPCNetworks, cfg: UpdateConfig, horizon: int) -> in
 
 
 def plan_flops(networks: TDMPCNetworks, cfg: PlannerConfig) -> int:
-    """Operations of one decision of one environment, without those that are done in vain."""
+    """Operations of one decision of one environment."""
     rows = _Rows(networks)
-    if cfg.method == "policy":
-        return rows.encoder + rows.pi
-    candidate = cfg.horizon * (rows.dynamics + rows.reward)
-    value = rows.pi + 2 * rows.q
-    prior = cfg.num_pi_trajs * (cfg.horizon * rows.pi + (cfg.horizon - 1) * rows.dynamics)
-    if cfg.method == "gradient":
-        learned = (cfg.num_pi_trajs + 1) * (candidate + value)
-        return rows.encoder + prior + (2 * cfg.gradient_steps + 1) * learned
-
-    def rolled_out(num: int) -> int:
-        return num * candidate - 2 * (num - 1) * rows.latent if num else 0
-
-    iteration = rolled_out(cfg.num_samples - cfg.num_pi_trajs) + cfg.num_samples * value
-    prior += rolled_out(cfg.num_pi_trajs)
-    return rows.encoder + prior + cfg.num_iterations(networks.action_dim) * iteration
+    model_rows = ModelRows(
+        encoder=rows.encoder,
+        latent=rows.latent,
+        step=rows.dynamics + rows.reward,
+        dynamics=rows.dynamics,
+        value=rows.pi + 2 * rows.q,
+        policy=rows.pi,
+    )
+    return planning_flops(model_rows, cfg, networks.action_dim)

@@ -12,6 +12,8 @@ from tdmpc_ray.core.agents.tdmpc2.config import UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.config import PlannerConfig
 from tdmpc_ray.core.nn.pixels import PixelEncoder
+from tdmpc_ray.core.planners.cost import ModelRows
+from tdmpc_ray.core.planners.cost import plan_flops as planning_flops
 
 
 def _mlp(in_dim: int, hidden: int, out_dim: int) -> int:
@@ -56,24 +58,14 @@ def update_flops(model: WorldModel, cfg: UpdateConfig, horizon: int) -> int:
 
 
 def plan_flops(model: WorldModel, cfg: PlannerConfig) -> int:
-    """Operations of one decision of one environment, without those that are done in vain.
-
-    Two heads value the candidates, the policy's trajectories are rolled out once, and what the first latent
-    adds to the first layers is computed once for all candidates. The published code needs half as many again.
-    """
+    """Operations of one decision of one environment; the published code needs half as many again."""
     rows = _Rows(model)
-    if cfg.method == "policy":
-        return rows.encoder + rows.pi
-    candidate = cfg.horizon * (rows.dynamics + rows.reward + rows.termination)
-    value = rows.pi + 2 * rows.q
-    prior = cfg.num_pi_trajs * (cfg.horizon * rows.pi + (cfg.horizon - 1) * rows.dynamics)
-    if cfg.method == "gradient":
-        learned = (cfg.num_pi_trajs + 1) * (candidate + value)
-        return rows.encoder + prior + (2 * cfg.gradient_steps + 1) * learned
-
-    def rolled_out(num: int) -> int:
-        return num * candidate - 2 * (num - 1) * rows.latent if num else 0
-
-    iteration = rolled_out(cfg.num_samples - cfg.num_pi_trajs) + cfg.num_samples * value
-    prior += rolled_out(cfg.num_pi_trajs)
-    return rows.encoder + prior + cfg.num_iterations(model.action_dim) * iteration
+    model_rows = ModelRows(
+        encoder=rows.encoder,
+        latent=rows.latent,
+        step=rows.dynamics + rows.reward + rows.termination,
+        dynamics=rows.dynamics,
+        value=rows.pi + 2 * rows.q,
+        policy=rows.pi,
+    )
+    return planning_flops(model_rows, cfg, model.action_dim)
