@@ -25,7 +25,7 @@ from tdmpc_ray.studies.results.compare import (
 )
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.figures import scaling_figure
-from tdmpc_ray.studies.results.setting_names import settings
+from tdmpc_ray.studies.results.setting_names import settings, with_defaults
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.tracking.callback import MLflowTracker
 from tdmpc_ray.studies.tracking.client import connect
@@ -55,6 +55,14 @@ def test_summary_of_a_study(drive: Any, store: str, tmp_path: Path) -> None:
     assert finals == {80_000: 310.0, 960_000: 610.0, 19_300_000: 910.0}
     assert load_study_runs("walkers", store, "older").sizes == ["1"]
     assert load_study_runs("walkers", store, parent).study == "newer"
+
+
+def test_runs_of_two_algorithms_have_their_own_defaults() -> None:
+    rows = {"model_size": ["1", "1"], "param.preset": ["light", "light"]}
+    rows |= {"param.algorithm": [None, "tdmpc"], "param.planner.num_samples": ["64", None]}
+    full = with_defaults(pd.DataFrame(rows))
+    assert full["param.algorithm"].tolist() == ["tdmpc2", "tdmpc"]
+    assert full["param.planner.num_samples"].tolist() == ["64", "136"]
 
 
 def test_one_seed_says_so(drive: Any, store: str, tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def plan_study(study: Study, trainable: type[Trainable] | None = None) -> Plan:
 
         config = algorithm_config(study)
         kind: type[Trainable] = AgentAlgorithm if len(study.algorithms) > 1 else config.algorithm_class
-        fixed, env_config = config.to_dict(), env_configs(study)
+        # Without an environment, which each trial brings: Tune would look for placeholders of its objects.
+        fixed, env_config = {**config.to_dict(), "env_config": {}}, env_configs(study)
     else:
         kind, fixed, env_config = trainable, {"preset": study.preset}, _task_alone
     trials = _trials(study, env_config)

@@ -58,7 +58,7 @@ def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
         full["param.algorithm"] = full["param.algorithm"].fillna(DEFAULT_AGENT)
     for name in full:
         key = str(name).removeprefix("param.")
-        missing = trials[name].isna() & trials["param.preset"].notna()
+        missing = full[name].isna() & full["param.preset"].notna()
         if not missing.any():
             continue
         for index, size, preset in trials.loc[missing, ["model_size", "param.preset"]].itertuples():
@@ -69,7 +69,9 @@ def with_defaults(trials: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def _default(key: str, size: str, preset: str, algorithm: str) -> str | None:
-    section, _, field = key.partition(".")
+    section, dot, field = key.partition(".")
+    if not dot:  # no setting of the agent
+        return None
     try:
         if key in {"model.episodic", *find_settings(algorithm).keys_of_tasks}:
             return None  # the task's to say, not the preset's alone
