@@ -129,6 +129,15 @@ def test_groups_that_lack_a_task_are_not_compared(lab: SimpleNamespace) -> None:
     assert "model_size" not in search_points(Evidence(runs_of(lab, "workers")))
 
 
+def test_runs_of_different_tasks_have_a_report_all_the_same(lab: SimpleNamespace) -> None:
+    runs = runs_of(lab, "sizes")
+    apart = (runs.trials["model_size"] == "1") == (runs.trials["task"] == "walker-walk")
+    runs = replace(runs, trials=runs.trials[apart & runs.trials["model_size"].isin(["1", "5"])])
+    assert not Evidence(runs).complete
+    for section in build_report(runs).sections:
+        assert section.table is None or RUN_IDS in section.table, section.key
+
+
 def test_a_run_that_leaves_a_setting_to_its_preset_has_it_in_the_report(lab: SimpleNamespace) -> None:
     runs = runs_of(lab, "planners")
     trials = runs.trials.assign(**{"param.preset": "paper"})

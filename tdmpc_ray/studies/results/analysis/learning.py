@@ -73,7 +73,7 @@ def learning_curves(evidence: Evidence) -> Section:
             *([f"{why}, so not drawn: {', '.join(missing)}."] if missing else []),
         ),
         tuple(pictures),
-        with_random(pd.DataFrame(rows), runs.random_rows("mean")),
+        with_random(pd.DataFrame(rows), runs.random_rows("mean")) if rows else None,
     )
 
 
