@@ -9,18 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import gymnasium
 import peak
 import pytest
 from peak import Peak
 from ray import cloudpickle
-from ray.tune import register_trainable
-from ray.tune.experiment import Experiment
-from ray.tune.impl.placeholder import create_resolvers_map, inject_placeholders
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from rich.console import Console
 
-from tdmpc_ray.envs import register_task
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.file.spec import Study
@@ -28,7 +23,7 @@ from tdmpc_ray.studies.plan.trials import plan_study
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 from tdmpc_ray.studies.run.scheduling import Asha, KeepRungs, WithinBounds, make_scheduler
-from tdmpc_ray.studies.run.searching import SearchPerGroup, make_search, trials_left_out, trials_of
+from tdmpc_ray.studies.run.searching import SearchPerGroup, make_search, trials_left_out
 from tdmpc_ray.studies.tracking.client import connect
 
 cloudpickle.register_pickle_by_value(peak)  # Ray's workers cannot import test modules
@@ -220,29 +215,6 @@ def test_optuna_learns_where_the_best_rate_is() -> None:
         rates.append(abs(math.log(rate / 3e-4)))
         search.on_trial_complete(f"t{number}", {"latest/eval/return": -rates[-1]})
     assert median(rates[20:]) < 0.9  # 1.7 at random
-
-
-@pytest.mark.usefixtures("own_environment")
-@pytest.mark.parametrize("search", ["random", "optuna"])
-def test_trials_on_environments_of_ones_own_have_them(search: str, tmp_path: Path) -> None:
-    """Tune keeps objects of a config elsewhere, and puts them back where they were."""
-    for name in ("lab-one", "lab-two"):
-        register_task(name, lambda render_mode=None: gymnasium.make("Pendulum-v1"), episode_length=200)
-    asked = study(task=None, tasks=["lab-one", "lab-two"], search=search, num_samples=1)
-    plan = plan_study(asked)
-    kept = create_resolvers_map()
-    fixed = inject_placeholders(plan.fixed, kept)
-    register_trainable("Peak", Peak)
-    trials = trials_of(make_search(plan))
-    trials.add_configurations(
-        [Experiment("tune", "Peak", config=fixed, num_samples=2, storage_path=str(tmp_path))]
-    )
-    for name in ("lab-one", "lab-two"):
-        trial = trials.next_trial()
-        assert trial is not None
-        trial.resolve_config_placeholders(kept)
-        (found,) = trial.config["env_config"]["registered"]
-        assert (trial.config["env_config"]["task"], found.info.name) == (name, name)
 
 
 def test_rungs_outlive_a_restart() -> None:
