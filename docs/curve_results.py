@@ -87,7 +87,7 @@ def as_runs(rows: pd.DataFrame, metric: str) -> StudyRuns:
     trials = trials.assign(
         final=trials["value"], stopped_early="", params=trials["model_size"].astype(float) * 1e6
     )
-    return StudyRuns("", "size 1, light preset, seed 1", (), trials, curves, {}, 2, metric)
+    return StudyRuns("", "size 1, light preset, seed 1", (), trials, curves, {}, metric)
 
 
 def draw_ablations(table: pd.DataFrame) -> None:

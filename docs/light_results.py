@@ -38,7 +38,7 @@ def export(study: str, experiment: str, uri: str) -> pd.DataFrame:
         for point in curve.itertuples():
             steps = point.env_steps // EVERY * EVERY  # when it was due
             value, seconds = round(point.value, 1), round(wall[point.env_steps])
-            frames = steps * runs.frames_per_step
+            frames = steps * runs.frames_per_step(point.task)
             rows.append((study, point.task, int(point.seed), steps, frames, value, seconds))
     columns = ["study", "task", "seed", "agent_steps", "env_frames", "eval_return", "wall_s"]
     return pd.DataFrame(rows, columns=columns)

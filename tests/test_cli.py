@@ -11,6 +11,7 @@ import pytest
 from commands import TRAIN
 
 from tdmpc_ray import cli
+from tdmpc_ray.cli.common import print_table
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.load import MODULE, find_checkpoint
 
@@ -25,6 +26,24 @@ def run(*args: str, folder: Path, **environment: str | None) -> subprocess.Compl
         env={name: value for name, value in {**os.environ, **environment}.items() if value is not None},
         check=False,
     )
+
+
+def test_a_table_keeps_its_lines_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("name", "steps", "folder"), ("a-run", "10/20", "results/a-run")]
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(rows)  # a pipe has no width
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "name   steps  folder",
+        "a-run  10/20  results/a-run",
+        "name   steps",
+        "  folder",
+        "a-run  10/20",
+        "  results/a-run",
+    ]
 
 
 @pytest.mark.parametrize(

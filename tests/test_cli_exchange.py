@@ -213,7 +213,10 @@ def test_training_goes_on_from_published_networks(tmp_path: Path, monkeypatch: p
             ["import-official", "theirs.pt", "--task", TASK, "--out", "o"],
             "the checkpoint belongs to a model of another shape: encoder.0.weight is (64, 7) in the file and",
         ),
-        (["import-official", "theirs.pt", "--task", TASK, "--out", "."], ". is not empty: continue it"),
+        (
+            ["import-official", "theirs.pt", "--task", TASK, "--out", "."],
+            ". holds something else: choose a new folder",
+        ),
         (["export-official", "absent", "x.pt"], "no checkpoint at absent: there is no such folder"),
         (["export", "absent"], "no checkpoint at absent: there is no such folder"),
     ],

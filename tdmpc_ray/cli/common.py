@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,10 +58,17 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows, the head first, in columns as wide as their longest cells."""
+    """Print rows, the head first, in columns as wide as their longest cells.
+
+    In a terminal that is too narrow for that, the last column stands below the others.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    is_narrow = sys.stdout.isatty() and sum(widths) + 2 * len(widths) > shutil.get_terminal_size().columns
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines = [cells[:-1], ["", cells[-1]]] if is_narrow else [cells]
+        for line in lines:
+            print("  ".join(line).rstrip())
 
 
 def make_console() -> Console:

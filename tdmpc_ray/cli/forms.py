@@ -35,7 +35,7 @@ class ResultForm(BaseModel):
     """A row of `compare`'s table: a task, model size and setting, or a task's random policy."""
 
     task: str
-    model_size: str = Field(description="random: the random policy")
+    model_size: str = Field(description="or random policy")
     setting: str = Field(default="", description="what else varies, `lr=0.001`; empty where nothing")
     params: Number = Field(default=None, description="trainable parameters")
     seeds: int = Field(description="trials that count")
@@ -48,6 +48,7 @@ class ResultForm(BaseModel):
     env_steps: Number = Field(default=None, description="agent steps, mean per trial")
     hours: Number = Field(default=None, description="sum over trials")
     steps_per_s: Number = Field(default=None, description="mean over trials")
+    run_ids: list[str] = Field(description="in MLflow, of the trials that count")
 
 
 class PublishedForm(BaseModel):

@@ -180,7 +180,8 @@ def _compared(
     named: Named, out: Path | None, metric: str | None, over: list[str], charts: bool
 ) -> dict[str, Any]:
     from tdmpc_ray.cli.forms import CompareForm, PublishedForm, ResultForm
-    from tdmpc_ray.studies.results.compare import draw, summary_table
+    from tdmpc_ray.studies.results.analysis.results import summary_table
+    from tdmpc_ray.studies.results.compare import draw
     from tdmpc_ray.studies.results.published import against_published
     from tdmpc_ray.studies.results.study_runs import load_study_runs
     from tdmpc_ray.studies.results.views import find_view, offer_view

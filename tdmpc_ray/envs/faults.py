@@ -7,8 +7,10 @@ never gets better is an error as before (see `contract`).
 from __future__ import annotations
 
 import logging
+import re
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +61,7 @@ class GuardedEnv(gymnasium.Wrapper):
         super().__init__(self._built())
         self._steps, self._seed, self._seeds_used = 0, seed, 0
         self._is_broken, self._is_new = False, True
+        self._seen: Counter[str] = Counter()  # faults, numbers in their words aside
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's, or the end of the episode.
@@ -116,7 +119,12 @@ class GuardedEnv(gymnasium.Wrapper):
         else:
             fault = named(self._task, self._steps, _described(error))
         self._is_broken = True
-        logger.warning("%s: the environment is rebuilt", fault)
+        kind = re.sub(r"\d+", "", fault)
+        self._seen[kind] += 1
+        times = self._seen[kind]
+        if str(times).rstrip("0") == "1":  # the first, the tenth, the hundredth
+            so_far = f" (the {times}th time)" if times > 1 else ""
+            logger.warning("%s: the environment is rebuilt%s", fault, so_far)
         return fault
 
     def _rebuild(self) -> None:

@@ -6,10 +6,10 @@ Annotations are not postponed here: FastAPI could not resolve them in a replica,
 import asyncio
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -27,6 +27,17 @@ from tdmpc_ray.serving.sessions import BatchPlanner, Decision, Session, Sessions
 SESSION_HEADER = SERVE_SESSION_ID
 _MAX_NAME = 200  # characters of a session's name
 _NAME = r"^[A-Za-z0-9._~:@+-]*$"  # what addresses and headers take as it is
+_WORDS = {  # in the place of pydantic's
+    "missing": "is missing",
+    "extra_forbidden": "is not known; there are session, obs, is_first, task",
+    "string_type": "is not a string",
+    "string_too_short": "is empty",
+    "string_too_long": f"has more than {_MAX_NAME} characters",
+    "list_type": "is not a list",
+    "bool_type": "is neither true nor false",
+    "bool_parsing": "is neither true nor false",
+}
+_SessionName = Annotated[str, Path(min_length=1, max_length=_MAX_NAME, pattern=_NAME)]
 
 
 class ActRequest(BaseModel, extra="forbid"):
@@ -68,8 +79,9 @@ async def _explain_fields(request: Request, error: RequestValidationError) -> JS
     if first["type"] == "string_pattern_mismatch":
         message = "session: a name of letters, digits and any of . _ ~ : @ + -"
         return JSONResponse({"error": message}, 422)
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return JSONResponse({"error": f"{where}: {first['msg']}" if where else first["msg"]}, 422)
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "path"))
+    words = _WORDS.get(first["type"], first["msg"])
+    return JSONResponse({"error": f"{where}: {words}" if where else words}, 422)
 
 
 @serve.deployment
@@ -148,7 +160,7 @@ class PlanServer:
         )
 
     @app.delete("/v1/sessions/{name}")
-    async def end(self, name: str, http: Request) -> dict[str, bool]:
+    async def end(self, name: _SessionName, http: Request) -> dict[str, bool]:
         """Forget a session."""
         self._check_replica(http, name)
         return {"ended": self._sessions.end(name)}

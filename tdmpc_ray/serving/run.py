@@ -63,8 +63,10 @@ def serve_agent(
     with tempfile.TemporaryDirectory(prefix="tdmpc-ray-serve-") as temporary:
         folder = Path(temporary) / "agent"
         model = fetch_agent(source, folder, mlflow_uri)
-        read_agent(folder, settings=options.settings)  # whatever is wrong shows before anything is started
-        say(f"loading {model}")
+        agent = read_agent(folder, settings=options.settings)  # what is wrong shows before anything starts
+        tasks = "+".join(agent.description.tasks) or agent.description.task or "a task without a name"
+        size = f"{agent.networks.num_params() / 1e6:.2f} M parameters"
+        say(f"loading {model}: {agent.config.algorithm} on {tasks}, {size}")
         with ray_session(need, say):
             replica = ReplicaOptions(**vars(options), folder=folder, model=model, token=token)
             return _serve(replica, host, port, say)

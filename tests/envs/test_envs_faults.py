@@ -85,6 +85,15 @@ def test_a_fault_ends_the_episode_and_the_environment_is_rebuilt(
     assert steps_until_end(env)[0] == 10
 
 
+def test_a_fault_that_comes_again_and_again_is_logged_less_and_less(caplog: pytest.LogCaptureFixture) -> None:
+    env = guarded(kind="inf", step=3)
+    for _ in range(11):
+        env.reset()
+        steps_until_end(env)
+    logged = [record.getMessage() for record in caplog.records]
+    assert [line.partition("rebuilt")[2] for line in logged] == ["", " (the 10th time)"]
+
+
 @pytest.mark.parametrize("kind", ["shape", "words"])
 @pytest.mark.parametrize("step", [0, 2])
 def test_what_never_gets_better_is_an_error(kind: str, step: int) -> None:

@@ -155,7 +155,7 @@ def test_compare_as_json(
     assert [(row["model_size"], row["final"]) for row in found["results"]] == [
         ("1", 605.0),
         ("19", 905.0),
-        ("random", 39.0),
+        ("random policy", 39.0),
     ]
     assert found["results"][2]["low"] is None
     assert {row["algorithm"] for row in found["published"]} == {"tdmpc2"}

@@ -37,7 +37,7 @@ def test_of_two_starts_into_one_folder_the_later_one_writes_nothing(
         with pytest.raises(UserError, match="out is in use: another process is running this study"):
             run_study(study, out, trainable=Stub)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="out is not empty"):
+    with pytest.raises(UserError, match="out is not empty: continue it with"):
         run_study(study, out, trainable=Stub)
     assert (out / "study.yaml").read_text() == "the other's"
     assert {path.name for path in out.iterdir()} == {"study.yaml", ".lock"}

@@ -27,6 +27,7 @@ from tdmpc_ray.studies.results.trial_rows import curve_of
 from tdmpc_ray.studies.tracking.callback import MLflowTracker
 from tdmpc_ray.studies.tracking.client import connect
 from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
+from tdmpc_ray.studies.tracking.trial_record import TrialRecord
 
 ASHA = StudyKind.SEARCH | StudyKind.EARLY_STOPPED
 
@@ -47,6 +48,7 @@ def table(*rows: tuple[str, dict[int, float], str, str], kind: StudyKind = ASHA)
             {
                 **who,
                 "env_steps": step,
+                "env_frames": 2 * step,
                 "step": step,
                 "value": value,
                 "flops": 10.0 * step,
@@ -71,7 +73,7 @@ def table(*rows: tuple[str, dict[int, float], str, str], kind: StudyKind = ASHA)
             }
         )
     return StudyRuns(
-        "exp", "s", ("p",), pd.DataFrame(trials), pd.DataFrame(points), {}, 1, "eval/return", kind=kind
+        "exp", "s", ("p",), pd.DataFrame(trials), pd.DataFrame(points), {}, "eval/return", kind=kind
     )
 
 
@@ -115,7 +117,7 @@ def test_a_figure_of_a_hundred_settings_shows_the_best() -> None:
     figure = scaling_figure(runs)
     labels = [line.get_label() for line in figure.get_axes()[0].get_lines()]
     assert len([label for label in labels if not str(label).startswith("_")]) == 8
-    assert "the 8 best of 100 lines" in figure.get_supxlabel()
+    assert "the 8 best of 100 lines" in figure.get_suptitle()
 
 
 def test_where_none_went_to_its_end_all_are_compared_at_a_common_step() -> None:
@@ -209,6 +211,21 @@ def test_a_population_is_one_group_that_spent_what_it_spent(
     assert first["flops"] == 30 * 3.5 * 3600
 
     check_sections(Evidence(runs))
+
+
+def test_what_a_stopped_process_did_after_its_last_result_counts() -> None:
+    record = TrialRecord(params={}, started=0)
+    first = {"env_steps": 1000.0, "wall_s": 10.0}
+    record.spend(first, {f"time/{name}": value for name, value in first.items()}, is_own=True)
+    for _ in range(2):  # stopped, saved at 1,016 steps and 11 s, and begun again
+        record.spent_before, record.spent = record.all_spent(), {}
+        donor = TrialRecord(record.params, 0, spent_before=dict(record.spent_before))
+    for steps in (500.0, 1984.0):
+        told = {"env_steps": steps, "wall_s": 20.0}, {"time/env_steps": 1016.0 + steps, "time/wall_s": 31.0}
+        record.spend(*told, is_own=True)
+        donor.spend(*told, is_own=False)
+    assert record.all_spent() == {"env_steps": 3000.0, "wall_s": 31.0}
+    assert donor.all_spent() == {"env_steps": 2984.0, "wall_s": 30.0}
 
 
 def check_sections(evidence: Evidence) -> None:

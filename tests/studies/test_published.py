@@ -37,7 +37,7 @@ def made_up(task: str, metric: str, seeds: int = 2, steps: int = 50_000) -> Stud
         for step in (0, 2 * steps // 5, steps)
     ]
     trials = [{**trial, "params": 1e6} for trial in trials]
-    return StudyRuns("lab", "made up", ("id",), pd.DataFrame(trials), pd.DataFrame(curves), {}, 2, metric)
+    return StudyRuns("lab", "made up", ("id",), pd.DataFrame(trials), pd.DataFrame(curves), {}, metric)
 
 
 def test_published_values_are_those_of_the_repository() -> None:

@@ -20,10 +20,11 @@ from tdmpc_ray.studies.results.analysis.build import Report, build_report
 from tdmpc_ray.studies.results.analysis.comparison import aggregates
 from tdmpc_ray.studies.results.analysis.cost import throughput
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
+from tdmpc_ray.studies.results.analysis.results import summary_table
 from tdmpc_ray.studies.results.analysis.search import parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.analysis.sizes import _picture, scaling_law, size_results
-from tdmpc_ray.studies.results.compare import render_table, summary_table
+from tdmpc_ray.studies.results.compare import render_table
 from tdmpc_ray.studies.results.page import write_report
 from tdmpc_ray.studies.results.scaling import ANY, Interval, PowerLaw
 from tdmpc_ray.studies.results.statistics import result_bounds
@@ -49,7 +50,7 @@ def test_the_page_in_a_browser(lab: SimpleNamespace, tmp_path: Path) -> None:
             boxes = page.evaluate(
                 "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().toJSON())"
             )
-            assert len(boxes) == 6 + 2 + 1 + 1 + 1 + 2
+            assert len(boxes) == 8 + 2 + 1 + 1 + 1 + 2
             for box in boxes:
                 assert box["height"] > 80
                 assert 250 < box["width"] <= width
@@ -153,7 +154,7 @@ def test_the_random_policy_stands_in_every_table_of_results(lab: SimpleNamespace
     tables = {section.key: section.table for section in build_report(runs_of(lab, "sizes")).sections}
     searched = parallel_coordinates(Evidence(runs_of(lab, "planners"))).table
     found = {}
-    columns = {"learning-curves": "mean", "scaling": "mean_score", "iqm": "mean", "runs": "final"}
+    columns = {"results": "final", "scaling": "mean_score", "iqm": "mean", "runs": "final"}
     columns |= {"frontier": "reaches", "costs": "final", "profiles": "share_of_runs"}
     columns |= {"search": "score", "improvement": "p_x_beats_y"}
     for key, column in columns.items():
@@ -164,7 +165,7 @@ def test_the_random_policy_stands_in_every_table_of_results(lab: SimpleNamespace
         assert rows["run_ids"].tolist() == [()] * len(rows) or key == "improvement"
         found[key] = rows[column].tolist()
     assert found == {
-        "learning-curves": [39.0] * 2,
+        "results": [39.0] * 2,
         "scaling": [0.039],
         "iqm": [0.039],
         "runs": [39.0] * 2,
@@ -188,13 +189,12 @@ def test_intervals_end_where_returns_end(lab: SimpleNamespace) -> None:
     trials = runs.trials.assign(final=runs.trials["seed"].map({"0": 990.0, "1": 10.0}))
     apart = replace(runs, curves=curves, trials=trials)
     table = Evidence(apart)
-    (section,) = (s for s in build_report(apart).sections if s.key == "learning-curves")
+    section = build_report(apart).sections[0]
     assert section.table is not None
+    assert section.table.equals(summary_table(apart))
     ends = section.table[["low", "high"]].dropna()
     assert len(table.complete) == len(ends) == 2
     assert (ends == [0.0, 1000.0]).all(axis=None)
-    summary = summary_table(apart)[["low", "high"]].dropna()
-    assert (summary == [0.0, 1000.0]).all(axis=None)
     drawn = section.pictures[0].figure.axes[0].collections
     bands = [path.vertices[:, 1] for band in drawn for path in band.get_paths()]
     assert {(band.min(), band.max()) for band in bands} == {(0.0, 1000.0)}

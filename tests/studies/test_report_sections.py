@@ -94,7 +94,7 @@ def test_a_search_is_shown_and_its_setting_matters(lab: SimpleNamespace) -> None
         ["lr"],
         pytest.approx([1.0], abs=0.05),
     )
-    shown = sections["learning-curves"]
+    shown = sections["results"]
     assert any("the 8 best of 12" in sentence for sentence in shown.text)
 
 

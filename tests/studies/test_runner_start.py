@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from runner_stub import Stub
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import begin
 from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.file.record import local_runs
 from tdmpc_ray.studies.run import runner
 from tdmpc_ray.studies.run.runner import resume_study, run_study
 from tdmpc_ray.studies.words import mlflow_command
@@ -40,11 +42,15 @@ def test_folders_that_cannot_be_used(store: str, tmp_path: Path) -> None:
     study = make_study(runner_stub.values(store))
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
-    with pytest.raises(UserError, match=r"taken is not empty: continue it with `tdmpc-ray resume .*taken`"):
+    with pytest.raises(UserError, match=r"taken holds something else"):
         run_study(study, tmp_path / "taken", trainable=Stub)
     with pytest.raises(UserError, match=r"taken is not a study's folder: it has no study\.yaml$"):
         resume_study(tmp_path / "taken", trainable=Stub)
     (tmp_path / "taken" / "study.yaml").write_text(study.to_yaml())
+    with pytest.raises(UserError, match=r"taken is not empty: continue it with `tdmpc-ray resume .*taken`"):
+        run_study(study, tmp_path / "taken", trainable=Stub)
+    with pytest.raises(UserError, match=r"holds something else: choose a new folder, such as --out .*/NAME"):
+        run_study(study, tmp_path, trainable=Stub)
     with pytest.raises(UserError, match=r"study\.yaml; the newest of the 1 in it is .*taken$"):
         resume_study(tmp_path, trainable=Stub)
     (tmp_path / "taken" / "tune").mkdir()
@@ -73,8 +79,15 @@ def test_a_study_of_random_steps_alone_is_said_to_learn_nothing(
         study = make_study({**runner_stub.values(store), "steps": steps, "set": settings})
         with pytest.raises(UserError, match="far enough"):
             run_study(study, tmp_path / str(number), trainable=Stub, console=Console(file=printed, width=200))
+        assert [run.status for run in local_runs([tmp_path / str(number)])] == ["failed"]
         note = "note: nothing will be learned, as updates begin after 1,000 steps: take more steps, or set"
         assert (note in printed.getvalue()) == (number == 0)
+
+
+def test_a_note_says_whose_random_steps_they_are(store: str) -> None:
+    values = {**runner_stub.values(store), "steps": 3500, "algorithm": ["tdmpc", "tdmpc2"]}
+    random = [note for note in make_study(values).notes() if "are random (data.seed_steps)" in note]
+    assert [re.findall(r"steps (of tdmpc2?) are", note) for note in random] == [["of tdmpc"], ["of tdmpc2"]]
 
 
 def test_the_password_of_mlflow_lies_in_private_files_alone(

@@ -162,11 +162,17 @@ def test_two_requests_of_a_session_are_answered_one_after_the_other(server: Serv
             "unknown task 'reacher-hrad': did you mean",
         ),
         ({"session": "x", "obs": [0] * 6}, "say which task: this agent knows reacher-easy, walker-walk"),
-        ({"session": "", "obs": [0] * 6}, "session: String should have at least 1 character"),
+        ({"session": "", "obs": [0] * 6}, "session: is empty"),
         ({"session": "ro/bot", "obs": [0] * 6}, "session: a name of letters, digits and any of"),
         ({"session": "rob\u00f6t", "obs": [0] * 6}, "session: a name of letters, digits and any of"),
-        ({"session": "x"}, "obs: Field required"),
-        ({"session": "x", "obs": [0], "first": True}, "first: Extra inputs are not permitted"),
+        ({"session": "x"}, "obs: is missing"),
+        (
+            {"session": "x", "obs": [0], "first": True},
+            "first: is not known; there are session, obs, is_first, task",
+        ),
+        ({"session": 5, "obs": [0] * 6}, "session: is not a string"),
+        ({"session": "x", "obs": 5}, "obs: is not a list"),
+        ({"session": "x", "obs": [0], "is_first": "perhaps"}, "is_first: is neither true nor false"),
         ("{", "the body is not JSON"),
         ("[1]", "the body must be a JSON object, sent with 'Content-Type: application/json'"),
     ],
@@ -175,6 +181,13 @@ def test_bad_input_is_one_clear_line(server: Server, body: Any, problem: str) ->
     status, told = server.ask("POST", "/v1/act", body)
     assert status == 422
     assert told["error"].startswith(problem)
+
+
+def test_a_name_that_no_session_can_have_is_refused(server: Server) -> None:
+    for name in ("ro%20bot", "a" * 201):
+        status, told = server.ask("DELETE", f"/v1/sessions/{name}", None)
+        assert status == 422
+        assert told["error"].startswith(("session: a name of letters", "name: has more than 200 characters"))
 
 
 def test_a_body_without_its_type_is_one_clear_line(server: Server) -> None:

@@ -90,7 +90,7 @@ def test_what_a_job_prints_goes_on_as_a_job(monkeypatch: pytest.MonkeyPatch) -> 
         (["submit", "s.yaml", "--out", "x"], "--out goes with --slurm alone"),
         (["resume", "x", "--slurm", "--steps", "0"], "--steps does not go with --slurm"),
         (["submit", "none.yaml", "--slurm"], "cannot read none.yaml: No such file or directory"),
-        (["submit", "s.yaml", "--slurm", "--out", "bin"], "/bin is not empty: continue it with"),
+        (["submit", "s.yaml", "--slurm", "--out", "bin"], "/bin holds something else: choose a new folder"),
         (["submit", "s.yaml", "--slurm", "--out", "s3://bucket/x"], "s3://... is an address"),
         (["resume", "s3://bucket/x", "--slurm"], "s3://... is an address"),
         (["resume", "bin", "--slurm"], "bin is not a study's folder"),

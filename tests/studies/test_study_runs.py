@@ -18,11 +18,8 @@ from synthetic import log_study
 from written_study import STEPS, run_study
 
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.studies.results.compare import (
-    compare,
-    render_table,
-    summary_table,
-)
+from tdmpc_ray.studies.results.analysis.results import summary_table
+from tdmpc_ray.studies.results.compare import compare, render_table
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.setting_names import settings, with_defaults
@@ -37,12 +34,12 @@ def test_summary_of_a_study(drive: Any, store: str, tmp_path: Path) -> None:
     runs = load_study_runs("walkers", store)
     assert (runs.study, runs.parent_run_ids) == ("newer", (parent,))
     assert runs.sizes == ["tiny", "1", "19"]
-    assert runs.frames_per_step == 2
+    assert runs.frames_per_step("walker-walk") == 2
     assert len(runs.curves) == 3 * 3 * 3
     assert set(runs.trials["status"]) == {"FINISHED"}
 
     rows = {row["model_size"]: row for row in summary_table(runs).to_dict("records")}
-    assert list(rows) == ["tiny", "1", "19", "random"]
+    assert list(rows) == ["tiny", "1", "19", "random policy"]
     one = rows["1"]
     assert (one["params"], one["seeds"], one["env_steps"]) == (960_000, 3, 3000)
     assert one["final"] == pytest.approx(610.0)
@@ -50,7 +47,7 @@ def test_summary_of_a_study(drive: Any, store: str, tmp_path: Path) -> None:
     assert (one["low"], one["high"]) == pytest.approx((610 - 24.84, 610 + 24.84), abs=0.01)  # t(2) = 4.303
     assert one["hours"] == pytest.approx(3 * 300 / 3600)
     assert one["steps_per_s"] == pytest.approx(10.0)
-    assert rows["random"]["final"] == 39.0
+    assert rows["random policy"]["final"] == 39.0
     finals = {row["params"]: row["final"] for row in rows.values() if row["params"] > 0}
     assert finals == {80_000: 310.0, 960_000: 610.0, 19_300_000: 910.0}
     assert load_study_runs("walkers", store, "older").sizes == ["1"]
@@ -137,7 +134,7 @@ def test_settings_are_told_apart_and_unfinished_trials_do_not_count(
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "│" not in text
     assert re.search(r"1 +horizon=10 +3\* +1001.0 +998.5 to 1003.5 +1,000", text)
-    assert "* some have not finished" in text
+    assert "* some trials have not finished" in text
     labels = [line.get_label() for line in scaling_figure(runs).get_axes()[0].get_lines()]
     assert [label for label in labels if not label.startswith("_")] == runs.settings
 
@@ -181,6 +178,38 @@ def test_studies_side_by_side_are_told_apart_by_their_settings(
         UserError, match="no study 'ablatoin' in experiment 'walkers': did you mean 'ablation'"
     ):
         load_study_runs("walkers", store, ["plain", "ablatoin"])
+
+
+def test_unlike_runs_are_compared_in_a_narrow_terminal(drive: Any, store: str, tmp_path: Path) -> None:
+    own = {"cpus_per_env_runner": 0.25, "num_env_runners": 2}
+    for number, algorithm in enumerate(("tdmpc", "tdmpc2")):
+        tracker = MLflowTracker(
+            uri=store, experiment="walkers", study=algorithm, spool_dir=tmp_path / algorithm
+        )
+        tracker.setup()
+        calls = drive(tracker)
+        params = {
+            "algorithm": algorithm,
+            "planner.num_samples": 64 + number,
+            "update.batch_size": 32 + number,
+        }
+        params |= {f"resources.{name}": value * (1 + number) for name, value in own.items()}
+        trial = drive.trial(algorithm, model_size="1", seed=number, task="walker-walk", **params)
+        calls.start(trial)
+        calls.result(trial, 3000, time__env_steps=3000, eval__return=876.5, summary__params_total=1e6)
+        calls.complete(trial)
+        assert tracker.close("FINISHED") is None
+    runs = load_study_runs("walkers", store, ["tdmpc", "tdmpc2"])
+    assert runs.settings[1] == "algorithm=tdmpc, num_samples=64, batch_size=32, num_env_runners=2"
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render_table(runs))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(re.findall(r"1 +876.5 +n=1 +3,000 +\d\.\d\d", text)) == 2
+    assert "…" not in text
+    figure = scaling_figure(runs)
+    figure.draw_without_rendering()  # warns where there is no room for panels
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.texts} >= {*map(runs.label, runs.groups)}
 
 
 def test_a_model_of_two_tasks_beside_their_specialists(store: str, tmp_path: Path, drive: Any) -> None:

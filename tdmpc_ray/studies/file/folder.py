@@ -88,10 +88,12 @@ def require_empty(out: Path) -> None:
     Raises:
         UserError: says so.
     """
-    if os.path.isdir(out) and any(path.name != LOCK_FILE for path in out.iterdir()):
-        raise UserError(
-            f"{out} is not empty: continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
-        )
+    if not os.path.isdir(out) or all(path.name == LOCK_FILE for path in out.iterdir()):
+        return
+    if (out / STUDY_FILE).exists():
+        again = f"continue it with `tdmpc-ray resume {shown(out)}` or choose another --out"
+        raise UserError(f"{out} is not empty: {again}")
+    raise UserError(f"{out} holds something else: choose a new folder, such as --out {shown(out / 'NAME')}")
 
 
 def original(out: Path) -> Path | None:

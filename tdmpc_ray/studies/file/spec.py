@@ -236,18 +236,20 @@ class Study(StudyKeys):
         from tdmpc_ray.envs import task_info
 
         said = {}
+        several = len(self.algorithms) > 1
         for point in self.points():
             random = self.random_steps(point)
+            who = f" of {point.algorithm}" if several else ""
             if point.steps <= random:
-                said["random"] = (
-                    f"nothing will be learned, as updates begin after {random:,} steps: "
+                said[f"random{who}"] = (
+                    f"nothing will be learned, as updates{who} begin after {random:,} steps: "
                     "take more steps, or set data.seed_steps"
                 )
             elif random > point.steps / 4:
                 said.setdefault(
-                    "random",
-                    f"the first {random:,} of {point.steps:,} steps are random (data.seed_steps); then as "
-                    "many updates catch up with them",
+                    f"random{who}",
+                    f"the first {random:,} of {point.steps:,} steps{who} are random (data.seed_steps); then "
+                    "as many updates catch up with them",
                 )
         episodic = "model.episodic" in {**self.overrides, **self.space}
         for name in self.task_names:

@@ -8,66 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.analysis.results import summary_table, unlike
 from tdmpc_ray.studies.results.figures import scaling_figure
 from tdmpc_ray.studies.results.published import against_published, published_figure
-from tdmpc_ray.studies.results.random_policy import with_random
-from tdmpc_ray.studies.results.scaling import mean_interval
-from tdmpc_ray.studies.results.statistics import result_bounds
-from tdmpc_ray.studies.results.study_runs import StudyRuns, counts, load_study_runs
+from tdmpc_ray.studies.results.random_policy import RANDOM
+from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 from tdmpc_ray.studies.results.views import find_view, offer_view
 
-RANDOM = "random"
-_GROUP = ["task", "model_size", "setting"]
 _MAX_ROWS = 60  # of a table in a terminal
 
 
-def summary_table(runs: StudyRuns) -> pd.DataFrame:
-    """Summarise a study, one row per task, model size and setting, and one per task for the random policy.
-
-    A row counts the trials that have finished; where none has, those that have been evaluated.
-
-    Returns:
-        Columns task, model_size, setting (see `StudyRuns`), params, seeds, unfinished (trials), stopped_early
-        (whether a scheduler has ended what is counted, so that it had fewer steps than others), final (mean
-        over seeds of the last evaluation), low, high (its 95% interval, NaN for one seed), best (of any
-        evaluation), env_steps (mean per trial), hours (sum over trials), steps_per_s (mean).
-    """
-    trials = runs.trials
-    results = trials[counts(trials)]
-    finals = {key: values.to_numpy(dtype=float) for key, values in results.groupby(_GROUP)["final"]}
-    table = results.groupby(_GROUP).agg(
-        params=("params", "max"),
-        best=("best", "max"),
-        env_steps=("env_steps", "mean"),
-        hours=("hours", "sum"),
-        steps_per_s=("steps_per_s", "mean"),
-        stopped_early=("stopped_early", lambda words: bool((words != "").any())),
-    )
-    table["unfinished"] = (trials["status"] != "FINISHED").groupby([trials[name] for name in _GROUP]).sum()
-    known = table.to_dict("index")
-    rows: list[dict[str, Any]] = []
-    for task in runs.tasks:
-        for key in ((task, *group) for group in runs.groups):
-            if key in known:
-                low, high = mean_interval(finals[key], result_bounds(task, runs.metric))
-                who = dict(zip(_GROUP, key, strict=True))
-                found = {"seeds": len(finals[key]), "final": finals[key].mean(), "low": low, "high": high}
-                rows.append({**who, **known[key], **found})
-    return with_random(pd.DataFrame(rows), runs.random_rows("final"), RANDOM)
-
-
 def render_table(runs: StudyRuns) -> Table:
-    """The summary for a terminal."""
+    """The report's table of results, for a terminal: its widest column folds where there is no room."""
     summary = summary_table(runs)
     name = "success" if runs.metric.endswith("success") else "return"
     evaluated = "newest evaluations'" if (summary["unfinished"] > 0).any() else "final evaluation's"
-    table = Table(  # its width has to stay below 80
+    table = Table(
         title=f"{runs.study} ({', '.join(runs.tasks)}), {evaluated} {name}",
         padding=(0, 0, 0, 1),
         title_justify="left",
@@ -75,12 +36,35 @@ def render_table(runs: StudyRuns) -> Table:
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    tasks, settings = len(runs.tasks) > 1, runs.settings != [""]
+    columns = _columns(runs, name)
+    for header in columns:
+        words = header in ("task", "model size", "setting")
+        table.add_column(header, justify="left" if words else "right", no_wrap=header != "setting")
+    shown = summary
+    if len(summary) > _MAX_ROWS:
+        best = summary.groupby("task")["final"].rank(ascending=False) <= _MAX_ROWS // len(runs.tasks)
+        shown = summary[best | (summary["model_size"] == RANDOM)]
+    for row in shown.to_dict("records"):
+        is_random = row["model_size"] == RANDOM
+        said = ("task", "model size", name) if is_random else columns
+        cells = [cell(row) if header in said else "" for header, cell in columns.items()]
+        table.add_row(*cells, style="dim" if is_random else None)
+    notes = [f"{mark} {said}".lstrip() for mark, said in unlike(summary, runs).items()]
+    if len(shown) < len(summary):
+        notes = [f"the best of {len(summary):,} rows; `tdmpc-ray report` has all of them", *notes]
+    if notes:
+        table.caption, table.caption_justify = "\n".join(notes), "left"
+    return table
+
+
+def _columns(runs: StudyRuns, name: str) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """Heads of the table to what stands below them, of a row of the summary."""
+    settings = runs.settings != [""]
     digits = 2 if name == "success" else 1
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
-        **({"task": lambda row: row["task"]} if tasks else {}),
+        "task": lambda row: row["task"],
         "model size": lambda row: row["model_size"],
-        **({"setting": lambda row: row["setting"]} if settings else {}),
+        "setting": lambda row: row["setting"],
         "params": lambda row: f"{row['params'] / 1e6:.2f} M" if np.isfinite(row["params"]) else "?",
         "seeds": lambda row: f"{row['seeds']}{'*' * bool(row['unfinished'])}{'+' * row['stopped_early']}",
         name: lambda row: f"{row['final']:.{digits}f}",
@@ -89,37 +73,9 @@ def render_table(runs: StudyRuns) -> Table:
         ),
         "env steps": lambda row: f"{row['env_steps']:,.0f}",
         "hours": lambda row: f"{row['hours']:.2f}",
-        "steps/s": lambda row: f"{row['steps_per_s']:.1f}",
     }
-    if settings:  # to stay within the width
-        del columns["params"], columns["steps/s"]
-    for header in columns:
-        words = header in ("task", "model size", "setting")
-        table.add_column(header, justify="left" if words else "right", no_wrap=True)
-    shown = summary
-    if len(summary) > _MAX_ROWS:
-        best = summary.groupby("task")["final"].rank(ascending=False) <= _MAX_ROWS // len(runs.tasks)
-        shown = summary[best | (summary["model_size"] == RANDOM)]
-    for row in shown.to_dict("records"):
-        if row["model_size"] == RANDOM:
-            cells = dict.fromkeys(columns, "")
-            cells |= {"model size": "random policy", name: columns[name](row)}
-            table.add_row(*(row["task"] if h == "task" else cell for h, cell in cells.items()), style="dim")
-            continue
-        table.add_row(*(cell(row) for cell in columns.values()))
-    notes = []
-    if len(shown) < len(summary):
-        notes.append(f"the best of {len(summary):,} rows; `tdmpc-ray report` has all of them")
-    if (summary["unfinished"] > 0).any():
-        notes.append("* some have not finished; where none has, their newest evaluations count")
-    if summary["stopped_early"].isin([True]).any():
-        notes.append("+ stopped early by the scheduler, at fewer steps: not to be compared with the others")
-    least = summary["task"].map(runs.random_returns)
-    if worse := int((summary["final"] < least).sum()):
-        notes.append(f"below the random policy: {worse} of {len(summary) - len(runs.random_returns)} rows")
-    if notes:
-        table.caption, table.caption_justify = "\n".join(notes), "left"
-    return table
+    without = ["task"] * (len(runs.tasks) == 1) + ["params" if settings else "setting"]
+    return {header: cell for header, cell in columns.items() if header not in without}
 
 
 def compare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -17,7 +18,8 @@ from scipy.optimize import isotonic_regression
 
 from tdmpc_ray.studies.results.scaling import ANY, Interval, mean_interval
 
-_SHORT_NAME = 12  # letters that a label beside a panel may have
+_SHORT_NAME = 13  # letters that a label beside a panel may have: "random policy"
+_LETTERS_PER_INCH = 16  # of a legend
 
 STYLE: Any = {
     "font.size": 10,
@@ -171,17 +173,28 @@ def label_lines(axes: Axes) -> None:
         )
 
 
-def name_lines(axes: Axes) -> None:
-    """Name the lines of a figure's only panel: at their ends where names are short, else below it."""
-    handles, names = axes.get_legend_handles_labels()
-    if max((len(name) for name in names), default=0) <= _SHORT_NAME:
-        label_lines(axes)
+def name_lines(panels: Sequence[Axes]) -> None:
+    """Name the lines of a figure's panels: short names at their ends, long ones below, once for all.
+
+    The panels have to have their final limits.
+    """
+    named = {
+        name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    longest = max((len(line) for name in named for line in name.splitlines()), default=0)
+    if longest <= _SHORT_NAME:
+        for axes in panels:
+            label_lines(axes)
         return
-    figure = axes.get_figure()
+    figure = panels[0].get_figure()
     assert isinstance(figure, Figure)
-    columns = 1 if max(map(len, names)) > 2 * _SHORT_NAME else 2
-    figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // columns))
-    figure.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
+    room = int(figure.get_figwidth() * _LETTERS_PER_INCH) - 6
+    columns = max(1, room // longest)
+    words = [fill(name, room) for name in named]
+    lines = sum(text.count("\n") + 1 for text in words)
+    figure.set_figheight(figure.get_figheight() + 0.18 * -(-lines // columns))
+    style: Any = {"loc": "outside lower left", "frameon": False, "fontsize": 8}
+    figure.legend(list(named.values()), words, ncols=columns, **style)
 
 
 def log_axis(axis: Axis, low: float, high: float) -> None:

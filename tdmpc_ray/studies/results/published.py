@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import as_file, files
-from itertools import product
 from typing import Any
 
 import matplotlib as mpl
@@ -18,7 +17,8 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from tdmpc_ray.errors import UserError, unknown
-from tdmpc_ray.studies.results.drawing import STYLE, aligned, label_lines, rank_colours, short, value_label
+from tdmpc_ray.studies.results.drawing import STYLE, aligned, name_lines, rank_colours, short, value_label
+from tdmpc_ray.studies.results.figures import shown_groups
 from tdmpc_ray.studies.results.study_runs import StudyRuns, counted
 
 ALGORITHMS = ("tdmpc2", "tdmpc2-pixels", "tdmpc", "dreamerv3", "sac")
@@ -110,11 +110,14 @@ def published_figure(runs: StudyRuns, algorithms: Sequence[str]) -> Figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in panels[len(runs.tasks) :]:
             axes.set_visible(False)
-        colours = rank_colours(list(product(runs.sizes, runs.settings)))
+        colours = rank_colours(shown_groups(runs))
         for axes, task in zip(panels, runs.tasks, strict=False):
             _draw_task(axes, runs, task, algorithms, colours)
-        figure.supxlabel(
+        name_lines(list(panels[: len(runs.tasks)]))
+        figure.suptitle(
             f"{runs.study} · bands: lowest to highest seed · published: known at the dots",
+            x=0.01,
+            ha="left",
             fontsize=8,
             color="#888888",
         )
@@ -126,8 +129,8 @@ def _draw_task(
 ) -> None:
     end = 0.0
     for group, curves in _groups(runs, task):
-        label = f"size {', '.join(filter(None, group))}"
-        _draw(axes, *aligned(curves, "env_frames"), label, colours[group])
+        if group in colours:
+            _draw(axes, *aligned(curves, "env_frames"), runs.label(group), colours[group])
         end = max(end, float(curves["env_frames"].max()))
     limit = end
     for algorithm, grey in zip(algorithms, _GREYS, strict=False):
@@ -143,7 +146,6 @@ def _draw_task(
     axes.set_xlabel("environment frames (agent steps x action repeat)")
     axes.set_ylabel(value_label(runs.metric))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    label_lines(axes)
 
 
 def _draw(
@@ -169,8 +171,7 @@ def _draw(
 
 def _groups(runs: StudyRuns, task: str) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
     """Curves of the trials that count, by size and setting."""
-    for size, setting in product(runs.sizes, runs.settings):
-        trials = counted(runs.of(task, size, setting))
-        chosen = runs.curves_of(trials)
+    for group in runs.groups:
+        chosen = runs.curves_of(counted(runs.of(task, *group)))
         if len(chosen):
-            yield (size, setting), chosen
+            yield group, chosen

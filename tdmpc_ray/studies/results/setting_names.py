@@ -15,25 +15,37 @@ from tdmpc_ray.errors import UserError
 
 _BEGAN = "%Y%m%d-%H%M%S"  # as in the names of result folders
 _FIXED = {f"param.{name}" for name in ("model_size", "seed", "task")}
+_RESOURCES = "param.resources."
+_HARDWARE = (
+    "cpus_",
+    "gpus_",
+    "max_concurrent_trials",
+)  # these change how fast a trial is, not what it learns
 
 
 def varying(trials: pd.DataFrame) -> dict[str, str]:
     """Columns of parameters that vary and are neither size, seed nor task, with their short names.
 
-    What a trial was given to run on counts only among the trials that say it: older ones do not.
+    What a trial was given to run on counts only among the trials that say it: older ones do not. Processors
+    count where a study varies them, not where two studies happen to differ.
     """
     columns = [
         str(name)
         for name in trials
-        if str(name).startswith("param.")
-        and name not in _FIXED
-        and trials[name].nunique(dropna=str(name).startswith("param.resources.")) > 1
+        if str(name).startswith("param.") and name not in _FIXED and _varies(trials, str(name))
     ]
     short = [name.rpartition(".")[2] for name in columns]
     return {
         name: word if short.count(word) == 1 else name.removeprefix("param.")
         for name, word in zip(columns, short, strict=True)
     }
+
+
+def _varies(trials: pd.DataFrame, name: str) -> bool:
+    is_resource = name.startswith(_RESOURCES)
+    if is_resource and name.removeprefix(_RESOURCES).startswith(_HARDWARE) and "parent" in trials:
+        return bool((trials.groupby("parent")[name].nunique() > 1).any())
+    return trials[name].nunique(dropna=is_resource) > 1
 
 
 def settings(trials: pd.DataFrame) -> pd.Series:

@@ -18,7 +18,7 @@ from tdmpc_ray.errors import UserError, nearest
 from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.setting_names import natural, settings, told_apart, with_defaults
 from tdmpc_ray.studies.results.task_sets import shares
-from tdmpc_ray.studies.results.trial_rows import curve_of, frames_per_step, points_of, row_of
+from tdmpc_ray.studies.results.trial_rows import curve_of, points_of, row_of
 from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.tracking.find import all_runs, find_experiment, find_study
 from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
@@ -48,7 +48,6 @@ class StudyRuns:
         curves: one row per evaluation: run_id, task, model_size, setting, seed, env_steps, env_frames, value,
             step (MLflow's: agent steps of all tasks).
         random_returns: task to the random policy's return, as far as known.
-        frames_per_step: environment frames per agent step, the most of any task; 1 if not known.
         metric: the metric that `value`, `final` and `best` are of.
         experiment_id: MLflow's; empty for tables from elsewhere.
         kind: what is special about the trials of any of the studies.
@@ -62,7 +61,6 @@ class StudyRuns:
     trials: pd.DataFrame
     curves: pd.DataFrame
     random_returns: dict[str, float]
-    frames_per_step: int
     metric: str
     experiment_id: str = ""
     kind: StudyKind = StudyKind.PLAIN
@@ -109,6 +107,11 @@ class StudyRuns:
         size, setting = group
         words = [f"size {size}"] if len(self.sizes) > 1 or not setting else []
         return ", ".join([*words, *([setting] if setting else [])])
+
+    def frames_per_step(self, task: str) -> int:
+        """Environment frames per agent step of a task."""
+        own = self.curves[(self.curves["task"] == task) & (self.curves["env_steps"] > 0)]
+        return round((own["env_frames"] / own["env_steps"]).max()) if len(own) else 1
 
     def curves_of(self, trials: pd.DataFrame) -> pd.DataFrame:
         """The evaluations of some of the trials."""
@@ -157,18 +160,14 @@ def load_study_runs(
 
 
 def counted(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that a result counts: the finished ones, or all that have an evaluation if none is."""
-    evaluated = trials[trials["final"].notna()]
-    finished = evaluated[is_whole(evaluated)]
-    return finished if len(finished) else evaluated
+    """The trials that are shown: of a task, size and setting the whole ones; where none is, the evaluated.
 
-
-def counts(trials: pd.DataFrame) -> pd.Series:
-    """Whether each trial counts among those of its task, size and setting, see `counted`."""
+    Sections that compare are stricter, see `Evidence`.
+    """
     evaluated = trials["final"].notna()
     whole = evaluated & is_whole(trials)
     has_whole = whole.groupby([trials[name] for name in ("task", "model_size", "setting")]).transform("any")
-    return whole.where(has_whole, evaluated)
+    return trials[whole.where(has_whole, evaluated)]
 
 
 def is_whole(trials: pd.DataFrame) -> pd.Series:
@@ -198,7 +197,6 @@ def _read(
     metric = metric or _metric(tasks)
     rows: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
-    ratios: list[int] = []
     shown = [
         (run, share) for run in found for share in shares(run.data.params.get("task", "task"), tasks, metric)
     ]
@@ -212,7 +210,6 @@ def _read(
     for run, share in shown:
         curve = curve_of(histories[share.metric].get(run.info.run_id, ()))
         points += points_of(run, share, curve)
-        ratios.append(frames_per_step(run, curve))
         rows.append(row_of(run, share, curve))
         if has_shares:
             rows[-1]["param.tasks"] = str(share.parts)
@@ -231,7 +228,6 @@ def _read(
         trials=trials,
         curves=curves,
         random_returns=_random_returns(parents, trials) if metric == "eval/return" else {},
-        frames_per_step=max(ratios),
         metric=metric,
         experiment_id=experiment_id,
         kind=reduce(or_, kinds.values()),

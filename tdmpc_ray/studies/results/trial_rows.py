@@ -49,7 +49,7 @@ def curve_of(history: Sequence[Point]) -> dict[int, float]:
     return dict(reversed(curve.items()))
 
 
-def frames_per_step(run: Any, curve: dict[int, float]) -> int:
+def _frames_per_step(run: Any, curve: dict[int, float]) -> int:
     """Environment frames per agent step; 1 where not known."""
     env_steps = _env_steps(run, curve)
     return round(run.data.metrics.get(ENV_FRAMES, 0) / env_steps) or 1 if env_steps else 1
@@ -57,7 +57,7 @@ def frames_per_step(run: Any, curve: dict[int, float]) -> int:
 
 def points_of(run: Any, share: Share, curve: dict[int, float]) -> list[dict[str, Any]]:
     """A row per evaluation."""
-    who, ratio = identity(run, share), frames_per_step(run, curve)
+    who, ratio = identity(run, share), _frames_per_step(run, curve)
     return [
         {
             **who,

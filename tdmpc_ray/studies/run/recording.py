@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,27 @@ class RecordResults(tune.Callback):
     def close(self, result: StudyResult) -> None:
         """Write how the study has ended."""
         ended: Status = "stopped" if result.unfinished else "failed" if result.failed else "finished"
+        if self._record is not None:
+            self._record.expected_trials = result.finished + result.unfinished + len(result.failed)
+        self._end(ended)
+
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Within, an error that ends the study is written down as its end."""
+        try:
+            yield
+        except Exception:
+            if self._record is None:
+                self.setup()
+            self._end("failed")
+            raise
+
+    def _end(self, status: Status) -> None:
         for record in self._trials.values():
             if record.status == "running":
                 record.status = "stopped"
         if self._record is not None:
-            self._record.status = ended
-            self._record.expected_trials = result.finished + result.unfinished + len(result.failed)
+            self._record.status = status
         self._write()
 
     def _of(self, trial: Any) -> TrialRecord:

@@ -169,9 +169,9 @@ class _Run:
         # There is no score before the first evaluation.
         os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(max(study.trials() / 20, 1)))
-        session = ray_session(self.need, self.say, self.plan.requests)
-        with session, graceful_stop() as request, no_vain_tries():
-            if note := turns(study, self.plan.requests, cluster_capacity()):
+        noted, requests = record.noting_failure(), self.plan.requests
+        with noted, ray_session(self.need, self.say, requests), graceful_stop() as request, no_vain_tries():
+            if note := turns(study, requests, cluster_capacity()):
                 self.say(f"note: {note}")
             self.say("Ray is up; the trials start")
             with trials_alone_restored(take, study.resources.max_concurrent_trials):

@@ -188,7 +188,8 @@ class MLflowTracker(tune.Callback):
             return
         record.env_steps = int(result.get("env_steps", record.env_steps))
         record.enough = self._enough(result) if self._enough else ""
-        record.spent = dict(result.get("spent") or {})
+        rising = StudyKind.POPULATION not in self._kind  # a member may go on from a donor with fewer steps
+        record.spend(result.get("spent") or {}, result.get("report") or {}, is_own=rising)
         spent = {f"spent/{name}": value for name, value in record.all_spent().items()}
         kept, dropped = clean_metrics({**(result.get("report") or {}), **spent})
         if dropped:
@@ -199,8 +200,6 @@ class MLflowTracker(tune.Callback):
         evaluated_at = int(result.get("evaluated_at", record.env_steps))
         evaluation = {name: value for name, value in kept.items() if name.startswith("eval/")}
         rest = {name: value for name, value in kept.items() if name not in evaluation}
-        # A member of a population may go on from a donor that has taken fewer steps.
-        rising = StudyKind.POPULATION not in self._kind
         for step, values in ((evaluated_at, evaluation), (record.env_steps, rest)):
             if values:
                 self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=rising))

@@ -22,6 +22,21 @@ class TrialRecord:
     spent: dict[str, float] = field(default_factory=dict)  # by its process, so far
     spent_before: dict[str, float] = field(default_factory=dict)  # by its earlier processes
 
+    def spend(self, spent: Mapping[str, float], report: Mapping[str, float], *, is_own: bool) -> None:
+        """Take in what its process has spent so far.
+
+        Args:
+            spent: by the process, by the names of `report`'s totals after `time/`.
+            report: the totals, which went on from the checkpoint that the process began with.
+            is_own: that checkpoint was this trial's. Then earlier processes spent at least what it held: the
+                last result of one that was stopped may never have come.
+        """
+        if is_own and not self.spent:
+            for name, value in spent.items():
+                held = report.get(f"time/{name}", value) - value
+                self.spent_before[name] = max(self.spent_before.get(name, 0.0), held)
+        self.spent = dict(spent)
+
     def all_spent(self) -> dict[str, float]:
         """What the trial has really spent, whatever checkpoints it went on from."""
         names = {**self.spent_before, **self.spent}

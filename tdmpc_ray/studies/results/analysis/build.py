@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
-from tdmpc_ray.studies.results.analysis.learning import learning_curves
 from tdmpc_ray.studies.results.analysis.population import movement
+from tdmpc_ray.studies.results.analysis.results import results
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import MIN_SEEDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
@@ -35,10 +35,9 @@ class Report:
 def build_report(runs: StudyRuns) -> Report:
     """All sections and the summary; `runs` with costs, see `with_costs`."""
     evidence = Evidence(runs)
-    results = size_results(evidence)
-    laws = {"params": scaling_law(evidence, results), "flops": frontier_law(evidence)}
+    laws = {"params": scaling_law(evidence, size_results(evidence)), "flops": frontier_law(evidence)}
     sections = (
-        learning_curves(evidence),
+        results(evidence),
         sizes_section(evidence, laws),
         aggregates(evidence),
         profiles(evidence),

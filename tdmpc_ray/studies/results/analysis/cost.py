@@ -57,7 +57,7 @@ def throughput(evidence: Evidence) -> Section:
         axes.set_xlabel("rollout workers per trial")
         axes.set_ylabel("agent steps per second")
         axes.set_title("Throughput")
-        name_lines(axes)
+        name_lines([axes])
     return Section(
         key,
         title,

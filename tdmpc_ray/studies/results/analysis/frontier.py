@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tdmpc_ray.studies.results.analysis.learning import AXES
 from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import log_axis, name_lines, value_label
+from tdmpc_ray.studies.results.figures import AXES
 from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import MIN_SIZES, Floats, PowerLaw, fit_power_law
 from tdmpc_ray.studies.results.study_runs import Group
@@ -77,7 +77,7 @@ def frontier(evidence: Evidence) -> Section:
             axes.set_xlabel(AXES["flops"])
             axes.set_ylabel(value_label(runs.metric))
             axes.set_title(task)
-            name_lines(axes)
+            name_lines([axes])
         pictures.append(Picture(task, f"Best mean so far on {task} at each number of FLOPs", figure))
         rows += _stretches(evidence, task, flops, best, leaders)
     random = [row | {"from_flops": 0.0, "to_flops": 0.0} for row in runs.random_rows("reaches")]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from tdmpc_ray.studies.results.drawing import STYLE, aligned, rank_colours
-from tdmpc_ray.studies.results.figures import MAX_LINES
+from tdmpc_ray.studies.results.figures import MAX_LINES, places_on, shown_groups
 from tdmpc_ray.studies.results.scaling import Floats
 from tdmpc_ray.studies.results.statistics import Scale, score_scale
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, is_whole
@@ -138,38 +138,21 @@ class Evidence:
     def _by_group(self) -> dict[Group, pd.DataFrame]:
         return dict(list(self.trials.groupby(["model_size", "setting"])))
 
-    def curves_of(self, task: str, group: Group, x: str) -> pd.DataFrame:
-        """The evaluations of a group's counted trials on a task that have a place on the axis `x`.
-
-        Beside the columns of `StudyRuns.curves` there is `hours`; FLOPs that are 0 have no place.
-        """
-        found = self._curves.get((task, *group))
-        if found is None:
-            return self.runs.curves.iloc[:0]
-        has_place = found[x].notna().to_numpy()
-        return found if has_place.all() else found[has_place]
-
     @cached_property
     def flops_lines(self) -> dict[tuple[str, Group], tuple[Floats, Floats]]:
         """Tasks and complete groups to places in FLOPs and values (seeds, places), where seeds share some.
 
         Seeds are in their order, so that those of several tasks are paired.
         """
+        curves = places_on(self.runs.curves_of(self.trials), "flops").sort_values(["seed", "run_id"])
+        by_group = dict(list(curves.groupby(["task", "model_size", "setting"])))
         lines = {}
         for task in self.scales:
             for group in self.complete:
-                own = self.curves_of(task, group, "flops").sort_values(["seed", "run_id"])
-                if len(own) and len((line := aligned(own, "flops"))[0]):
+                own = by_group.get((task, *group))
+                if own is not None and len((line := aligned(own, "flops"))[0]):
                     lines[task, group] = line
         return lines
-
-    @cached_property
-    def _curves(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        curves = self.runs.curves_of(self.trials)
-        curves = curves.assign(
-            hours=curves["wall_s"] / 3600, flops=curves["flops"].where(curves["flops"] > 0)
-        )
-        return dict(list(curves.groupby(["task", "model_size", "setting"])))
 
     def strata(self, group: Group) -> list[Floats]:
         """A group's scores, one array per task in the tasks' order."""
@@ -223,8 +206,9 @@ class Evidence:
 
     @cached_property
     def colours(self) -> dict[Group, Any]:
-        """The colour of each group that figures show."""
-        return rank_colours(self.shown)
+        """The colour of each group that some figure shows."""
+        some = {*self.shown, *shown_groups(self.runs)}
+        return rank_colours([group for group in self.runs.groups if group in some])
 
     def left_out(self) -> tuple[str, ...]:
         """Sentences about what figures do not show; none where they show everything."""
