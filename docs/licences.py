@@ -6,7 +6,7 @@ import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-EXTRAS = ("cluster", "optuna", "postgres", "serve", "video", "onnx")
+EXTRAS = ("cluster", "optuna", "postgres", "serve", "video", "onnx", "minari")
 FILE = Path(__file__).with_suffix(".md")
 
 

@@ -1,4 +1,7 @@
-"""Imports point one way: errors <- addresses <- core, envs <- rllib <- studies <- serving <- cli."""
+"""Imports point one way.
+
+errors <- addresses <- core, envs <- datasets <- rllib <- studies <- serving <- cli
+"""
 
 import ast
 import shutil
@@ -17,10 +20,11 @@ ALLOWED = {
     "observations": set(),
     "core": LOWEST,
     "envs": LOWEST,
-    "rllib": {*LOWEST, "core", "envs"},
-    "studies": {*LOWEST, "core", "envs", "rllib"},
-    "serving": {*LOWEST, "core", "envs", "rllib", "studies"},
-    "cli": {*LOWEST, "core", "envs", "rllib", "studies", "serving"},
+    "datasets": {*LOWEST, "core", "envs"},
+    "rllib": {*LOWEST, "core", "envs", "datasets"},
+    "studies": {*LOWEST, "core", "envs", "datasets", "rllib"},
+    "serving": {*LOWEST, "core", "envs", "datasets", "rllib", "studies"},
+    "cli": {*LOWEST, "core", "envs", "datasets", "rllib", "studies", "serving"},
 }
 # Within studies: whatever runs one comes last.
 STUDIES = {

@@ -17,6 +17,7 @@ import typer
 from tdmpc_ray import __version__
 from tdmpc_ray.addresses import refuse_address
 from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
+from tdmpc_ray.cli.demonstrations import demos
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.models import log_models, register, serve
@@ -75,6 +76,7 @@ for command in (
     log_models,
     serve,
     envs,
+    demos,
     submit,
     status,
     logs,

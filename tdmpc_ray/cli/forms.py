@@ -31,6 +31,27 @@ class TaskForm(BaseModel):
     obstacle: str | None = Field(description="what is in the way")
 
 
+class EpisodeForm(BaseModel):
+    """A recorded episode."""
+
+    source: str = Field(description="file, and where in it")
+    task: str = Field(description="empty where the file does not say it")
+    steps: int
+    total_return: float
+    success: bool | None = Field(description="at its end; null where the file does not say it")
+    terminated: bool = Field(description="whether it ended in a terminal state")
+    obs_shape: list[int]
+    action_size: int
+
+
+class DemosForm(BaseModel):
+    """What `demos` has found."""
+
+    where: str
+    steps: int = Field(description="of all episodes")
+    episodes: list[EpisodeForm]
+
+
 class ResultForm(BaseModel):
     """A row of `compare`'s table: a task, model size and setting, or a task's random policy."""
 

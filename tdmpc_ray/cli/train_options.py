@@ -39,6 +39,7 @@ TaskOption = Annotated[
     ),
 ]
 ObsOption = Annotated[str, typer.Option(help="state, or rgb: cameras of DMControl and Meta-World.")]
+RewardOption = Annotated[str, typer.Option(help="dense, or sparse: success - 1, of Meta-World.")]
 AlgorithmOption = Annotated[
     str, typer.Option(help="tdmpc2, tdmpc, or MODULE:AGENT for one of your own.", autocompletion=_algorithms)
 ]

@@ -26,6 +26,7 @@ from tdmpc_ray.cli.train_options import (
     NumLearnersOption,
     ObsOption,
     PresetOption,
+    RewardOption,
     SeedOption,
     SetOption,
     StartFromOption,
@@ -50,6 +51,7 @@ _OPTIONS = {
     "name": "--name",
     "task": "--task",
     "obs": "--obs",
+    "reward": "--reward",
     "preset": "--preset",
     "algorithm": "--algorithm",
     "model_sizes": "--model-size",
@@ -73,6 +75,7 @@ _OPTIONS = {
 def train(
     task: TaskOption = None,
     obs: ObsOption = "state",
+    reward: RewardOption = "dense",
     algorithm: AlgorithmOption = DEFAULT_AGENT,
     model_size: ModelSizeOption = None,
     steps: StepsOption = None,
@@ -107,6 +110,7 @@ def train(
     values: dict[str, Any] = {
         "task": task,
         "obs": obs,
+        "reward": reward,
         "preset": preset,
         "algorithm": algorithm,
         "model_sizes": [find_settings(algorithm).size if model_size is None else model_size],

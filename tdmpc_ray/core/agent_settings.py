@@ -24,6 +24,7 @@ class AgentSettings:
         presets: dotted keys to values, by name; one is called "paper".
         suites: dotted keys to values, by the suite of simulators, where the published code departs from its
             defaults for a whole suite.
+        repeats: simulator steps per action in the published runs, by domain of DMControl; "" of all others.
         domains: by preset, likewise for domains of DMControl, `dog`, and for observations, `rgb`.
     """
 
@@ -35,7 +36,14 @@ class AgentSettings:
     suites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     default_size: str = ""
     learns_sets: bool = True
+    repeats: Mapping[str, int] = field(default_factory=dict)
     domains: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def published_repeat(self, suite: str, name: str) -> int | None:
+        """Simulator steps per action that a task had in the published runs; None: what all agents have."""
+        if suite != "dmcontrol":
+            return None
+        return self.repeats.get(name.partition("-")[0], self.repeats.get(""))
 
     @property
     def size(self) -> str:

@@ -77,14 +77,15 @@ class Batch(NamedTuple):
         return Batch(obs, action, reward, terminated, *rest, vector=vector)
 
     def followed_by(self, other: Batch) -> Batch:
-        """Both in one batch; sequences of `other` count 1 where these have weights, and lose their rows."""
+        """Both in one batch; those of `other` lose their rows, and count 1 where only these have weights."""
         pairs = zip(self[:4], other[:4], strict=True)
         obs, action, reward, terminated = (torch.cat([x, y], 1) for x, y in pairs if x is not None)
         task = weight = mask = vector = None
         if self.task is not None and other.task is not None:
             task = torch.cat([self.task, other.task])
         if self.weight is not None:
-            weight = torch.cat([self.weight, self.weight.new_ones(other.action.shape[1])])
+            beside = self.weight.new_ones(other.action.shape[1]) if other.weight is None else other.weight
+            weight = torch.cat([self.weight, beside])
         if self.mask is not None and other.mask is not None:
             mask = torch.cat([self.mask, other.mask], 1)
         if self.vector is not None and other.vector is not None:

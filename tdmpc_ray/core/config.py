@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, get_type_hints
 
 from tdmpc_ray.core.agents import find_settings
 from tdmpc_ray.core.checks import coerce, require, require_one_of, require_positive
-from tdmpc_ray.core.schedules import Schedule, parse_schedule
+from tdmpc_ray.core.schedules import Schedule, Scheduled, parse_schedule
 from tdmpc_ray.errors import UserError, unknown
 
 DTYPES = ("fp32", "bf16")  # of matrix products
@@ -35,6 +36,7 @@ class UpdateSettings:
     """What every agent's section `update` has."""
 
     batch_size: int = 256  # sequences of `planner.horizon` transitions
+    lr: float = 3e-4
 
     def discount(self, episode_length: int) -> float:
         """Per step, for episodes of `episode_length` agent steps."""
@@ -50,8 +52,10 @@ PLANNERS = {
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
+class PlannerConfig(Scheduled):
     """How actions are chosen; as published, by MPPI (paper, section 3.2 and table 8)."""
+
+    section: ClassVar[str] = "planner"
 
     method: str = "mppi"  # a key of PLANNERS
     horizon: int = 3
@@ -90,29 +94,6 @@ class PlannerConfig:
         for step in (0, *(schedule.steps for schedule in self.schedules)) if self.schedules else ():
             require(self.at(step).horizon <= self.horizon, "planner.horizon can only grow over a run")
 
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> PlannerConfig:
-        """Of numbers and schedules; a schedule's last value stands for its setting wherever one is asked."""
-        kinds = get_type_hints(cls)
-        found = [
-            parse_schedule(f"planner.{name}", value, kinds[name])
-            for name, value in values.items()
-            if isinstance(value, Mapping)
-        ]
-        return cls(**{**values, **{s.name: s.last for s in found}}, schedules=tuple(found))
-
-    def to_values(self) -> dict[str, Any]:
-        """What `from_values` takes."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "schedules"}
-        return values | {schedule.name: schedule.value for schedule in self.schedules}
-
-    def at(self, step: float) -> PlannerConfig:
-        """With the numbers that hold at an agent step."""
-        if not self.schedules:
-            return self
-        now: dict[str, Any] = {schedule.name: schedule.at(step) for schedule in self.schedules}
-        return replace(self, schedules=(), **now)
-
     @property
     def kept_of_mean(self) -> float:
         """Share of the old mean that stays in each iteration."""
@@ -124,11 +105,15 @@ class PlannerConfig:
 
 
 _SEED_EPISODES = 5
+_SHARE = 0.25
+_SHARE_AFTER_CLONING = Schedule("demonstration_share", 0.75, _SHARE, 50_000)  # MoDem (Hansen et al., 2022)
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Scheduled):
     """What is collected, kept and learned from."""
+
+    section: ClassVar[str] = "data"
 
     capacity: int = 1_000_000  # transitions in the replay
     seed_steps: int | None = None  # random agent steps at the start; None: max(1000, 5 episodes of each task)
@@ -136,20 +121,40 @@ class DataConfig:
     priority_alpha: float = 0.0  # sequences are drawn in proportion to |TD error| ** this; 0: uniformly
     priority_beta: float = 0.4  # importance weights make up for that: not at all at 0, fully at 1
     priority_new: str = "max"  # of sequences not updated on yet: the largest priority so far, or one
-    demonstrations: str = ""  # folder of episodes to learn from, too
-    demonstration_share: float = 0.25  # their share of each batch
+    demonstrations: str = ""  # episodes to learn from, too: a folder, a file, or minari:ID
+    demonstration_share: float | None = None  # of each batch; None: 0.25, after cloning 0.75 falling to it
+    cloning: bool = False  # first imitate the demonstrations; the clone acts in the place of random steps
+    cloning_updates: int | None = None  # None: twice as many as the demonstrations have steps
+    schedules: tuple[Schedule, ...] = field(default=(), metadata={"is_key": False})
 
     def __post_init__(self) -> None:
         require_positive(self, "capacity", "utd_ratio")
         require(0 <= self.priority_alpha <= 2, "data.priority_alpha must lie in [0, 2]")
         require(0 <= self.priority_beta <= 1, "data.priority_beta must lie in [0, 1]")
         require_one_of(("max", "one"), "data.priority_new", self.priority_new)
-        require(0 < self.demonstration_share < 1, "data.demonstration_share must lie between 0 and 1")
+        shares = [self.share(step) for step in (0.0, math.inf)]
+        require(all(0 < share < 1 for share in shares), "data.demonstration_share must lie between 0 and 1")
+        is_shown = bool(self.demonstrations) or not self.cloning
+        require(is_shown, "data.cloning needs data.demonstrations to imitate")
+        require_positive(self, *(["cloning_updates"] if self.cloning_updates is not None else []))
         require(self.seed_steps is None or self.seed_steps > 0, "data.seed_steps must be positive")
 
-    def num_demonstrations(self, batch_size: int) -> int:
-        """Sequences of a batch that are demonstrations."""
-        return round(self.demonstration_share * batch_size) if self.demonstrations else 0
+    def share(self, step: float) -> float:
+        """Of demonstrations in a batch, at an agent step."""
+        share = self.at(step).demonstration_share if self.schedules else self.demonstration_share
+        if share is not None:
+            return share
+        return _SHARE_AFTER_CLONING.at(step) if self.cloning else _SHARE
+
+    def num_demonstrations(self, batch_size: int, step: float) -> int:
+        """Sequences of a batch that are demonstrations, at an agent step."""
+        return round(self.share(step) * batch_size) if self.demonstrations else 0
+
+    def num_cloning_updates(self, demonstrated_steps: int) -> int:
+        """Updates that imitate the demonstrations, before the run's first step."""
+        if not self.cloning:
+            return 0
+        return 2 * demonstrated_steps if self.cloning_updates is None else self.cloning_updates
 
     def num_seed_steps(self, episode_length: int, num_tasks: int = 1) -> int:
         """Random agent steps before the first update.
@@ -179,7 +184,8 @@ class AgentConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict; `AgentConfig.from_dict` is its inverse."""
-        return {**dataclasses.asdict(self), "planner": self.planner.to_values()}
+        scheduled = {section.section: section.to_values() for section in (self.planner, self.data)}
+        return {**dataclasses.asdict(self), **scheduled}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AgentConfig:
@@ -193,7 +199,7 @@ class AgentConfig:
         for name, section in settings.sections.items():
             for key in values[name].keys() - {f.name for f in fields(section)}:
                 raise UserError(f"there is no setting '{name}.{key}': another version of tdmpc_ray wrote it")
-            of_values = PlannerConfig.from_values if section is PlannerConfig else None
+            of_values = section.from_values if issubclass(section, Scheduled) else None
             sections[name] = of_values(values[name]) if of_values else section(**values[name])
         return cls(**sections, algorithm=values["algorithm"])
 

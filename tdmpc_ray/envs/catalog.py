@@ -20,7 +20,7 @@ from tdmpc_ray.envs.tables import (
     SUITE_TASKS,
     TASK_SETS,
 )
-from tdmpc_ray.envs.task import TaskInfo
+from tdmpc_ray.envs.task import SPARSE, TaskInfo
 from tdmpc_ray.errors import UserError, reason
 
 if TYPE_CHECKING:
@@ -91,8 +91,6 @@ _MANISKILL: dict[str, TaskInfo] = {
     name: TaskInfo(name, "maniskill", MANISKILL_STEPS, SIMULATOR_REPEAT, "success", simulator_id, obs, act)
     for name, simulator_id, obs, act in MANISKILL_TASKS
 }
-
-
 _BOX2D: dict[str, TaskInfo] = {
     name: TaskInfo(name, "box2d", steps, 1, "return", simulator_id, obs, act, can_terminate=True)
     for name, simulator_id, steps, obs, act in BOX2D_TASKS
@@ -132,8 +130,8 @@ def task_info(name: str) -> TaskInfo:
         name: "DOMAIN-TASK" (DMControl), "mw-NAME" (Meta-World), "pick-cube", ... (ManiSkill), "myo-NAME"
             (MyoSuite), "bipedal-walker", ... (Box2D), "gym:ID" or "gym:MODULE:ID" (Gymnasium, where
             importing MODULE registers ID), or that of a registered task; "TASK@4" (DMControl, Meta-World) has
-            actions of 4 simulator steps; for several tasks that one model learns "mt30", "mt80" or
-            "TASK+TASK+...".
+            actions of 4 simulator steps, "TASK@sparse" (Meta-World) rewards of success - 1; for several tasks
+            that one model learns "mt30", "mt80" or "TASK+TASK+...".
 
     Raises:
         UserError: unknown name; the message names the nearest one.
@@ -142,7 +140,7 @@ def task_info(name: str) -> TaskInfo:
         return _set_info(name)
     if name.startswith("gym:"):
         return _gym_info(name)
-    if info := _built_in(name) or _with_repeat(name):
+    if info := _built_in(name) or _with_options(name):
         return info
     if found := registered.find(name):
         return found.info
@@ -227,12 +225,36 @@ def _gym_registry() -> dict:
     return gymnasium.registry
 
 
-def _with_repeat(name: str) -> TaskInfo | None:
-    """A task whose actions last for another number of simulator steps; its episodes last as long."""
-    base, _, repeat = name.rpartition("@")
+def _with_options(name: str) -> TaskInfo | None:
+    """A task with what stands behind its name: `@4`, `@sparse`, or both."""
+    base, *options = name.split("@")
     info = _built_in(base)
-    if info is None:
+    if info is None or not options:
         return None
+    if SPARSE in options:
+        options.remove(SPARSE)
+        if info.suite != "metaworld":
+            raise UserError(f"task '{name}': only Meta-World's can have sparse rewards")
+        info = replace(info, reward=SPARSE)
+    if len(options) > 1:
+        raise UserError(f"task '{name}': behind '@' stands an action repeat, or sparse: each once")
+    info = _with_repeat(name, info, options[0]) if options else info
+    return replace(info, name=f"{info.name}@{SPARSE}") if info.reward == SPARSE else info
+
+
+def with_reward(name: str, reward: str) -> str:
+    """The name of a task, or of several with '+', whose rewards are of this kind."""
+    if reward != SPARSE:
+        return name
+    return "+".join(
+        part if SPARSE in part.split("@")[1:] else f"{part}@{SPARSE}"
+        for whole in name.split("+")
+        for part in TASK_SETS.get(whole, [whole])
+    )
+
+
+def _with_repeat(name: str, info: TaskInfo, repeat: str) -> TaskInfo:
+    """A task whose actions last for another number of simulator steps; its episodes last as long."""
     if info.suite not in _REPEATING:
         raise UserError(f"task '{name}': only DMControl's and Meta-World's can have another action repeat")
     steps = info.episode_length * info.action_repeat

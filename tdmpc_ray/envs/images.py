@@ -107,6 +107,12 @@ class FrameStack(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
         return {**observation, IMAGE: frames} if isinstance(observation, dict) else frames
 
 
+def stack_frames(frames: Images) -> Images:
+    """The stacks that `FrameStack` gives for the frames of an episode, (T, C, 64, 64) to (T, 3 C, 64, 64)."""
+    steps = np.arange(len(frames))
+    return np.concatenate([frames[np.maximum(steps - back, 0)] for back in reversed(range(FRAMES))], axis=1)
+
+
 def is_stacked(space: Any) -> bool:
     """Whether observations need no `FrameStack`: vectors, and stacks that were made before."""
     shape = parts_of(space)[0].shape

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tdmpc_ray.envs.spaces import FloatArray
-from tdmpc_ray.envs.task import TaskInfo
+from tdmpc_ray.envs.task import SPARSE, TaskInfo
 from tdmpc_ray.envs.wrappers import SimulatorEnv, numpy_state
 
 _CORNER2 = 2
@@ -58,7 +58,9 @@ class MetaWorldEnv(SimulatorEnv):
         for _ in range(self.info.action_repeat):
             observation, inner_reward, _, _, info = self._env.step(control)
             reward += inner_reward
-        return observation.astype(np.float32), float(reward), False, {"success": float(info["success"])}
+        success = float(info["success"])
+        reward = success - 1 if self.info.reward == SPARSE else float(reward)
+        return observation.astype(np.float32), reward, False, {"success": success}
 
     def _physics(self) -> tuple[Any, Any]:
         return self._env.model, self._env.data

@@ -84,3 +84,8 @@ class ActionScale:
     def __call__(self, action: ArrayLike) -> NDArray[np.float64]:
         """Scale an action (A,) in [-1, 1] to simulator units (A,)."""
         return self.low + self.half_range * (np.asarray(action, np.float64) + 1.0)
+
+    def inverse(self, control: ArrayLike) -> NDArray[np.float64]:
+        """Actions in [-1, 1] that give these in simulator units, (..., A)."""
+        away = np.asarray(control, np.float64) - self.low
+        return away / np.where(self.half_range > 0, self.half_range, 1.0) - (self.half_range > 0)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SPARSE = "sparse"
+REWARDS = ("dense", SPARSE)
+
 
 @dataclass(frozen=True)
 class TaskInfo:
@@ -22,6 +25,7 @@ class TaskInfo:
         tasks: names of the tasks in a set, in the order of their ids; empty for a single task. Lengths and
             sizes of a set are those of its largest task.
         can_terminate: whether an episode can end in a terminal state, before and apart from its time limit.
+        reward: "dense", as the task gives it; or "sparse": success - 1 after each agent step.
         is_custom: whether a DMControl task is one of `envs/custom`.
     """
 
@@ -35,4 +39,5 @@ class TaskInfo:
     action_size: int | None = None
     tasks: tuple[str, ...] = ()
     can_terminate: bool = False
+    reward: str = "dense"
     is_custom: bool = False

@@ -25,6 +25,7 @@ from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.learning.replay_memory import with_memory
 from tdmpc_ray.rllib.learning.start_networks import check_networks, read_networks
 from tdmpc_ray.rllib.loop.asynchronous import AsyncLoop
+from tdmpc_ray.rllib.loop.cloning import CloningPhase
 from tdmpc_ray.rllib.loop.in_turns import TurnLoop
 from tdmpc_ray.rllib.loop.learner_link import LearnerLink
 from tdmpc_ray.rllib.loop.progress import Progress
@@ -85,6 +86,7 @@ class AgentAlgorithm(DurableAlgorithm):
         self.progress.notes += notes
         self.evaluator = Evaluator(self)
         self._loop = self._make_loop(config)
+        self._cloning = CloningPhase(config, self.progress, self.link, self._sync_weights)
         if networks:
             self.progress.updates_before = self.link.call(AgentLearner.load_networks, state=networks)
             self._sync_weights()
@@ -117,8 +119,9 @@ class AgentAlgorithm(DurableAlgorithm):
         return total is not None and self.env_steps >= total
 
     def training_step(self) -> None:
-        """Collect, store, update, until this iteration's share of steps or of time is done."""
-        self._loop.run()
+        """Clone, or collect, store and update, until this iteration's share of steps or of time is done."""
+        if not self._cloning.run():
+            self._loop.run()
 
     def _sync_weights(self) -> None:
         if self.config.shares_networks:
@@ -178,6 +181,7 @@ class AgentAlgorithm(DurableAlgorithm):
         ours = {
             DONE: self.at_end and not self.evaluator.stopped,  # Tune ends the trial
             "catching_up": progress.pace.catching_up(),
+            "cloning": progress.cloning_left,
             "evaluated_at": self.evaluator.evaluated_at,
             "latest": dict(self.latest),
             "report": report,

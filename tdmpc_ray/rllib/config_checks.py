@@ -85,13 +85,19 @@ def check_values(config: Any) -> None:
 
 
 def _check_demonstrations(config: Any) -> None:
-    data, size = config.agent().data, config.agent().update.batch_size // max(config.num_learners, 1)
-    shown = data.num_demonstrations(size)
-    if data.demonstrations and not 0 < shown < size:
+    if config.start_from is not None and config.agent().data.cloning:
         raise UserError(
-            f"data.demonstration_share={data.demonstration_share} of a learner's {size} sequences is "
-            f"{'none' if shown == 0 else 'all'} of them: change it, or raise update.batch_size"
+            "data.cloning imitates demonstrations before the first step, and start_from brings networks that "
+            "have learned: choose one of them"
         )
+    data, size = config.agent().data, config.agent().update.batch_size // max(config.num_learners, 1)
+    for step in (0.0, math.inf):
+        shown = data.num_demonstrations(size, step)
+        if data.demonstrations and not 0 < shown < size:
+            raise UserError(
+                f"data.demonstration_share={data.share(step):g} of a learner's {size} sequences is "
+                f"{'none' if shown == 0 else 'all'} of them: change it, or raise update.batch_size"
+            )
 
 
 def _check_learners(config: Any) -> None:

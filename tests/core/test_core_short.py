@@ -14,12 +14,13 @@ from tdmpc_ray.core.agents.tdmpc2.losses import world_model_loss
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch
-from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.config import DataConfig, agent_config
 from tdmpc_ray.core.planners import PlanNoise
 from tdmpc_ray.core.replay.chunks import forget_rows
-from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.datasets.demonstrations import load_demonstrations
+from tdmpc_ray.datasets.episode import EpisodeRecord
 from tdmpc_ray.errors import UserError
 
 
@@ -138,7 +139,7 @@ def test_short_demonstrations(tmp_path: object) -> None:
         for step in range(steps):
             record.add(np.full(2, step + 1, np.float32), np.array([0.5]), 1.0)
         record.save(tmp_path / f"{number}.npz", terminated=True, task="lab")  # type: ignore[operator]
-    replay = load_demonstrations(tmp_path, (2,), 1, HORIZON, allow_short=True)  # type: ignore[arg-type]
+    replay = load_demonstrations(DataConfig(demonstrations=str(tmp_path)), (2,), 1, HORIZON, allow_short=True)
     assert replay.num_valid == 3
     batch = replay.sample(4, np.random.default_rng(0))
     both = batch.followed_by(batch)

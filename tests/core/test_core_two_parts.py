@@ -13,13 +13,14 @@ from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater, make_optim
 from tdmpc_ray.core.agents.tdmpc2.world_model import WorldModel
 from tdmpc_ray.core.batch import Batch, ImageAndVector
 from tdmpc_ray.core.checks import refuse_two_parts
-from tdmpc_ray.core.config import agent_config
+from tdmpc_ray.core.config import DataConfig, agent_config
 from tdmpc_ray.core.export import make_program
 from tdmpc_ray.core.nn.pixels import shift_images
 from tdmpc_ray.core.replay.chunks import pack_arrays, pack_chunk, unpack_arrays, unpack_chunk
-from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay, make_replay
 from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.datasets.demonstrations import load_demonstrations
+from tdmpc_ray.datasets.episode import EpisodeRecord
 from tdmpc_ray.errors import UserError
 
 IMAGES, VECTOR, ACTION, HORIZON = (9, 64, 64), 4, 2, 3
@@ -144,11 +145,11 @@ def test_demonstrations_have_both_parts(tmp_path: Path) -> None:
     for step in range(5):
         record.add(seen(step + 1), np.zeros(1), 1.0)
     record.save(tmp_path / "0.npz", terminated=False, task="lab")
-    shape = (tmp_path, (6, 4, 4), 1, HORIZON, 3)
+    shape = (DataConfig(demonstrations=str(tmp_path)), (6, 4, 4), 1, HORIZON, 3)
     drawn = load_demonstrations(*shape, vector_dim=2).sample(8, np.random.default_rng(0)).to("cpu")
     assert drawn.vector is not None
     assert (drawn.vector[..., 0] == drawn.obs[:, :, -1, 0, 0]).all()
-    with pytest.raises(UserError, match=r"has vector of shape \(6, 2\), this run needs \(6, 3\)"):
+    with pytest.raises(UserError, match=r"has vector of shape \(2,\) per step, this run needs \(3,\)"):
         load_demonstrations(*shape, vector_dim=3)
     with np.load(tmp_path / "0.npz") as archive:
         np.savez(tmp_path / "0.npz", **{name: archive[name] for name in archive.files if name != "vector"})

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tdmpc_ray.envs import TaskInfo, list_tasks, make_env, task_info
+from tdmpc_ray.envs.catalog import with_reward
 from tdmpc_ray.envs.tables import TASK_SETS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.published import published_curves
@@ -31,6 +32,16 @@ def test_every_listed_name_resolves_to_itself() -> None:
 
 
 def test_a_task_may_have_another_action_repeat() -> None:
+    sparse = task_info("mw-reach@sparse@4")
+    assert (sparse.name, sparse.reward, sparse.action_repeat) == ("mw-reach@4@sparse", "sparse", 4)
+    assert with_reward("mw-reach+mw-push@sparse", "sparse") == "mw-reach@sparse+mw-push@sparse"
+    assert with_reward("walker-walk", "dense") == "walker-walk"
+    for name, message in (
+        ("walker-walk@sparse", "only Meta-World's can have sparse rewards"),
+        ("mw-reach@4@5", "each once"),
+    ):
+        with pytest.raises(UserError, match=message):
+            task_info(name)
     slow = task_info("ball_in_cup-catch@4")
     assert (slow.name, slow.action_repeat, slow.episode_length) == ("cup-catch@4", 4, 250)
     assert task_info("cup-catch@2") == task_info("cup-catch")

@@ -49,6 +49,21 @@ def test_an_episode_is_the_raw_one(task: str) -> None:
             assert truncated == (step == 100)
 
 
+def test_a_sparse_reward_is_success_minus_one() -> None:
+    dense, sparse = (make_env(name, seed=3) for name in ("mw-reach", "mw-reach@sparse"))
+    first, second = dense.reset()[0], sparse.reset()[0]
+    won = set()
+    for _ in range(60):
+        np.testing.assert_array_equal(first, second)
+        # Towards the goal, which the observation ends with.
+        action = np.append(np.clip(10 * (first[-3:] - first[:3]), -1, 1), 0).astype(np.float32)
+        first, reward, *_, info = dense.step(action)
+        second, rare, *_, _ = sparse.step(action)
+        assert (rare, reward > 0) == (info["success"] - 1, True)
+        won.add(info["success"])
+    assert won == {0.0, 1.0}
+
+
 def test_success_follows_the_state() -> None:
     """A proportional controller reaches the goal; its success is 1.0 there and 0.0 on the way."""
     env = make_env("mw-reach", seed=0)

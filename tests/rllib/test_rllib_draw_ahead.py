@@ -108,11 +108,11 @@ def test_only_a_gpu_and_a_uniform_replay_draw_ahead(monkeypatch: pytest.MonkeyPa
         assert not loop._draws_ahead
         streams = loop._streams
         monkeypatch.setattr(loop._replay, "sample", lambda size, rng, pin_memory: pinned.append(pin_memory))
-        loop._draw()
+        loop._draw(0)
         streams.torch = OfGpu()
         again = UpdateLoop(module, loop._updater, loop._replay, None, streams, 8, None)
         assert again._draws_ahead == ahead
-        again._draw()
+        again._draw(0)
     assert pinned == [False, True] * 2
 
 

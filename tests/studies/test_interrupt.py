@@ -72,6 +72,19 @@ def test_a_trial_that_does_not_save_is_not_waited_for_for_ever() -> None:
     assert said[-1] == "1 trial did not save within 0 s"
 
 
+def test_a_trial_is_saved_while_it_clones_and_when_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    saver, saved = interrupt.SaveTrials(1000), []
+    trial: Any = SimpleNamespace(trial_id="a")
+    monkeypatch.setattr(interrupt, "stop_requested", lambda: False)
+    for now, left, steps in ((0, 900, 0), (50, 600, 0), (70, 500, 0), (80, 400, 0), (90, 0, 0), (95, 0, 500)):
+        monkeypatch.setattr(interrupt.time, "monotonic", lambda now=now: float(now))
+        result: dict[str, Any] = {"env_steps": steps, "cloning": left}
+        saver.on_trial_result(1, [], trial, result)
+        if result.get("should_checkpoint"):
+            saved.append(now)
+    assert saved == [70, 90]
+
+
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_each_signal_has_trials_saved_first(number: int) -> None:
     ended: list[int] = []

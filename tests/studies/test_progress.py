@@ -72,7 +72,7 @@ def test_the_status_keeps_its_room_on_a_narrow_terminal(drive: Any) -> None:
     calls.trials += [drive.trial("a", size="tiny", seed=0, total_steps=4000)]
     calls.start(calls.trials[0])
     calls.result(calls.trials[0], 2500, seconds=20.0, train__return=30.0)
-    progress._rows["a"].catching_up = 2200
+    progress._rows["a"].updates_first = 2200
     head, row = shown(progress, console).splitlines()
     assert "2,200 updates to go" in row
     assert all(word in head for word in ("status", "eval return", "steps", "left"))
@@ -176,6 +176,8 @@ def test_the_time_left_does_not_count_catching_up() -> None:
         assert row.seconds_left is None
     row.update({"env_steps": 600, "time_total_s": 1010.0, "catching_up": 0})
     assert row.seconds_left == pytest.approx(40.0)
+    row.update({"env_steps": 0, "time_total_s": 1020.0, "cloning": 300})
+    assert (row.activity, row.seconds_left) == ("cloning, 300 updates to go", None)
 
 
 def test_updates_that_are_always_owed_with_runners_hide_no_speed() -> None:

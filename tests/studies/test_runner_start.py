@@ -16,6 +16,7 @@ from runner_stub import Stub
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.folder import begin
 from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.file.notes import notes
 from tdmpc_ray.studies.file.record import local_runs
 from tdmpc_ray.studies.run import runner
 from tdmpc_ray.studies.run.runner import resume_study, run_study
@@ -86,8 +87,18 @@ def test_a_study_of_random_steps_alone_is_said_to_learn_nothing(
 
 def test_a_note_says_whose_random_steps_they_are(store: str) -> None:
     values = {**runner_stub.values(store), "steps": 3500, "algorithm": ["tdmpc", "tdmpc2"]}
-    random = [note for note in make_study(values).notes() if "are random (data.seed_steps)" in note]
+    random = [note for note in notes(make_study(values)) if "are random (data.seed_steps)" in note]
     assert [re.findall(r"steps (of tdmpc2?) are", note) for note in random] == [["of tdmpc"], ["of tdmpc2"]]
+
+
+def test_a_note_says_where_actions_last_longer_in_published_runs(store: str) -> None:
+    tasks = ["cup-catch", "walker-walk", "cartpole-swingup@8", "mw-reach"]
+    values = {**runner_stub.values(store), "task": None, "tasks": tasks, "algorithm": ["tdmpc", "tdmpc2"]}
+    said = [note for note in notes(make_study(values)) if "was published with actions" in note]
+    assert said == [
+        "tdmpc was published with actions of 4 simulator steps on cup-catch, here they have 2: that is task "
+        "cup-catch@4"
+    ]
 
 
 def test_the_password_of_mlflow_lies_in_private_files_alone(

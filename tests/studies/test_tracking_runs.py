@@ -42,6 +42,24 @@ def test_parameters_that_a_scheduler_changes_become_metrics(
     assert not (tmp_path / "spool" / "mlflow_rejected.jsonl").exists()
 
 
+def test_what_cloning_reports_lies_over_its_own_updates(
+    store: str, tmp_path: Path, drive: Any, mlflow_read: Any
+) -> None:
+    tracker = make(store, tmp_path / "spool")
+    tracker.setup()
+    calls = drive(tracker)
+    trial = drive.trial("a", seed=0)
+    calls.start(trial)
+    for updates in (100, 200):
+        calls.result(trial, 0, bc__updates=updates, bc__loss=1 / updates, time__wall_s=updates)
+    calls.result(trial, 50, time__wall_s=300.0)
+    calls.complete(trial)
+    calls.end()
+    (run,) = (run for run in mlflow_read.runs(store, "exp").values() if run.data.tags["kind"] == "trial")
+    assert mlflow_read.points(store, run, "bc/loss") == [(100, 0.01), (200, 0.005)]
+    assert mlflow_read.points(store, run, "time/wall_s")[-1] == (50, 300.0)
+
+
 def test_two_studies_of_one_name_do_not_mix(store: str, tmp_path: Path, drive: Any) -> None:
     trackers = [make(store, tmp_path / name) for name in ("one", "two")]
     for index, tracker in enumerate(trackers):

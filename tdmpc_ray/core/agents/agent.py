@@ -62,6 +62,9 @@ class Networks(nn.Module):
             p.numel() for name, p in self.named_parameters() if not name.startswith(self.learning_only)
         )
 
+    def renew_targets(self) -> None:
+        """Begin what follows the networks slowly, where it follows parts that cloning changes, at these."""
+
     def task(self, task_id: Tensor | None) -> Any:
         """What `encode` and `decide` are told about tasks: ids (...,), or None for a single task."""
         return None

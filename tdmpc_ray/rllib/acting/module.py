@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.batch import ImageAndVector, Observation
+from tdmpc_ray.core.cloning import CLONE_STD
 from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.nn.kernels import keep_freed_memory
 from tdmpc_ray.core.nn.readback import read_arrays
@@ -193,6 +194,8 @@ class AgentModule(TorchRLModule, InferenceOnlyAPI):
         return {Columns.ACTIONS: actions}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        if self.num_updates == 0 and self.cfg.data.cloning:
+            return {Columns.ACTIONS: self._act_as_clone(batch)}
         if self.num_updates == 0:
             seen, _ = parts_of(batch[Columns.OBS])
             shape = (len(seen), self.networks.action_dim)
@@ -203,6 +206,18 @@ class AgentModule(TorchRLModule, InferenceOnlyAPI):
         task = batch.get(TASK)
         actions = self.act(_observation(batch), _is_first(batch), task, explore=True, beginning=beginning)
         return {Columns.ACTIONS: actions}
+
+    @torch.no_grad()
+    def _act_as_clone(self, batch: dict[str, Any]) -> Tensor:
+        """What the policy that imitates the demonstrations does, with a little noise, (N, A)."""
+        task = self.networks.task(batch.get(TASK))
+        mean = self.agent.policy_mean(
+            self.networks, self.agent.encode(self.networks, _observation(batch), task), task
+        )
+        generator = self._seeded_generator(mean.device)
+        eps = torch.randn(mean.shape, generator=generator, device=mean.device)
+        mask = self.networks.action_masks[batch[TASK]] if TASK in batch else 1.0
+        return (mean + CLONE_STD * eps).clamp(-1, 1) * mask
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         raise NotImplementedError("AgentLearner updates `networks` through the agent's updater")

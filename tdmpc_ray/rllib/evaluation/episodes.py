@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tdmpc_ray.core.replay.demonstrations import EpisodeRecord
+from tdmpc_ray.datasets.episode import EpisodeRecord
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import FAULTS, MAX_CUT, too_many_cut
 from tdmpc_ray.observations import stack
@@ -122,7 +122,8 @@ def _play(
                 if not running[i]:
                     number = len(outcome["returns"]) + np.count_nonzero(~running & ~is_cut) - 1
                     file = f"{file_name(task)}-seed{seed}-{number:04d}.npz"
-                    records[i].save(record / file, terminated=terminated, task=task)
+                    success = None if (said := success_of(info)) is None else said > 0
+                    records[i].save(record / file, terminated=terminated, task=task, success=success)
         if film is not None and is_filmed and not is_cut[0]:
             film.take(envs[0])
         yield int(lengths.max())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,8 +15,8 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from tdmpc_ray.core.agents.agent import Costs
 from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.core.replay.demonstrations import load_demonstrations
 from tdmpc_ray.core.replay.prioritized import make_replay
+from tdmpc_ray.datasets.demonstrations import load_demonstrations
 from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError, reason
@@ -25,6 +24,7 @@ from tdmpc_ray.rllib.acting.fragments import Fragment
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
+from tdmpc_ray.rllib.learning.cloning import CloningLoop
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 from tdmpc_ray.rllib.learning.replay_memory import replay_rows, require_memory
 from tdmpc_ray.rllib.learning.start_networks import completed
@@ -61,14 +61,12 @@ class AgentLearner(TorchLearner):
         self._saved_replay = SavedReplay(self.replay)
         demonstrations, self._shown_left_out = None, 0
         if agent.data.demonstrations:
-            tasks = self.config.info.tasks if self.config.info else ()
-            may_terminate = agent.model.episodic or self._is_told_of_terminations
             demonstrations = load_demonstrations(
-                Path(agent.data.demonstrations),
+                agent.data,
                 *shape,
-                tasks,
+                self.config.info.tasks if self.config.info else (),
                 allow_short=allow_short,
-                may_terminate=may_terminate,
+                may_terminate=allow_short or self._is_told_of_terminations,
                 vector_dim=model.vector_dim,
             )
             self._shown_left_out = demonstrations.left_out
@@ -80,6 +78,9 @@ class AgentLearner(TorchLearner):
         self._loop = UpdateLoop(
             module, self._updater, self.replay, demonstrations, self._streams, batch_size, self._replicas
         )
+        self._cloning = None
+        if agent.data.cloning and demonstrations is not None:
+            self._cloning = CloningLoop(module, demonstrations, self._streams, batch_size, self._replicas)
         self._unsaved = ""
 
     def _make_modules_ddp_if_necessary(self) -> None:
@@ -89,13 +90,12 @@ class AgentLearner(TorchLearner):
         module: AgentModule = self.module[module_id].unwrapped()
         for name, optimizer in module.agent.make_optimizers(module.networks, module.cfg.update).items():
             params = [p for group in optimizer.param_groups for p in group["params"]]
-            # No RLlib schedule: it would give the encoder the same rate as the rest.
             self.register_optimizer(
                 module_id=module_id,
                 optimizer_name=name,
                 optimizer=optimizer,
                 params=params,
-                lr_or_lr_schedule=None,
+                lr_or_lr_schedule=None,  # RLlib's would give the encoder the same rate as the rest
             )
 
     def ingest(self, batches: Sequence[tuple[Any, int]]) -> tuple[list[int], int, int]:
@@ -189,6 +189,14 @@ class AgentLearner(TorchLearner):
         self._loop.run(num_updates)
         return self._loop.read()
 
+    def num_cloning_updates(self) -> int:
+        """Steps of imitation before the run's first step."""
+        return self._cloning.total if self._cloning else 0
+
+    def clone(self, done: int, num: int) -> dict[str, tuple[float, int]]:
+        """Take steps of imitation, see `CloningLoop.run`."""
+        return self._cloning.run(done, num) if self._cloning else {}
+
     def load_networks(self, state: dict[str, Any]) -> int:
         """Take networks over, with those that only updates need.
 
@@ -218,6 +226,8 @@ class AgentLearner(TorchLearner):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if components is None:
             state["updater"] = {name: value.cpu() for name, value in self._updater.state().items()}
+            if self._cloning is not None and self._rl_module.num_updates == 0:
+                state["cloning"] = self._cloning.state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -225,6 +235,8 @@ class AgentLearner(TorchLearner):
         for name, value in self._updater.state().items():
             if name in state.get("updater", {}):
                 value.copy_(state["updater"][name])
+        if self._cloning is not None and "cloning" in state:
+            self._cloning.restore(state["cloning"])
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
         """RLlib's, but the rates stay this run's: PBT goes on from a trial with other ones."""

@@ -60,7 +60,6 @@ class UpdateLoop:
     ) -> None:
         self._module, self._updater, self._streams, self._replicas = module, updater, streams, replicas
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
-        self._num_shown = module.cfg.data.num_demonstrations(batch_size)
         self._device = streams.torch.device
         # Priorities need the step before; on a CPU a thread would take a core from the step.
         is_prioritized = isinstance(replay, PrioritizedReplay)
@@ -68,7 +67,8 @@ class UpdateLoop:
         self._skipped_in_a_row = 0
         self._read_at = time.perf_counter()
         self._unread: list[dict[str, torch.Tensor]] = []
-        self._seen: tuple[torch.Tensor, Readback] | None = None  # rows, and their TD errors
+        # Rows of the replay and of the demonstrations, and the TD errors of both.
+        self._seen: tuple[list[torch.Tensor | None], Readback] | None = None
         self._has_learned = False  # from any update since this process began
 
     def run(self, num_updates: int) -> None:
@@ -81,7 +81,7 @@ class UpdateLoop:
         if self._replicas is not None and isinstance(self._replay, PrioritizedReplay):
             self._replay.share_of = self._replicas.mean(self._replay.num_valid, self._device)
         with closing(self._batches(num_updates)) as batches:
-            for update, batch in enumerate(batches, module.num_updates):
+            for update, (batch, starts) in enumerate(batches, module.num_updates):
                 heads = streams.of_heads(update)
                 noise = module.agent.draw_update(
                     module.networks, batch.horizon, self._batch_size, streams.torch, heads
@@ -89,8 +89,8 @@ class UpdateLoop:
                 self._unread.append(self._updater.step(batch, noise))
                 # Priorities are set one update late, so that no step waits for a GPU to have done its own.
                 self._set_priorities()
-                if self._updater.td_error is not None and batch.start is not None:
-                    self._seen = batch.start, Readback(self._updater.td_error[: len(batch.start)])
+                if self._updater.td_error is not None:
+                    self._seen = starts, Readback(self._updater.td_error)
         self._set_priorities()  # before anything is added to the replay
         module.count_updates(num_updates)
 
@@ -130,42 +130,56 @@ class UpdateLoop:
                 f"{self._module.num_updates:,}: lower update.lr, and go on from the last checkpoint"
             )
 
-    def _batches(self, num: int) -> Generator[Batch, None, None]:
-        """`num` batches on the device.
+    def _batches(self, num: int) -> Generator[tuple[Batch, list[torch.Tensor | None]], None, None]:
+        """`num` batches on the device, with the rows of their parts.
 
         A GPU's next one is drawn by a thread while the step on this one is launched. There are never more
         than two in host memory: the thread first waits until the one before has been copied.
         """
         if num == 1 or not self._draws_ahead:
-            for _ in range(num):
-                yield self._on_device(self._draw())
+            for index in range(num):
+                yield self._on_device(self._draw(index))
             return
         copied = None
         with ThreadPoolExecutor(1) as thread:
-            drawn = thread.submit(self._draw)
-            for left in reversed(range(num)):
+            drawn = thread.submit(self._draw, 0)
+            for index in range(num):
                 parts = drawn.result()
-                if left:
-                    drawn = thread.submit(self._draw, copied)
+                if index + 1 < num:
+                    drawn = thread.submit(self._draw, index + 1, copied)
                 batch, copied = self._on_device(parts), Fence(self._device)
                 yield batch
 
-    def _draw(self, after: Fence | None = None) -> list[Batch]:
-        """A batch's own sequences and demonstrations, on the host, once a device has come so far."""
+    def _draw(self, index: int, after: Fence | None = None) -> list[Batch]:
+        """Own sequences and demonstrations, on the host, once a device has come so far.
+
+        Args:
+            index: of the update among those of this `run`.
+            after: what the device has to have done.
+        """
         if after is not None:
             after.wait()
         draws, pin_memory = self._streams.numpy, self._device.type == "cuda"
         if self._demonstrations is None:
             return [self._replay.sample(self._batch_size, draws, pin_memory)]
-        own = self._replay.sample(self._batch_size - self._num_shown, draws, pin_memory)
-        return [own, self._demonstrations.sample(self._num_shown, draws, pin_memory)]
+        # Counted by updates, as env runners do for schedules of the planner.
+        data = self._module.cfg.data
+        step = (self._module.num_updates + index) / data.utd_ratio
+        num_shown = data.num_demonstrations(self._batch_size, step)
+        own = self._replay.sample(self._batch_size - num_shown, draws, pin_memory)
+        return [own, self._demonstrations.sample(num_shown, draws, pin_memory)]
 
-    def _on_device(self, parts: list[Batch]) -> Batch:
+    def _on_device(self, parts: list[Batch]) -> tuple[Batch, list[torch.Tensor | None]]:
         first, *rest = (part.to(self._device) for part in parts)
-        return first.followed_by(*rest) if rest else first
+        starts = [part.start for part in parts]
+        return first.followed_by(*rest) if rest else first, starts
 
     def _set_priorities(self) -> None:
-        if self._seen is not None and isinstance(self._replay, PrioritizedReplay):
-            rows, error = self._seen
-            self._replay.set_priorities(rows, error.value())
+        if self._seen is not None:
+            starts, read = self._seen
+            errors = read.value().split([0 if rows is None else len(rows) for rows in starts])
+            replays = (self._replay, self._demonstrations)
+            for replay, rows, error in zip(replays, starts, errors, strict=False):
+                if isinstance(replay, PrioritizedReplay) and rows is not None:
+                    replay.set_priorities(rows, error)
         self._seen = None

@@ -49,6 +49,7 @@ class Progress:
     Attributes:
         pace: steps, updates, and the ratio between them.
         counters: of what was lost.
+        cloned: updates that have imitated demonstrations, of `cloning_total`.
         updates_before: of the networks that the run began with, by which runners know new weights.
         notes: lines for the user, which the next result takes along.
     """
@@ -65,10 +66,16 @@ class Progress:
         )
         self.counters, self.reporter = Counters(), reporter
         self.updates_before = 0
+        self.cloned = self.cloning_total = 0
         self.notes: list[str] = []
         self._metrics, self._action_repeats = metrics, config.action_repeats
         self._fault_window = FaultWindow(config.max_env_faults)
         self._once = OnceNotes(config.agent())
+
+    @property
+    def cloning_left(self) -> int:
+        """Updates that are to imitate demonstrations before the first step."""
+        return max(self.cloning_total - self.cloned, 0)
 
     def count(self, work: Work) -> None:
         """Take what the learners have done."""
@@ -125,6 +132,8 @@ class Progress:
         steps = {"env_steps": self.pace.env_steps, "env_frames": frames}
         counters = {**steps, "grad_updates": self.pace.grad_updates, **dataclasses.asdict(self.counters)}
         report = self.reporter.report(result, evaluation, counters, new_steps, new_updates)
+        if self.cloning_total and self.pace.env_steps == 0:
+            report["bc/updates"] = float(self.cloned)
         notes, self.notes = self.notes, []
         return counters, report, [*notes, *self._fault_window.lines(), *self._once.lines(report)]
 
@@ -136,6 +145,7 @@ class Progress:
             "reporter": self.reporter.state(),
             "said": sorted(self._once.said),
             "updates_before": self.updates_before,
+            "cloned": self.cloned,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -145,3 +155,4 @@ class Progress:
         self.reporter.restore(state["reporter"])
         self._once.said = set(state["said"])
         self.updates_before = state["updates_before"]
+        self.cloned = state.get("cloned", self.cloning_total)

@@ -41,6 +41,7 @@ class StudyKeys(Section):
     )
     tasks: list[str] = Field(default=[], description="instead of task: several, each with trials of its own")
     obs: str = Field(default="state", description="state, or rgb: camera frames (DMControl, Meta-World)")
+    reward: str = Field(default="dense", description="dense, or sparse: success - 1 (Meta-World)")
     algorithm: str | list[str] = Field(
         default=DEFAULT_AGENT,
         description="tdmpc2, tdmpc, or `module:AGENT` for one of your own; a list: trials of each",

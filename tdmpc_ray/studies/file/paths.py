@@ -13,6 +13,7 @@ from tdmpc_ray import addresses
 from tdmpc_ray.core.config import PATH_SETTINGS
 from tdmpc_ray.studies.file.draws import Draw
 
+_BY_NAME = "minari:"  # a dataset that has no path
 FOLDER = "folder"  # of the validation's context: what relative paths begin at
 
 
@@ -23,7 +24,9 @@ def base(info: ValidationInfo) -> str:
 
 def absolute(path: str, info: ValidationInfo) -> str:
     """A path as it is meant where the study is read; an address as it is."""
-    return addresses.absolute(os.path.expanduser(path), base(info)) if path else path
+    if not path or path.startswith(_BY_NAME):
+        return path
+    return addresses.absolute(os.path.expanduser(path), base(info))
 
 
 def relative(path: str, folder: Path) -> str:

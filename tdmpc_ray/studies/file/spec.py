@@ -26,6 +26,9 @@ import yaml
 from pydantic import BaseModel, model_validator
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
+from tdmpc_ray.envs.catalog import with_reward
+from tdmpc_ray.envs.task import REWARDS
+from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error, refuse_repeats
 from tdmpc_ray.studies.file.paths import map_settings, map_space, relative
 from tdmpc_ray.studies.file.points import RESOURCES, Point, with_resources
@@ -45,6 +48,8 @@ class Study(StudyKeys):
 
         if (self.task is None) == (not self.tasks):
             raise ValueError("give either 'task' or 'tasks', such as task: walker-walk")
+        if self.reward not in REWARDS:
+            raise ValueError(str(unknown("reward", self.reward, REWARDS)))
         for task in self.task_names:
             as_value_error(check_obs, task_info(task), self.obs)
         return self
@@ -110,7 +115,7 @@ class Study(StudyKeys):
     @property
     def task_names(self) -> list[str]:
         """What is learned: by each trial one of them."""
-        return self.tasks or [str(self.task)]
+        return [with_reward(name, self.reward) for name in self.tasks or [str(self.task)]]
 
     @property
     def what(self) -> str:
@@ -230,33 +235,6 @@ class Study(StudyKeys):
         agent = self.agent_config(point.model_size, point.settings, point.algorithm)
         info = task_info(point.task)
         return agent.data.num_seed_steps(info.episode_length, max(len(info.tasks), 1))
-
-    def notes(self) -> list[str]:
-        """What a user might not expect of it, a line each."""
-        from tdmpc_ray.envs import task_info
-
-        said = {}
-        several = len(self.algorithms) > 1
-        for point in self.points():
-            random = self.random_steps(point)
-            who = f" of {point.algorithm}" if several else ""
-            if point.steps <= random:
-                said[f"random{who}"] = (
-                    f"nothing will be learned, as updates{who} begin after {random:,} steps: "
-                    "take more steps, or set data.seed_steps"
-                )
-            elif random > point.steps / 4:
-                said.setdefault(
-                    f"random{who}",
-                    f"the first {random:,} of {point.steps:,} steps{who} are random (data.seed_steps); then "
-                    "as many updates catch up with them",
-                )
-        episodic = "model.episodic" in {**self.overrides, **self.space}
-        for name in self.task_names:
-            for task in task_info(name).tasks or (name,):
-                if not episodic and task_info(task).can_terminate:
-                    said[task] = f"{task} may terminate: the model learns to foresee it (model.episodic)"
-        return list(said.values())
 
     def to_yaml(self, folder: Path | None = None) -> str:
         """This study with every default written out; nothing depends on the working directory.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tdmpc_ray.core.replay.demonstrations import episode_files
+from tdmpc_ray.datasets.sources import require_source
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.studies.file.points import Point
 from tdmpc_ray.studies.file.spec import Study
@@ -170,8 +169,8 @@ def _check(study: Study, points: list[Point]) -> None:
             config.validate()
     except ValueError as error:
         raise UserError(f"RLlib refuses this study: {reason(error)}") from None
-    for folder in {config.agent().data.demonstrations for config in configs} - {""}:
-        episode_files(Path(folder))
+    for where in {config.agent().data.demonstrations for config in configs} - {""}:
+        require_source(where)
     if study.start_from is not None:
         _check_start(study.start_from, configs)
 

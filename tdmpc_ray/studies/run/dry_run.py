@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.notes import notes as notes_of
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.room import Bundles, Capacity, misfit, most_of_each, turns
 from tdmpc_ray.studies.plan.sizing import Forecast, best, forecast
@@ -83,7 +84,7 @@ def survey(study: Study, cluster: Capacity | None, speeds: Mapping[str, float | 
     given = {task: (replace(of_task, share=share), shapes) for task, (of_task, shapes) in measured.items()}
     found, other = forecast(study, given, *has), best(study, given, *has)
     better = other if other.runners != found.runners else None
-    notes = [*study.notes(), turns(study, plan.requests, room), *notes]
+    notes = [*notes_of(study), turns(study, plan.requests, room), *notes]
     return Survey(plan, found, better, measured, room, [*filter(None, notes)])
 
 

@@ -24,6 +24,7 @@ from ray.tune.experiment import Trial
 from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+_CLONING_S = 60.0  # between two checkpoints of a trial that takes no steps yet
 GRACE_S = 180.0  # the longest wait for the running trials; then their latest checkpoints have to do
 _WARNINGS = (
     signal.SIGUSR1,
@@ -169,6 +170,7 @@ class SaveTrials(tune.Callback):
         self._say = say
         self._grace_s = grace_s
         self._env_steps: dict[str, int] = {}
+        self._cloning: dict[str, float] = {}  # trials that imitate demonstrations, and since when unsaved
         self._waiting_for: set[str] | None = None
         self._deadline = 0.0
 
@@ -182,8 +184,19 @@ class SaveTrials(tune.Callback):
     ) -> None:
         env_steps, before = int(result.get("env_steps", 0)), self._env_steps.get(trial.trial_id, 0)
         self._env_steps[trial.trial_id] = env_steps
-        if stop_requested() or env_steps // self._every > before // self._every:
+        has_cloned = self._has_cloned(trial.trial_id, int(result.get("cloning", 0)))
+        if stop_requested() or env_steps // self._every > before // self._every or has_cloned:
             result[SHOULD_CHECKPOINT] = True
+
+    def _has_cloned(self, trial_id: str, left: int) -> bool:
+        """Whether it has cloned its demonstrations, or has been at it for long enough to be saved."""
+        at = self._cloning.get(trial_id)
+        if left and at is None:
+            self._cloning[trial_id] = time.monotonic()
+        is_due = at is not None and (not left or time.monotonic() - at > _CLONING_S)
+        if is_due or not left:
+            self._cloning.pop(trial_id, None)
+        return is_due
 
     def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if self._waiting_for is not None:

@@ -39,7 +39,8 @@ class TrialRow:
     eval_success: float | None = None  # of tasks that are judged by it
     train_return: float | None = None
     elapsed_s: float = 0.0
-    catching_up: int = 0  # updates for the random steps that are to go
+    is_cloning: bool = False  # demonstrations
+    updates_first: int = 0  # of cloning, or for the random steps, that are to go
     doing: str = ""  # beside training, see `rllib.activity`
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     printed_at: float = float("-inf")
@@ -49,26 +50,25 @@ class TrialRow:
         report = result.get("report") or {}
         self.env_steps = int(result.get("env_steps", self.env_steps))
         self.elapsed_s = float(result.get("time_total_s", self.elapsed_s))
-        self.catching_up = int(result.get("catching_up", 0))
+        self.is_cloning = bool(result.get("cloning"))
+        self.updates_first = int(result.get("cloning") or result.get("catching_up", 0))
         self.train_return = report.get("train/return", self.train_return)
         self.eval_return = report.get("eval/return", self.eval_return)
         self.eval_success = report.get("eval/success", self.eval_success)
         went_back = self.recent and self.env_steps < self.recent[-1][1]  # to an older checkpoint
-        if went_back or self.catching_up:  # catching up with the random steps tells nothing about the rest
+        # Cloning, and catching up with the random steps, tell nothing about the rest.
+        if went_back or self.updates_first:
             self.recent.clear()
-        if not self.catching_up:
+        if not self.updates_first:
             self.recent.append((self.elapsed_s, self.env_steps))
         return "eval/return" in report
 
     @property
     def activity(self) -> str:
-        """The status; of a running trial, what else it is about.
-
-        While its updates catch up with its random steps, how many are to go.
-        """
-        if self.status != "running":
-            return self.status
-        return self.doing or (f"{self.catching_up:,} updates to go" if self.catching_up else self.status)
+        """The status; of a running trial, what else it is about."""
+        if self.status != "running" or self.doing or not self.updates_first:
+            return (self.status == "running" and self.doing) or self.status
+        return f"{'cloning, ' if self.is_cloning else ''}{self.updates_first:,} updates to go"
 
     @property
     def steps(self) -> str:

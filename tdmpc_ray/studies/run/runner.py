@@ -17,6 +17,7 @@ from rich.text import Text
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.files import TRACKING_FOLDER
 from tdmpc_ray.studies.file.folder import FIGURE_FILE, begin, going_on, original
+from tdmpc_ray.studies.file.notes import notes
 from tdmpc_ray.studies.file.place import StudyPlace
 from tdmpc_ray.studies.file.python_path import remember_folder, use_folder_again
 from tdmpc_ray.studies.file.spec import Study
@@ -140,7 +141,7 @@ class _Run:
         study, what, where = self.study, "resuming" if resume else "starting", shown(self.place.given)
         trials = f"{count(study.trials(), 'trial')} of {steps(study)} steps"
         self.say(f"{what} {study.name}: {trials} on {study.what}, in {where}")
-        for note in study.notes():
+        for note in notes(study):
             self.say(f"note: {note}")
         if resume:
             self.say(self.place.tune.saved_trials())

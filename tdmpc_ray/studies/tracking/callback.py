@@ -196,11 +196,12 @@ class MLflowTracker(tune.Callback):
             record.dropped += dropped
             kept[DROPPED] = float(record.dropped)
         record.final_return = kept.get("eval/return", record.final_return)
-        # An evaluation beside the training tells of networks that are some steps old.
-        evaluated_at = int(result.get("evaluated_at", record.env_steps))
+        evaluated_at = int(result.get("evaluated_at", record.env_steps))  # of networks some steps old
         evaluation = {name: value for name, value in kept.items() if name.startswith("eval/")}
-        rest = {name: value for name, value in kept.items() if name not in evaluation}
-        for step, values in ((evaluated_at, evaluation), (record.env_steps, rest)):
+        cloning = {name: value for name, value in kept.items() if name.startswith("bc/")}
+        rest = {name: value for name, value in kept.items() if name not in {*evaluation, *cloning}}
+        cloned = int(cloning.get("bc/updates", 0))
+        for step, values in ((evaluated_at, evaluation), (record.env_steps, rest), (cloned, cloning)):
             if values:
                 self._put(run_ops.metrics(self._key(trial), values, step=step, time=now_ms(), rising=rising))
 

@@ -109,5 +109,6 @@ SETTINGS = AgentSettings(
     PRESETS,
     default_size="1",
     learns_sets=False,
+    repeats={"": 4, "cartpole": 8, "finger": 2, "walker": 2, "dog": 2, "humanoid": 2},
     domains=_DOMAINS,
 )

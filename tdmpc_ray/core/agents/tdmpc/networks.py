@@ -134,6 +134,11 @@ class TDMPCNetworks(Networks):
         self.target = copy.deepcopy(self.online).requires_grad_(False) if target else None
         self.register_buffer("action_masks", torch.ones(0, action_dim), persistent=False)
 
+    @torch.no_grad()
+    def renew_targets(self) -> None:
+        if self.target is not None:
+            torch._foreach_copy_(list(self.target.parameters()), list(self.online.parameters()))
+
     def encode(self, obs: Observation, shift: Tensor | None = None) -> Tensor:
         """Observations to latents, (..., Z).
 

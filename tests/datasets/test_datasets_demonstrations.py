@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc_ray.core.replay.demonstrations import EpisodeRecord, load_demonstrations
+from tdmpc_ray.core.config import DataConfig
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.datasets.demonstrations import load_demonstrations
+from tdmpc_ray.datasets.episode import EpisodeRecord
 from tdmpc_ray.errors import UserError
 
 
@@ -23,6 +25,12 @@ def episode(steps: int, value: float, **changes: Any) -> dict[str, Any]:
     }
 
 
+def shown_in(folder: Path, **more: Any) -> SequenceReplay:
+    """The demonstrations in a folder, of observations (2,), actions (1,) and sequences of 3."""
+    settings = {key: more.pop(key) for key in ("priority_alpha",) if key in more}
+    return load_demonstrations(DataConfig(demonstrations=str(folder), **settings), (2,), 1, 3, **more)
+
+
 def save_episode(path: Path, **arrays: Any) -> None:
     np.savez(path, **arrays)
 
@@ -32,7 +40,7 @@ def test_a_record_is_what_is_read(tmp_path: Path) -> None:
     for step in range(4):
         record.add(np.full(2, step + 1, np.float32), np.array([step / 4]), step + 0.5)
     record.save(tmp_path / "new" / "0.npz", terminated=True, task="lab")
-    replay = load_demonstrations(tmp_path / "new", (2,), 1, 3)
+    replay = shown_in(tmp_path / "new")
     assert replay.obs[:5, 0].tolist() == [0, 1, 2, 3, 4]
     assert replay.action[:4, 0].tolist() == [0, 0.25, 0.5, 0.75]
     assert replay.reward[:4].tolist() == [0.5, 1.5, 2.5, 3.5]
@@ -42,7 +50,7 @@ def test_a_record_is_what_is_read(tmp_path: Path) -> None:
 def test_every_sequence_of_every_episode_is_kept(tmp_path: Path) -> None:
     for number, steps in enumerate((5, 2, 9)):
         save_episode(tmp_path / f"{number}.npz", **episode(steps, number))
-    replay = load_demonstrations(tmp_path, (2,), 1, 3)
+    replay = shown_in(tmp_path)
     assert (replay.num_valid, replay.transitions_added) == (3 + 0 + 7, 16)
     batch = replay.sample(500, np.random.default_rng(0))
     assert set(batch.reward.unique().tolist()) == {0.0, 2.0}
@@ -51,7 +59,7 @@ def test_every_sequence_of_every_episode_is_kept(tmp_path: Path) -> None:
 
 def test_they_are_the_end_of_a_batch_and_count_one(tmp_path: Path) -> None:
     save_episode(tmp_path / "0.npz", **episode(9, 7.0))
-    shown, rng = load_demonstrations(tmp_path, (2,), 1, 3), np.random.default_rng(0)
+    shown, rng = shown_in(tmp_path), np.random.default_rng(0)
     for own in (
         SequenceReplay(30, (2,), 1, 3),
         PrioritizedReplay(30, (2,), 1, 3, alpha=0.6, beta=0.4, new="max"),
@@ -72,46 +80,54 @@ def test_they_are_the_end_of_a_batch_and_count_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"obs": np.zeros((10, 3), np.float32)}, r"has obs of shape \(10, 3\), this run needs \(10, 2\)"),
-        ({"action": np.full((9, 1), 1.5, np.float32)}, r"actions outside of \[-1, 1\]"),
-        ({"terminated": np.zeros(9, bool)}, r"has terminated of shape \(9,\), this run needs \(\)"),
-        ({"reward": np.full(9, np.nan, np.float32)}, "the reward at step 0 of an episode is not finite"),
+        ({"obs": np.zeros((10, 3), np.float32)}, r"has obs of shape \(3,\) per step, this run needs \(2,\)"),
+        (
+            {"action": np.full((9, 1), 1.5, np.float32)},
+            r"has 1\.5 as number 0 of the action at step 0, outside of",
+        ),
+        ({"reward": np.zeros(8, np.float32)}, "has 8 of 'reward' for 9 actions: give 9"),
+        ({"action": np.zeros(9, np.float32)}, r"has actions of shape \(9,\): give \(steps, numbers\)"),
+        ({"reward": np.full(9, "x")}, "has reward of <U1, shape .*: give numbers"),
+        (
+            {"reward": np.full(9, np.nan, np.float32)},
+            "a number in 'reward' that is not finite, at step 0",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     save_episode(tmp_path / "bad.npz", **episode(9, 0.0, **changes))
     with pytest.raises(UserError, match=rf"bad\.npz.* {message}"):
-        load_demonstrations(tmp_path, (2,), 1, 3)
+        shown_in(tmp_path)
 
 
 def test_a_terminal_state_in_a_run_without_terminations_is_refused(tmp_path: Path) -> None:
     save_episode(tmp_path / "0.npz", **episode(9, 0.0))
     save_episode(tmp_path / "1.npz", **episode(9, 0.0, terminated=True))
-    assert load_demonstrations(tmp_path, (2,), 1, 3).terminated.sum() == 1
+    assert shown_in(tmp_path).terminated.sum() == 1
     with pytest.raises(UserError, match=r"1\.npz ends in a terminal state.* set model\.episodic to true"):
-        load_demonstrations(tmp_path, (2,), 1, 3, may_terminate=False)
+        shown_in(tmp_path, may_terminate=False)
 
 
 def test_files_that_are_no_episodes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no episodes \(\*\.npz\) in data\.demonstrations"):
-        load_demonstrations(tmp_path, (2,), 1, 3)
+    with pytest.raises(UserError, match=r"has no episodes: give episodes as \.npz, a file of robomimic"):
+        shown_in(tmp_path)
     save_episode(tmp_path / "0.npz", **episode(2, 0.0))
     with pytest.raises(UserError, match=r"has planner\.horizon=3 steps"):
-        load_demonstrations(tmp_path, (2,), 1, 3)
+        shown_in(tmp_path)
     np.savez(tmp_path / "1.npz", obs=np.zeros((2, 2)), action=np.zeros((1, 1)))
     with pytest.raises(UserError, match=r"1\.npz has no 'reward'"):
-        load_demonstrations(tmp_path, (2,), 1, 3)
+        shown_in(tmp_path)
     (tmp_path / "1.npz").write_bytes(b"x")
     with pytest.raises(UserError, match=r"cannot read the demonstration .*1\.npz"):
-        load_demonstrations(tmp_path, (2,), 1, 3)
+        shown_in(tmp_path)
 
 
 def test_several_tasks_are_told_apart_by_name(tmp_path: Path) -> None:
     for number, task in enumerate(("walk", "run")):
         save_episode(tmp_path / f"{number}.npz", **episode(9, number), task=task)
-    replay = load_demonstrations(tmp_path, (2,), 1, 3, tasks=("run", "walk"))
+    replay = shown_in(tmp_path, tasks=("run", "walk"))
     batch = replay.sample(50, np.random.default_rng(0))
     assert batch.task is not None
     assert (batch.task == 1 - batch.reward[0, :, 0]).all()
     with pytest.raises(UserError, match="is of task 'walk', not of run, jump"):
-        load_demonstrations(tmp_path, (2,), 1, 3, tasks=("run", "jump"))
+        shown_in(tmp_path, tasks=("run", "jump"))
