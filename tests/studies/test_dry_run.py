@@ -116,15 +116,15 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
         ({"start_from": "nowhere"}, r"no checkpoint at .*nowhere: there is no such folder"),
         (
             {"set": {"data.demonstrations": "nowhere"}},
-            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+            r"data\.demonstrations: .*nowhere is not there",
         ),
         (
             {"space": {"data.demonstrations": {"grid": ["", "nowhere"]}}},
-            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+            r"data\.demonstrations: .*nowhere is not there",
         ),
         (
             {"space": {"data.demonstrations": {"choice": ["", "nowhere"]}}},
-            r"no episodes \(\*\.npz\) in data\.demonstrations=.*nowhere",
+            r"data\.demonstrations: .*nowhere is not there",
         ),
         (
             {

@@ -170,7 +170,10 @@ def _check(study: Study, points: list[Point]) -> None:
     except ValueError as error:
         raise UserError(f"RLlib refuses this study: {reason(error)}") from None
     for where in {config.agent().data.demonstrations for config in configs} - {""}:
-        require_source(where)
+        try:
+            require_source(where)
+        except UserError as error:
+            raise UserError(f"data.demonstrations: {error}") from None
     if study.start_from is not None:
         _check_start(study.start_from, configs)
 
