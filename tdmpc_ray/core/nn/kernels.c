@@ -60,6 +60,12 @@ INLINE float exp_(float x) {
     return x < -87.0f ? 0.0f : p * scale;
 }
 
+/* To 2 ulp of 1; NaN of NaN. */
+INLINE float tanh_(float x) {
+    float e = exp_(2.0f * (x < 10.0f ? x : (x != x ? x : 10.0f)));
+    return 1.0f - 2.0f / (e + 1.0f);
+}
+
 /* What PyTorch makes of an infinite sum, which it subtracts from itself on its way. */
 INLINE float finite_or_nan_(float x) { return x + 0.0f * x; }
 
@@ -123,7 +129,8 @@ INLINE void softmax_groups_(float *u, int64_t dim, int64_t group) {
     }
 }
 
-/* y = act(LayerNorm(dropout(x + c))): mish where simnorm is 0, else softmax over groups of `simnorm`.
+/* y = act(LayerNorm(dropout(x + c))): mish where simnorm is 0, tanh where it is -1, else softmax over groups of
+   `simnorm`.
    x and y are float or bf16, and may begin at one address. c, w, b: (rows / group_rows, dim). */
 void norm_act_forward(const void *x, const float *c, const float *w, const float *b, void *y, int64_t is_bf16,
                       int64_t y_is_bf16, int64_t rows, int64_t dim, int64_t group_rows, int64_t simnorm, uint32_t seed,
@@ -134,7 +141,10 @@ void norm_act_forward(const void *x, const float *c, const float *w, const float
         const float *xr = row_(x, r, dim, is_bf16, wide), *wr = w + p, *br = b + p;
         float *yr = y_is_bf16 ? wide : (float *)y + r * dim, mean, rstd;
         moments_(xr, c + p, r, dim, seed, threshold, scale, v, keep, &mean, &rstd);
-        if (simnorm) {
+        if (simnorm < 0) {
+#pragma omp simd
+            for (int64_t i = 0; i < dim; i++) yr[i] = tanh_((v[i] - mean) * rstd * wr[i] + br[i]);
+        } else if (simnorm) {
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) yr[i] = (v[i] - mean) * rstd * wr[i] + br[i];
             softmax_groups_(yr, dim, simnorm);
@@ -158,10 +168,17 @@ void norm_act_backward(const void *x, const float *c, const float *w, const floa
     for (int64_t r = 0; r < rows; r++) {
         int64_t p = (r / group_rows) * dim;
         const float *xr = row_(x, r, dim, is_bf16, wide_x), *dyr = row_(dy, r, dim, is_bf16, wide_dy);
-        const float *wr = w + p, *br = b + p, *yr = simnorm ? row_(y, r, dim, is_bf16, wide_y) : 0;
+        const float *wr = w + p, *br = b + p, *yr = simnorm > 0 ? row_(y, r, dim, is_bf16, wide_y) : 0;
         float *dxr = is_bf16 ? wide_x : (float *)dx + r * dim, mean, rstd, sum = 0.0f, dot = 0.0f;
         moments_(xr, c + p, r, dim, seed, threshold, scale, h, keep, &mean, &rstd);
-        if (simnorm) { /* g = y * (dy - sum of dy * y over the group) */
+        if (simnorm < 0) {
+#pragma omp simd
+            for (int64_t i = 0; i < dim; i++) {
+                h[i] = (h[i] - mean) * rstd;
+                float t = tanh_(h[i] * wr[i] + br[i]);
+                g[i] = dyr[i] * (1.0f - t * t);
+            }
+        } else if (simnorm) { /* g = y * (dy - sum of dy * y over the group) */
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) { h[i] = (h[i] - mean) * rstd; g[i] = dyr[i] * yr[i]; }
             for (int64_t s = 0; s < dim; s += simnorm) {
@@ -196,6 +213,39 @@ void norm_act_backward(const void *x, const float *c, const float *w, const floa
         if (dc) {
 #pragma omp simd
             for (int64_t i = 0; i < dim; i++) dc[p + i] += dxr[i];
+        }
+        if (is_bf16) round_(dxr, (bf16 *)dx + r * dim, dim);
+    }
+}
+
+/* y = elu(x + c), with c (rows / group_rows, dim). x and y may begin at one address. */
+void bias_elu_forward(const void *x, const float *c, void *y, int64_t is_bf16, int64_t rows, int64_t dim,
+                      int64_t group_rows) {
+    float wide[MAX_DIM];
+    for (int64_t r = 0; r < rows; r++) {
+        const float *xr = row_(x, r, dim, is_bf16, wide), *cr = c + (r / group_rows) * dim;
+        float *yr = is_bf16 ? wide : (float *)y + r * dim;
+#pragma omp simd
+        for (int64_t i = 0; i < dim; i++) {
+            float u = xr[i] + cr[i];
+            yr[i] = u > 0.0f ? u : exp_(u) - 1.0f;
+        }
+        if (is_bf16) round_(yr, (bf16 *)y + r * dim, dim);
+    }
+}
+
+/* Gradients of bias_elu_forward, by what it gave. dc must be zero on entry; null skips it. */
+void bias_elu_backward(const void *y, const void *dy, void *dx, float *dc, int64_t is_bf16, int64_t rows, int64_t dim,
+                       int64_t group_rows) {
+    float wide_y[MAX_DIM], wide_dy[MAX_DIM];
+    for (int64_t r = 0; r < rows; r++) {
+        const float *yr = row_(y, r, dim, is_bf16, wide_y), *dyr = row_(dy, r, dim, is_bf16, wide_dy);
+        float *dxr = is_bf16 ? wide_dy : (float *)dx + r * dim, *dcr = dc ? dc + (r / group_rows) * dim : 0;
+#pragma omp simd
+        for (int64_t i = 0; i < dim; i++) dxr[i] = dyr[i] * (yr[i] > 0.0f ? 1.0f : yr[i] + 1.0f);
+        if (dcr) {
+#pragma omp simd
+            for (int64_t i = 0; i < dim; i++) dcr[i] += dxr[i];
         }
         if (is_bf16) round_(dxr, (bf16 *)dx + r * dim, dim);
     }

@@ -42,11 +42,14 @@ _FLAGS = [
     *(["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []),
 ]
 MAX_DIM = 8192  # of kernels.c
+TANH = -1  # in the place of a size of groups
 _LINES_SHOWN = 5  # of a compiler's output
 _PTR, _INT, _U32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint32, ctypes.c_float
 _SIGNATURES = {
     "norm_act_forward": [_PTR] * 5 + [_INT] * 6 + [_U32, _U32, _F32],
     "norm_act_backward": [_PTR] * 10 + [_INT] * 5 + [_U32, _U32, _F32],
+    "bias_elu_forward": [_PTR] * 3 + [_INT] * 4,
+    "bias_elu_backward": [_PTR] * 4 + [_INT] * 4,
     "two_hot_value_forward": [_PTR] * 3 + [_INT] * 2,
     "two_hot_value_backward": [_PTR] * 4 + [_INT] * 2,
 }
@@ -144,7 +147,7 @@ def _own_folder() -> Path:
     return Path(own)
 
 
-def _fusable(x: Tensor, parameter: Tensor) -> bool:
+def fusable(x: Tensor, parameter: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and parameter.dtype == torch.float32
@@ -219,20 +222,20 @@ class _TwoHotValue(torch.autograd.Function):
 def norm_act(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, simnorm_dim: int = 0, dropout: float = 0.0
 ) -> Tensor:
-    """What follows a product: its bias, dropout, LayerNorm, then Mish or SimNorm.
+    """What follows a product: its bias, dropout, LayerNorm, then Mish, SimNorm or tanh.
 
     Args:
         x: (..., D), float32 or bfloat16; with an ensemble of K, (K, B, D).
         offset: bias of the product, (D,) or (K, D).
         weight: of the LayerNorm, like `offset`.
         bias: of the LayerNorm, like `offset`.
-        simnorm_dim: softmax over groups of this size (paper, equation 5); 0 means Mish.
+        simnorm_dim: softmax over groups of this size (paper, equation 5); 0 means Mish, `TANH` tanh.
         dropout: probability; 0 where the caller is not training.
 
     Returns:
         Like `x`.
     """
-    if _fusable(x, weight) and offset.shape == weight.shape == bias.shape:
+    if fusable(x, weight) and offset.shape == weight.shape == bias.shape:
         x, offset, weight, bias = (t.contiguous() for t in (x, offset, weight, bias))
         dim, num = x.shape[-1], x.numel()
         # The mask is a hash of this seed; drawn from the global generator, as PyTorch's own dropout is.
@@ -248,6 +251,8 @@ def norm_act(
     dtype, x = x.dtype, x.float() + offset
     x = F.layer_norm(F.dropout(x, dropout) if dropout else x, x.shape[-1:])
     x = torch.addcmul(bias, x, weight)
+    if simnorm_dim == TANH:
+        return torch.tanh(x).to(dtype)
     x = x.unflatten(-1, (-1, simnorm_dim)).softmax(-1).flatten(-2) if simnorm_dim else _mish(x)
     return x.to(dtype)
 
@@ -264,7 +269,7 @@ def _mish(x: Tensor) -> Tensor:
 def two_hot_value(logits: Tensor, bins: Tensor) -> Tensor:
     """Expected scalar under logits over `bins` (K,) in symlog space: (..., K) -> (..., 1) float32."""
     logits = logits.float()
-    if _fusable(logits, bins):
+    if fusable(logits, bins):
         logits = logits.contiguous()
         if torch.is_grad_enabled() and logits.requires_grad:
             return _TwoHotValue.apply(logits, bins)

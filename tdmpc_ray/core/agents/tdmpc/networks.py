@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tdmpc_ray.core.agents.agent import Networks
 from tdmpc_ray.core.agents.tdmpc.config import ModelConfig
 from tdmpc_ray.core.batch import Observation
+from tdmpc_ray.core.nn.elu import EluMLP, bias_elu
+from tdmpc_ray.core.nn.kernels import TANH, norm_act
 from tdmpc_ray.core.nn.layers import ensemble_product
 from tdmpc_ray.core.nn.pixels import shift_images
 from tdmpc_ray.errors import UserError
@@ -38,9 +40,8 @@ class QPair(nn.Module):
         """Values, (2, ..., 1), of inputs (..., in); `detach`: no gradient reaches the heads."""
         parameters = [*self.weights, *self.biases, self.ln_weight, self.ln_bias]
         w1, w2, w3, b1, b2, b3, scale, offset = (p.detach() if detach else p for p in parameters)
-        y = ensemble_product(x.reshape(-1, x.shape[-1]), w1) + b1.unsqueeze(1)
-        y = F.layer_norm(y.float(), y.shape[-1:]) * scale.unsqueeze(1) + offset.unsqueeze(1)
-        y = F.elu(ensemble_product(torch.tanh(y), w2) + b2.unsqueeze(1))
+        y = norm_act(ensemble_product(x.reshape(-1, x.shape[-1]), w1), b1, scale, offset, TANH)
+        y = bias_elu(ensemble_product(y, w2), b2)
         y = ensemble_product(y, w3) + b3.unsqueeze(1)
         return y.float().reshape(2, *x.shape[:-1], 1)
 
@@ -58,9 +59,10 @@ class LatentModel(nn.Module):
         super().__init__()
         za_dim = cfg.latent_dim + action_dim
         self.encoder = _encoder(obs_shape, cfg)
-        self.dynamics = _mlp(za_dim, cfg.mlp_dim, cfg.latent_dim)
-        self.reward = _mlp(za_dim, cfg.mlp_dim, 1)
-        self.policy = _mlp(cfg.latent_dim, cfg.mlp_dim, action_dim)
+        hidden = (cfg.mlp_dim, cfg.mlp_dim)
+        self.dynamics = EluMLP(za_dim, *hidden, cfg.latent_dim)
+        self.reward = EluMLP(za_dim, *hidden, 1)
+        self.policy = EluMLP(cfg.latent_dim, *hidden, action_dim)
         self.q = QPair(za_dim, cfg.mlp_dim)
         self._init_weights()
 
@@ -152,9 +154,7 @@ class TDMPCNetworks(Networks):
 
 def _encoder(obs_shape: Sequence[int], cfg: ModelConfig) -> nn.Sequential:
     if len(obs_shape) == 1:
-        return nn.Sequential(
-            nn.Linear(obs_shape[0], cfg.enc_dim), nn.ELU(), nn.Linear(cfg.enc_dim, cfg.latent_dim)
-        )
+        return EluMLP(obs_shape[0], cfg.enc_dim, cfg.latent_dim)
     channels, size, _ = obs_shape
     layers: list[nn.Module] = []
     for kernel in _KERNELS:
@@ -166,19 +166,9 @@ def _encoder(obs_shape: Sequence[int], cfg: ModelConfig) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, cfg.latent_dim))
 
 
-def _mlp(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
-    layers = (nn.Linear(in_dim, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU())
-    return nn.Sequential(*layers, nn.Linear(hidden, out_dim))
-
-
-def _run(network: nn.Sequential, z: Tensor, action: Tensor) -> Tensor:
+def _run(network: EluMLP, z: Tensor, action: Tensor) -> Tensor:
     """A network on latents and actions; what a shared latent adds to the first product is computed once."""
     if z.shape[:-1] == action.shape[:-1]:
         return network(torch.cat([z, action], -1))
-    first, *rest = network
-    assert isinstance(first, nn.Linear)
-    from_z, from_action = first.weight.split([z.shape[-1], action.shape[-1]], 1)
-    x = F.linear(z, from_z, first.bias) + F.linear(action, from_action)
-    for layer in rest:
-        x = layer(x)
-    return x
+    from_z, from_action = network.linear[0].weight.split([z.shape[-1], action.shape[-1]], 1)
+    return network.from_product(F.linear(z, from_z) + F.linear(action, from_action))
