@@ -23,6 +23,7 @@ def load_demonstrations(
     horizon: int,
     num_frames: int = 1,
     tasks: Sequence[str] = (),
+    task: str = "",
     allow_short: bool = False,
     may_terminate: bool = True,
     vector_dim: int = 0,
@@ -36,6 +37,7 @@ def load_demonstrations(
         horizon: of the sequences.
         num_frames: in a stack of images.
         tasks: names, where the model learns several; the ids are their places.
+        task: name of the one task; where there are episodes of it, the others are left out.
         allow_short: learn from episodes that are shorter than the horizon, too; see `SequenceReplay`.
         may_terminate: whether an episode may end in a terminal state.
         vector_dim: V, of the vector beside images; 0: there is none.
@@ -44,26 +46,24 @@ def load_demonstrations(
         A replay just large enough.
 
     Raises:
-        UserError: no episode to learn from, or one that is damaged or does not fit.
+        UserError: nothing to learn from, or an episode that is damaged or does not fit.
     """
-    episodes = []
-    for episode in read_episodes(data.demonstrations):
-        if tasks:
-            episode = _filled_up(episode, obs_shape, action_dim)
+    episodes = _of_task(list(read_episodes(data.demonstrations)), task)
+    if tasks:
+        episodes = [_filled_up(episode, obs_shape, action_dim) for episode in episodes]
+    for episode in episodes:
         _require_fit(episode, obs_shape, action_dim, tasks, vector_dim)
-        if not may_terminate:
-            _require_no_end(episode)
-        episodes.append(episode)
-    rows = sum(len(episode.obs) + num_frames for episode in episodes)
-    data = dataclasses.replace(data, capacity=max(rows, horizon) + horizon + 1)
-    counts = (num_frames, len(tasks), allow_short, None, vector_dim)
-    replay = make_replay(data, obs_shape, action_dim, horizon, *counts)
+        _require_no_end(episode, may_terminate)
+    rows = max(sum(len(episode.obs) + num_frames for episode in episodes), horizon)
+    data = dataclasses.replace(data, capacity=rows + horizon + 1)
+    shape = (obs_shape, action_dim, horizon, num_frames, len(tasks), allow_short, None, vector_dim)
+    replay = make_replay(data, *shape)
     for number, episode in enumerate(episodes):
         try:
             replay.add(
                 str(number),
                 0,
-                {IMAGE: episode.obs, VECTOR: episode.vector} if episode.vector is not None else episode.obs,
+                episode.obs if episode.vector is None else {IMAGE: episode.obs, VECTOR: episode.vector},
                 episode.action,
                 episode.reward,
                 terminated=episode.terminated,
@@ -78,6 +78,12 @@ def load_demonstrations(
     return replay
 
 
+def _of_task(episodes: list[Episode], task: str) -> list[Episode]:
+    """Those of a task, whatever its action repeat and reward; all, where none says that it is of this one."""
+    name = task.partition("@")[0]
+    return [episode for episode in episodes if name and episode.task.partition("@")[0] == name] or episodes
+
+
 def _filled_up(episode: Episode, obs_shape: Sequence[int], action_dim: int) -> Episode:
     """With zeros, as the environments of a set are."""
 
@@ -89,8 +95,8 @@ def _filled_up(episode: Episode, obs_shape: Sequence[int], action_dim: int) -> E
     return dataclasses.replace(episode, obs=obs, action=action)
 
 
-def _require_no_end(episode: Episode) -> None:
-    if episode.terminated:
+def _require_no_end(episode: Episode, may_terminate: bool) -> None:
+    if episode.terminated and not may_terminate:
         raise UserError(
             f"{episode.source} ends in a terminal state, and nothing said that the task can: set "
             "model.episodic to true (or to false, to plan without foreseeing it)"

@@ -122,6 +122,19 @@ def test_files_that_are_no_episodes_are_named(tmp_path: Path) -> None:
         shown_in(tmp_path)
 
 
+def test_of_a_folder_with_several_tasks_a_run_takes_its_own(tmp_path: Path) -> None:
+    for number, task in enumerate(("mw-reach", "mw-push@sparse")):
+        save_episode(tmp_path / f"{number}.npz", **episode(9, number), task=task)
+    for task, rewards in (
+        ("mw-push", {1.0}),
+        ("mw-reach@sparse", {0.0}),
+        ("mine", {0.0, 1.0}),
+        ("", {0.0, 1.0}),
+    ):
+        replay = shown_in(tmp_path, task=task)
+        assert set(replay.sample(50, np.random.default_rng(0)).reward.unique().tolist()) == rewards
+
+
 def test_several_tasks_are_told_apart_by_name(tmp_path: Path) -> None:
     for number, task in enumerate(("walk", "run")):
         save_episode(tmp_path / f"{number}.npz", **episode(9, number), task=task)

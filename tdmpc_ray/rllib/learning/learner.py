@@ -56,15 +56,16 @@ class AgentLearner(TorchLearner):
         data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
         allow_short = agent.model.episodic
         require_memory(self.config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
-        rows = replay_rows(self.config)
-        self.replay = make_replay(data, *shape, model.num_tasks, allow_short, rows, model.vector_dim)
+        counts = (model.num_tasks, allow_short, replay_rows(self.config), model.vector_dim)
+        self.replay = make_replay(data, *shape, *counts)
         self._saved_replay = SavedReplay(self.replay)
-        demonstrations, self._shown_left_out = None, 0
+        demonstrations, self._shown_left_out, info = None, 0, self.config.info
         if agent.data.demonstrations:
             demonstrations = load_demonstrations(
                 agent.data,
                 *shape,
-                self.config.info.tasks if self.config.info else (),
+                info.tasks if info else (),
+                info.name if info else "",
                 allow_short=allow_short,
                 may_terminate=allow_short or self._is_told_of_terminations,
                 vector_dim=model.vector_dim,
@@ -161,9 +162,8 @@ class AgentLearner(TorchLearner):
             weights_s = time.perf_counter() - began
         is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
-        left_out = self.replay.left_out + self._shown_left_out
         did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights, weights_s)
-        return Work(*did, is_ready, left_out, tuple(added))
+        return Work(*did, is_ready, self.replay.left_out + self._shown_left_out, tuple(added))
 
     @property
     def _is_told_of_terminations(self) -> bool:
@@ -190,7 +190,7 @@ class AgentLearner(TorchLearner):
         return self._loop.read()
 
     def num_cloning_updates(self) -> int:
-        """Steps of imitation before the run's first step."""
+        """Steps of imitation before the run's first one."""
         return self._cloning.total if self._cloning else 0
 
     def clone(self, done: int, num: int) -> dict[str, tuple[float, int]]:
