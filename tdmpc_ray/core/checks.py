@@ -18,6 +18,8 @@ def coerce(key: str, value: Any, kind: Any) -> Any:
     problem = UserError(
         f"{key}={brief(value)} is not a valid value: expected {getattr(kind, '__name__', kind)}"
     )
+    if kind is str and value is None:  # `--set data.demonstrations=`
+        return ""
     if kind in (bool, str):
         if type(value) is not kind:
             raise problem

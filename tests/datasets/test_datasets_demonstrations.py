@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tdmpc_ray.core.config import DataConfig
+from tdmpc_ray.core.config import DataConfig, agent_config
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.datasets.demonstrations import load_demonstrations
@@ -144,3 +144,8 @@ def test_several_tasks_are_told_apart_by_name(tmp_path: Path) -> None:
     assert (batch.task == 1 - batch.reward[0, :, 0]).all()
     with pytest.raises(UserError, match="is of task 'walk', not of run, jump"):
         shown_in(tmp_path, tasks=("run", "jump"))
+
+
+def test_an_empty_place_is_none() -> None:
+    overrides = {"data.demonstrations": None}  # what YAML makes of `--set data.demonstrations=`
+    assert agent_config("tiny", overrides=overrides).data.demonstrations == ""
