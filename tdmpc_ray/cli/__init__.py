@@ -16,6 +16,7 @@ import typer
 
 from tdmpc_ray import __version__
 from tdmpc_ray.addresses import refuse_address
+from tdmpc_ray.cli import datasets
 from tdmpc_ray.cli.cluster import list_jobs, logs, status, stop, submit
 from tdmpc_ray.cli.demonstrations import demos
 from tdmpc_ray.cli.environments import envs
@@ -84,6 +85,13 @@ for command in (
 ):
     app.command()(_guarded(command))
 app.command("list")(_guarded(list_jobs))
+_datasets = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make, import and look at datasets."
+)
+_datasets.command("make")(_guarded(datasets.make))
+_datasets.command("import")(_guarded(datasets.import_))
+_datasets.command("info")(_guarded(datasets.info))
+app.add_typer(_datasets, name="dataset")
 
 
 @app.callback(invoke_without_command=True)

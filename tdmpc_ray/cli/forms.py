@@ -52,6 +52,30 @@ class DemosForm(BaseModel):
     episodes: list[EpisodeForm]
 
 
+class DatasetTaskForm(BaseModel):
+    """A task of a dataset."""
+
+    name: str
+    obs_shape: list[int]
+    action_size: int
+    episodes: int
+    steps: int
+    mean_return: float
+    least_return: float
+    most_return: float
+    success: Number = Field(description="share of the episodes that say it; null where none does")
+
+
+class DatasetForm(BaseModel):
+    """What `dataset info` has found."""
+
+    folder: str
+    half: bool = Field(description="whether numbers are in half precision")
+    bytes: int = Field(description="on disk")
+    sources: list[str]
+    tasks: list[DatasetTaskForm]
+
+
 class ResultForm(BaseModel):
     """A row of `compare`'s table: a task, model size and setting, or a task's random policy."""
 

@@ -15,7 +15,7 @@ from pyarrow.fs import LocalFileSystem
 
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.sequences import SequenceReplay
-from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore
+from tdmpc_ray.datasets.chunk_store import ChunkStore
 from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
 
 STEPS, EPISODE, EVERY = 1_000_000, 500, 5000

@@ -10,8 +10,8 @@ import pytest
 import ray
 from counting import counting, learner, replay_rows, same
 
+from tdmpc_ray.datasets.chunk_store import DamagedCheckpoint
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.checkpoints.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.manifest import chunk_names, read_manifest
 from tdmpc_ray.rllib.learning.learner import AgentLearner
 

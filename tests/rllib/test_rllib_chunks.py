@@ -13,8 +13,8 @@ from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from tdmpc_ray.core.replay.chunks import forget_rows
 from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.datasets.chunk_store import ChunkStore, DamagedCheckpoint, write_whole
 from tdmpc_ray.errors import UserError
-from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore, DamagedCheckpoint, write_whole
 from tdmpc_ray.rllib.checkpoints.garbage import collect_replays
 from tdmpc_ray.rllib.checkpoints.manifest import chunk_names, is_complete, read_manifest, seal, verify
 from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
@@ -203,7 +203,7 @@ def test_a_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
     script = (
         "import resource, sys\n"
         "from pyarrow.fs import LocalFileSystem\n"
-        "from tdmpc_ray.rllib.checkpoints.chunk_store import write_whole\n"
+        "from tdmpc_ray.datasets.chunk_store import write_whole\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "write_whole(LocalFileSystem(), sys.argv[1], b'x' * 20_000)\n"
     )

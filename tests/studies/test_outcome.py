@@ -59,7 +59,7 @@ def test_an_error_of_the_user_is_its_message_alone(kind: str) -> None:
         ("tdmpc_ray.envs.layout.UnsupportedSpacesError", True),
         ("tdmpc_ray.envs.contract.EnvFaultError", False),
         ("tdmpc_ray.errors.PassingError", False),
-        ("tdmpc_ray.rllib.checkpoints.chunk_store.DamagedCheckpoint", False),
+        ("tdmpc_ray.datasets.chunk_store.DamagedCheckpoint", False),
         ("ValueError", False),
     ],
 )

@@ -159,9 +159,8 @@ def unpack_state(replay: SequenceReplay, data: bytes) -> dict[str, Any]:
     replay.left_out = int(state.get("left_out", 0))  # older checkpoints say nothing of it
     for name in _BITS:
         column = getattr(replay, name)
-        bits = np.frombuffer(zlib.decompress(state[name].tobytes()), np.uint8)
         size = min(len(replay), len(column))
-        column[:size] = np.unpackbits(bits, count=size)
+        column[:size] = unpack_bits(state[name], size)
         column[size:] = False  # what lay there before is gone
     if isinstance(replay, PrioritizedReplay):
         if "priorities" in state:
@@ -176,6 +175,12 @@ def unpack_state(replay: SequenceReplay, data: bytes) -> dict[str, Any]:
     if replay.allow_short and not state.get("allow_short", False):
         _start_everywhere(replay)
     return state
+
+
+def unpack_bits(packed: np.ndarray, size: int) -> np.ndarray:
+    """The first flags of what `pack_state` made of a column of them, (size,)."""
+    bits = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8)
+    return np.unpackbits(bits, count=size).astype(np.bool_)
 
 
 def _start_everywhere(replay: SequenceReplay) -> None:

@@ -17,8 +17,8 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune import Checkpoint
 
 from tdmpc_ray.addresses import absolute
+from tdmpc_ray.datasets.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.errors import UserError, reason
-from tdmpc_ray.rllib.checkpoints.chunk_store import CannotWrite, ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.manifest import (
     REPLAY_FOLDER,
     chunk_names,

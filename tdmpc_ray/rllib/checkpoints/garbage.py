@@ -10,7 +10,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore, DamagedCheckpoint
+from tdmpc_ray.datasets.chunk_store import ChunkStore, DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.manifest import MANIFEST, REPLAY_FOLDER, chunk_names, parse_manifest
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyarrow.fs import LocalFileSystem
 
-from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore, DamagedCheckpoint, read_checked, write_whole
+from tdmpc_ray.datasets.chunk_store import ChunkStore, DamagedCheckpoint, read_checked, write_whole
 
 MANIFEST = "manifest.json"
 REPLAY_FOLDER = "replay"

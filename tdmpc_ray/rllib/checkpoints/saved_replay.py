@@ -9,7 +9,7 @@ import numpy as np
 
 from tdmpc_ray.core.replay.chunks import forget_rows, pack_chunk, pack_state, unpack_chunk, unpack_state
 from tdmpc_ray.core.replay.sequences import SequenceReplay
-from tdmpc_ray.rllib.checkpoints.chunk_store import ChunkStore, DamagedCheckpoint
+from tdmpc_ray.datasets.chunk_store import ChunkStore, DamagedCheckpoint
 
 
 class SavedReplay:

@@ -16,13 +16,13 @@ from tdmpc_ray.core.agents.agent import Costs
 from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.prioritized import make_replay
+from tdmpc_ray.datasets.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.datasets.demonstrations import load_demonstrations
 from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.acting.fragments import Fragment
 from tdmpc_ray.rllib.acting.module import AgentModule
-from tdmpc_ray.rllib.checkpoints.chunk_store import CannotWrite, ChunkStore
 from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
 from tdmpc_ray.rllib.learning.cloning import CloningLoop
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams

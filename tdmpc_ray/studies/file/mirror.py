@@ -229,6 +229,6 @@ class _Copier:
             del self._copied[name]
 
     def _write(self, name: str, data: bytes) -> None:
-        from tdmpc_ray.rllib.checkpoints.chunk_store import write_whole
+        from tdmpc_ray.datasets.chunk_store import write_whole
 
         write_whole(self._mirror.filesystem, f"{self._mirror.folder}/{name}", data)

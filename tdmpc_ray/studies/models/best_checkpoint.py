@@ -8,7 +8,7 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdmpc_ray.rllib.checkpoints.chunk_store import DamagedCheckpoint
+from tdmpc_ray.datasets.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.load import MODULE, checkpoints_below, find_checkpoint
 from tdmpc_ray.rllib.checkpoints.manifest import is_complete, verify
 from tdmpc_ray.studies.file.files import STUDY_FILE
