@@ -17,6 +17,8 @@ OUTPUTS: tuple[tuple[str, bool, tuple[type[BaseModel], ...]], ...] = (
     ("tdmpc-ray runs --json", True, (LocalRun,)),
     ("result.json", False, (StudyRecord, TrialRecord)),
     ("tdmpc-ray envs --json", True, (forms.TaskForm,)),
+    ("tdmpc-ray demos WHERE --json", False, (forms.DemosForm, forms.EpisodeForm)),
+    ("tdmpc-ray dataset info DIR --json", False, (forms.DatasetForm, forms.DatasetTaskForm)),
     ("tdmpc-ray list --json, tdmpc-ray status ID --json", False, (forms.JobForm,)),
     ("tdmpc-ray compare --json", False, (forms.CompareForm, forms.ResultForm, forms.PublishedForm)),
     (

@@ -85,12 +85,13 @@ def print_plan(
     def say(line: str) -> None:
         console.print(Text(line), soft_wrap=True)
 
-    say(f"{plan.study}: {count(plan.trials, 'trial')} of {steps(study)} agent steps on {study.what}")
+    say(f"{plan.study}: {count(plan.trials, 'trial')} of {steps(study)} on {study.what}")
     for note in plan.notes:
         say(f"note: {note}")
     each = "each trial" if not any(key.startswith(RESOURCES) for key in study.space) else "the largest trial"
     say(f"{each}: {said(plan.request)}, in {count(max(map(len, found.plan.requests)), 'part')}")
-    say(f"its replay takes {gigabytes(plan.request.get('memory', 0))} of memory when it is full")
+    if memory := plan.request.get("memory"):
+        say(f"its replay takes {gigabytes(memory)} of memory when it is full")
     say(plan.speeds)
     console.print(_table(plan.as_written.points))
     say(verdict(found.forecast, found.plan.requests, found.room, plan.trials))

@@ -51,6 +51,9 @@ ModelSizeOption = Annotated[
     ),
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Agent steps, one action each.")]
+UpdatesOption = Annotated[
+    int | None, typer.Option(help="Instead of steps, with --set data.dataset=DIR: learn from it alone.")
+]
 PresetOption = Annotated[
     str, typer.Option(help="paper: as published; light: for CPUs.", autocompletion=_presets)
 ]

@@ -32,6 +32,7 @@ from tdmpc_ray.cli.train_options import (
     StartFromOption,
     StepsOption,
     TaskOption,
+    UpdatesOption,
     VideosOption,
 )
 from tdmpc_ray.core.agents import DEFAULT_AGENT, find_settings
@@ -57,6 +58,7 @@ _OPTIONS = {
     "model_sizes": "--model-size",
     "seeds.0": "--seed",
     "steps": "--steps",
+    "updates": "--updates",
     "set": "--set",
     "start_from": "--start-from",
     "evaluation.every": "--eval-every",
@@ -79,6 +81,7 @@ def train(
     algorithm: AlgorithmOption = DEFAULT_AGENT,
     model_size: ModelSizeOption = None,
     steps: StepsOption = None,
+    updates: UpdatesOption = None,
     preset: PresetOption = "paper",
     set_: SetOption = None,
     num_env_runners: NumEnvRunnersOption = 0,
@@ -105,7 +108,7 @@ def train(
     """
     if task is None:
         raise UserError("train needs --task, such as --task walker-walk")
-    if steps is None:
+    if steps is None and updates is None:
         raise UserError("train needs --steps, such as --steps 100000")
     values: dict[str, Any] = {
         "task": task,
@@ -115,7 +118,7 @@ def train(
         "algorithm": algorithm,
         "model_sizes": [find_settings(algorithm).size if model_size is None else model_size],
         "seeds": [seed],
-        "steps": steps,
+        **({"steps": steps} if updates is None else {"updates": updates}),
         "set": parse_settings(set_ or []),
         "start_from": start_from,
         "evaluation": {"every": eval_every, "episodes": eval_episodes, "videos": videos},

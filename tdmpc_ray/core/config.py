@@ -125,6 +125,7 @@ class DataConfig(Scheduled):
     demonstration_share: float | None = None  # of each batch; None: 0.25, after cloning 0.75 falling to it
     cloning: bool = False  # first imitate the demonstrations; the clone acts in the place of random steps
     cloning_updates: int | None = None  # None: twice as many as the demonstrations have steps
+    dataset: str = ""  # folder of a dataset to learn from alone; the run takes no steps, and counts updates
     schedules: tuple[Schedule, ...] = field(default=(), metadata={"is_key": False})
 
     def __post_init__(self) -> None:
@@ -250,4 +251,10 @@ def agent_config(
     return sized.with_settings({**settings.presets[preset], **(overrides or {})})
 
 
-PATH_SETTINGS = ("data.demonstrations",)  # settings that name a file or a folder
+PATH_SETTINGS = ("data.demonstrations", "data.dataset")  # settings that name a file or a folder
+_BY_NAME = "minari:"  # of Minari, which has folders of its own
+
+
+def is_path(place: str) -> bool:
+    """Whether the value of a setting of `PATH_SETTINGS` is a path."""
+    return bool(place) and not place.startswith(_BY_NAME)

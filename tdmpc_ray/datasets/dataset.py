@@ -114,12 +114,12 @@ class DatasetReplay:
         """Sequences that can be drawn."""
         return sum(self._starts(part) for part in self._parts)
 
-    @property
+    @cached_property
     def transitions_added(self) -> int:
         """Steps of all episodes."""
         return sum(part.steps for part in self._parts)
 
-    @property
+    @cached_property
     def left_out(self) -> int:
         """Steps that are in no sequence, as their episode is shorter than H."""
         if self.allow_short:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -164,13 +164,23 @@ def _set_info(name: str) -> TaskInfo:
         suite="multitask",
         episode_length=max(info.episode_length for info in members),
         action_repeat=max(info.action_repeat for info in members),
-        metric="success" if all(info.metric == "success" for info in members) else "return",
+        metric=common_metric(members),
         simulator_id="",
         obs_size=max(obs_sizes) if is_known else None,
         action_size=max(action_sizes) if is_known else None,
         tasks=names,
         can_terminate=any(info.can_terminate for info in members),
     )
+
+
+def common_metric(infos: Sequence[TaskInfo]) -> str:
+    """What several tasks are judged by: the score, where returns and success have to be put together."""
+    metrics = {info.metric for info in infos}
+    if len(metrics) == 1:
+        return metrics.pop()
+    members = [task_info(name) for info in infos for name in info.tasks or (info.name,)]
+    has_score = all(info.metric == "success" or info.suite == "dmcontrol" for info in members)
+    return "score" if has_score else "return"
 
 
 def _built_in(name: str) -> TaskInfo | None:
@@ -240,17 +250,6 @@ def _with_options(name: str) -> TaskInfo | None:
         raise UserError(f"task '{name}': behind '@' stands an action repeat, or sparse: each once")
     info = _with_repeat(name, info, options[0]) if options else info
     return replace(info, name=f"{info.name}@{SPARSE}") if info.reward == SPARSE else info
-
-
-def with_reward(name: str, reward: str) -> str:
-    """The name of a task, or of several with '+', whose rewards are of this kind."""
-    if reward != SPARSE:
-        return name
-    return "+".join(
-        part if SPARSE in part.split("@")[1:] else f"{part}@{SPARSE}"
-        for whole in name.split("+")
-        for part in TASK_SETS.get(whole, [whole])
-    )
 
 
 def _with_repeat(name: str, info: TaskInfo, repeat: str) -> TaskInfo:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tdmpc_ray.envs.task import SPARSE
+
 # Domain of the DeepMind Control Suite, size of observations, size of actions, tasks. quadruped-escape is left
 # out: the suite cannot even reset it without an OpenGL context.
 SUITE_TASKS = (
@@ -97,3 +99,14 @@ TASK_SETS = {
     "mt30": tuple(_MT30.split()),
     "mt80": (*_MT30.split(), *(f"mw-{task}" for task in METAWORLD_TASKS.split())),
 }
+
+
+def with_reward(name: str, reward: str) -> str:
+    """The name of a task, or of several with '+', whose rewards are of this kind."""
+    if reward != SPARSE:
+        return name
+    return "+".join(
+        part if SPARSE in part.split("@")[1:] else f"{part}@{SPARSE}"
+        for whole in name.split("+")
+        for part in TASK_SETS.get(whole, [whole])
+    )

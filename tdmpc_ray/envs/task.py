@@ -18,7 +18,8 @@ class TaskInfo:
             set, "multitask".
         episode_length: time limit in agent steps.
         action_repeat: simulator control steps per agent step; env_frames = env_steps * action_repeat.
-        metric: "return" or "success": the number that tells how well a policy does.
+        metric: "return" or "success": the number that tells how well a policy does; of a set of both kinds
+            "score", see `rllib.evaluation.on_runners`.
         simulator_id: the task's name inside its suite: "walker/walk", "reach-v3", "Pendulum-v1".
         obs_size: length of the observation; None where only building the task tells.
         action_size: length of the action; None likewise.

@@ -28,6 +28,7 @@ from tdmpc_ray.rllib.loop.asynchronous import AsyncLoop
 from tdmpc_ray.rllib.loop.cloning import CloningPhase
 from tdmpc_ray.rllib.loop.in_turns import TurnLoop
 from tdmpc_ray.rllib.loop.learner_link import LearnerLink
+from tdmpc_ray.rllib.loop.offline import OfflineLoop
 from tdmpc_ray.rllib.loop.progress import Progress
 from tdmpc_ray.rllib.loop.recovery import causes_raised, give_state, take_back
 from tdmpc_ray.rllib.metrics.activity import doing
@@ -79,7 +80,7 @@ class AgentAlgorithm(DurableAlgorithm):
             params,
             costs.per_update,
             system,
-            flops_per_plan=costs.per_plan,
+            flops_per_plan=0 if config.has_dataset else costs.per_plan,
             seed_steps=config.num_seed_steps,
         )
         self.progress = Progress(config, reporter, self.metrics)
@@ -91,7 +92,9 @@ class AgentAlgorithm(DurableAlgorithm):
             self.progress.updates_before = self.link.call(AgentLearner.load_networks, state=networks)
             self._sync_weights()
 
-    def _make_loop(self, config: Any) -> AsyncLoop | TurnLoop:
+    def _make_loop(self, config: Any) -> AsyncLoop | TurnLoop | OfflineLoop:
+        if config.has_dataset:
+            return OfflineLoop(config, self.progress, self.link, self._sync_weights)
         parts = (config, self.progress, self.link, self.env_runner_group)
         if config.is_asynchronous:
             return AsyncLoop(*parts)
@@ -113,10 +116,15 @@ class AgentAlgorithm(DurableAlgorithm):
         return self.progress.pace.grad_updates
 
     @property
+    def clock(self) -> int:
+        """What evaluations and the run's length are counted in: agent steps; offline, updates."""
+        return self.grad_updates if self.config.has_dataset else self.env_steps
+
+    @property
     def at_end(self) -> bool:
         """Whether all of `total_steps` are taken."""
         total = self.config.total_steps
-        return total is not None and self.env_steps >= total
+        return total is not None and self.clock >= total
 
     def training_step(self) -> None:
         """Clone, or collect, store and update, until this iteration's share of steps or of time is done."""
@@ -179,6 +187,7 @@ class AgentAlgorithm(DurableAlgorithm):
         )
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
         ours = {
+            "env_steps": self.clock,  # what Tune's schedulers and callbacks go by
             DONE: self.at_end and not self.evaluator.stopped,  # Tune ends the trial
             "catching_up": progress.pace.catching_up(),
             "cloning": progress.cloning_left,

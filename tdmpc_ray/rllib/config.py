@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Mapping
@@ -14,23 +13,24 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from tdmpc_ray.addresses import absolute
 from tdmpc_ray.core.agents import find_settings
-from tdmpc_ray.core.config import PATH_SETTINGS, AgentConfig, agent_config
+from tdmpc_ray.core.config import PATH_SETTINGS, AgentConfig, agent_config, is_path
 from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.multitask import action_sizes
+from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.acting.connectors import AddIsFirst, AddTask, env_to_module, module_to_env
 from tdmpc_ray.rllib.acting.env_runner import AgentEnvRunner
 from tdmpc_ray.rllib.acting.environment_config import EnvironmentConfig
-from tdmpc_ray.rllib.acting.fragments import BESIDE_STEPS, LEAST_STEPS, REQUESTS_IN_FLIGHT
+from tdmpc_ray.rllib.acting.fragments import REQUESTS_IN_FLIGHT
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.acting.task_env import require_env
 from tdmpc_ray.rllib.algorithm import AgentAlgorithm
 from tdmpc_ray.rllib.config_checks import check_values, refuse_unread
 from tdmpc_ray.rllib.evaluation.on_runners import evaluate
 from tdmpc_ray.rllib.learning.learner import AgentLearner
-from tdmpc_ray.rllib.loop.pace import MAX_LEAD
+from tdmpc_ray.rllib.loop.pace_settings import PaceSettings
 
 
-class AgentAlgorithmConfig(EnvironmentConfig):
+class AgentAlgorithmConfig(PaceSettings, EnvironmentConfig):
     """Configures an `AgentAlgorithm`; an agent with a class of its own names itself there.
 
     Attributes:
@@ -111,7 +111,7 @@ class AgentAlgorithmConfig(EnvironmentConfig):
                 know; sets the discount and the number of random steps.
             eval_every: evaluate every so many agent steps; None leaves it to RLlib's `evaluation_interval`.
             total_steps: agent steps of the whole run: the last iteration ends there, evaluated.
-            steps_per_iteration: agent steps per `train()`, at most.
+            steps_per_iteration: agent steps per `train()`, at most; these three count updates with a dataset.
             max_time_s_per_iteration: seconds after which a `train()` returns, where nothing hinders it.
             updates_per_call: gradient steps per call of the learner, at most.
             asynchronous: sample and learn at once; False: in turns, which is reproducible; None: at once
@@ -128,10 +128,7 @@ class AgentAlgorithmConfig(EnvironmentConfig):
         given = _given(locals())
         super().training(**kwargs)
         if overrides is not NotProvided:
-            paths = {key: overrides[key] for key in PATH_SETTINGS if isinstance(overrides.get(key), str)}
-            # The learner may run in another folder.
-            absolute_paths = {key: path and os.path.abspath(path) for key, path in paths.items()}
-            self.agent_overrides = {**self.agent_overrides, **given.pop("overrides"), **absolute_paths}
+            self.agent_overrides = {**self.agent_overrides, **_absolute(given.pop("overrides"))}
         if isinstance(start_from, (str, Path)):
             given["start_from"] = absolute(start_from)
         for name, value in given.items():
@@ -205,50 +202,24 @@ class AgentAlgorithmConfig(EnvironmentConfig):
         require_env(self)
         return super().build_algo(*args, **kwargs)
 
-    @property
-    def is_asynchronous(self) -> bool:
-        """Whether sampling and learning go on at once."""
-        return self.num_env_runners > 0 if self.asynchronous is None else self.asynchronous
+    def offline_data(self, *, input_: Any = NotProvided, **kwargs: Any) -> Self:
+        """Learn from a dataset alone.
 
-    @property
-    def shares_networks(self) -> bool:
-        """Whether the one env runner acts with the very parameters that the one learner changes."""
-        return self.num_env_runners == 0 and self.num_learners == 0
-
-    @property
-    def lead(self) -> int:
-        """Agent steps that asynchronous sampling may be ahead of the updates."""
-        return self.lead_of(self.get_rollout_fragment_length() * self.num_envs_per_env_runner)
-
-    def lead_of(self, fragment: int) -> int:
-        """The same, with fragments of so many agent steps."""
-        lead = REQUESTS_IN_FLIGHT * fragment * max(self.num_env_runners, 1)
-        return max(lead if self.sample_lead is None else self.sample_lead, self._least_lead)
-
-    @property
-    def max_lead(self) -> int | None:
-        """What bounds `lead`, see `Pace`; None: nothing, as somebody has set it."""
-        return max(MAX_LEAD, self._least_lead) if self.sample_lead is None else None
-
-    @property
-    def _least_lead(self) -> int:
-        """Steps that are too few for a whole update cannot be paid for: with less, both sides could wait."""
-        fragment = self.get_rollout_fragment_length() * self.num_envs_per_env_runner
-        return fragment + math.ceil(1 / self.agent().data.utd_ratio)
-
-    def get_rollout_fragment_length(self, worker_index: int = 0) -> int:
-        """Agent steps of each environment per request to an env runner.
-
-        Where nobody sets it: one in turns, so that updates follow every step, as published; at once,
-        the fewer the more runners and environments there are (see BESIDE_STEPS), and more where the main
-        process could not keep up (see `FragmentLength`).
+        Args:
+            input_: its folder, see docs/datasets.md. Ray Data is not used: sequences are drawn at random from
+                files that are mapped into memory, which streams of blocks cannot.
+            kwargs: refused; they are Ray Data's.
         """
-        if self.rollout_fragment_length != "auto":
-            return int(self.rollout_fragment_length)
-        if not self.is_asynchronous:
-            return 1
-        steps = max(BESIDE_STEPS // max(self.num_env_runners, 1), LEAST_STEPS)
-        return max(1, steps // self.num_envs_per_env_runner)
+        if kwargs:
+            raise UserError(f"offline_data({next(iter(kwargs))}=...) is Ray Data's, which is not used")
+        if input_ in (NotProvided, "sampler"):  # RLlib's word for environments
+            return self
+        return self.training(overrides={"data.dataset": str(input_)})
+
+    @property
+    def has_dataset(self) -> bool:
+        """Whether the run learns from a dataset alone."""
+        return bool(self.agent_overrides.get("data.dataset"))
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> Any:
         pipeline = env_to_module(self, super().build_env_to_module_connector(env, spaces, device), device)
@@ -279,6 +250,12 @@ class AgentAlgorithmConfig(EnvironmentConfig):
             "obs": self.env_config.get("obs", "state"),
         }
         return super()._model_config_auto_includes | own
+
+
+def _absolute(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with paths as they are meant here: the learner may run in another folder."""
+    paths = {key: overrides[key] for key in PATH_SETTINGS if isinstance(overrides.get(key), str)}
+    return {**overrides, **{key: os.path.abspath(path) for key, path in paths.items() if is_path(path)}}
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from tdmpc_ray.addresses import is_address
 from tdmpc_ray.core.agents import find_settings
+from tdmpc_ray.datasets.dataset import Dataset
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
 
@@ -61,6 +62,8 @@ def check_values(config: Any) -> None:
             "num_env_runners, or leave it out; beside a learner with a GPU, acting has that one"
         )
     _check_demonstrations(config)
+    if config.has_dataset and not config.in_evaluation:
+        _check_dataset(config)
     optional = ("eval_every", "total_steps", "sample_lead")
     needed = ("steps_per_iteration", "updates_per_call", "weights_every", "episode_length")
     for name in (*needed, *optional):
@@ -84,6 +87,20 @@ def check_values(config: Any) -> None:
         raise UserError(f"max_time_s_per_iteration must not be {config.max_time_s_per_iteration}")
 
 
+def _check_dataset(config: Any) -> None:
+    if config.info is None:
+        raise UserError("data.dataset needs a task of the catalog: its episodes are known by the task's name")
+    if config.num_env_runners:
+        raise UserError(
+            "data.dataset takes no steps: leave num_env_runners out; evaluation_num_env_runners have "
+            "evaluations beside the training"
+        )
+    if config.agent().data.demonstrations:
+        raise UserError("data.dataset is all that is learned from: leave data.demonstrations out")
+    dataset = Dataset(Path(config.agent().data.dataset))
+    dataset.of_tasks(config.info.tasks or (config.info.name,))
+
+
 def _check_demonstrations(config: Any) -> None:
     if config.start_from is not None and config.agent().data.cloning:
         raise UserError(
@@ -102,7 +119,7 @@ def _check_demonstrations(config: Any) -> None:
 
 def _check_learners(config: Any) -> None:
     num, agent, gpus = config.num_learners, config.agent(), config.num_gpus_per_learner
-    if config.num_env_runners < num:
+    if config.num_env_runners < num and not config.has_dataset:
         raise UserError(
             f"num_learners={num} needs a remote env runner for each learner, or more: "
             f"set env_runners(num_env_runners={num})"

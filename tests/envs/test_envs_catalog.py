@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from tdmpc_ray.envs import TaskInfo, list_tasks, make_env, task_info
-from tdmpc_ray.envs.catalog import with_reward
-from tdmpc_ray.envs.tables import TASK_SETS
+from tdmpc_ray.envs.catalog import common_metric
+from tdmpc_ray.envs.tables import TASK_SETS, with_reward
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.published import published_curves
 
@@ -29,6 +29,18 @@ def test_every_listed_name_resolves_to_itself() -> None:
     assert len(names) == len(set(names)) == 78 + 50 + 5 + 10 + 2
     assert [task_info(name).name for name in names] == names
     assert len({task_info(name).simulator_id for name in names}) == len(names)
+
+
+def test_tasks_of_several_kinds_are_judged_by_their_score() -> None:
+    for tasks, metric in (
+        (["walker-walk", "cup-catch"], "return"),
+        (["mw-reach", "pick-cube"], "success"),
+        (["walker-walk", "mw-reach"], "score"),
+        (["mt80", "mw-reach"], "score"),
+        (["gym:Pendulum-v1", "mw-reach"], "return"),
+    ):
+        assert common_metric([task_info(task) for task in tasks]) == metric
+    assert (task_info("mt30").metric, task_info("mt80").metric) == ("return", "score")
 
 
 def test_a_task_may_have_another_action_repeat() -> None:

@@ -104,7 +104,7 @@ def test_a_study_is_submitted_stopped_and_resumed(
 
     said = cli("resume", job_id, *at, "--wait")
     assert said.status == 0, said.out + said.err
-    assert f"resuming remote: 1 trial of {STEPS:,} steps" in said.out
+    assert f"resuming remote: 1 trial of {STEPS:,} agent steps" in said.out
     runs = mlflow_read.runs(store, "exp")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     (trial,) = (run for name, run in runs.items() if name.startswith("size="))

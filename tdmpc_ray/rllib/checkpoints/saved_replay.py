@@ -7,9 +7,41 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc_ray.core.replay.chunks import forget_rows, pack_chunk, pack_state, unpack_chunk, unpack_state
+from tdmpc_ray.core.replay.chunks import (
+    forget_rows,
+    pack_arrays,
+    pack_chunk,
+    pack_state,
+    unpack_arrays,
+    unpack_chunk,
+    unpack_state,
+)
 from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.datasets.chunk_store import ChunkStore, DamagedCheckpoint
+from tdmpc_ray.errors import UserError
+
+
+class NothingSaved:
+    """In the place of a `SavedReplay`, where what is learned from lies in files of its own."""
+
+    def save(self, store: ChunkStore, extra: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Write `extra`; see `SavedReplay.save`."""
+        return {"chunks": [], "state": store.put(pack_arrays(extra)), "transitions": 0}
+
+    def load(
+        self, store: ChunkStore, manifest: Mapping[str, Any], salvage: bool = False
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Read `extra`; see `SavedReplay.load`.
+
+        Raises:
+            UserError: the checkpoint is of a run that took steps.
+        """
+        if manifest["chunks"]:
+            raise UserError(
+                "the checkpoint is of a run that took steps, this one learns from a dataset alone: begin "
+                "with its networks (start_from)"
+            )
+        return unpack_arrays(store.get(manifest["state"])), []
 
 
 class SavedReplay:

@@ -26,7 +26,7 @@ _LAST_EVALUATION_S = 300.0
 
 
 class Evaluator:
-    """Evaluates by agent steps.
+    """Evaluates by agent steps; where a run learns from a dataset alone, by updates.
 
     Processes that are there to evaluate (`evaluation_num_env_runners`) do so while training goes on, with the
     networks of the moment when the evaluation was due. At the run's end, and without such processes, training
@@ -50,7 +50,7 @@ class Evaluator:
         self.stopped = False
         self._asked: set[int] = set()  # runners with a part of the evaluation that is under way
         self._answers: list[Any] = []
-        self._asked_at = 0  # agent steps
+        self._asked_at = 0
 
     def run(self) -> dict[str, Any]:
         """After an iteration: take what is done, and begin what is due; returns RLlib's result of it.
@@ -59,7 +59,7 @@ class Evaluator:
             UserError: an environment breaks its contract, or fails too often.
         """
         if self.last:  # by RLlib's own interval
-            self.evaluated_at = self._algorithm.env_steps
+            self.evaluated_at = self._algorithm.clock
         if self._asked:
             self._take()
         result: dict[str, Any] = {}
@@ -72,7 +72,7 @@ class Evaluator:
                 self.discard()
                 result = self._wait()
                 if self.last:
-                    self.evaluated_at = self._algorithm.env_steps
+                    self.evaluated_at = self._algorithm.clock
         return result
 
     def discard(self) -> None:
@@ -82,14 +82,14 @@ class Evaluator:
     def is_due(self) -> bool:
         """Whether the networks of now are to be evaluated."""
         algorithm, every = self._algorithm, self._algorithm.config.eval_every
-        if every is None or self.evaluated_at == algorithm.env_steps:
+        if every is None or self.evaluated_at == algorithm.clock:
             return False
         # In turns, the updates of the last steps come first; at once, some are always owed.
         if algorithm.progress.pace.updates_owed() > 0 and (
             algorithm.at_end or not algorithm.config.is_asynchronous
         ):
             return False
-        return algorithm.at_end or algorithm.env_steps // every > self.evaluated_at // every
+        return algorithm.at_end or algorithm.clock // every > self.evaluated_at // every
 
     def _wait(self) -> dict[str, Any]:
         """Evaluate now; at the run's end, wait for runners that have died: it is the last chance."""
@@ -122,7 +122,7 @@ class Evaluator:
         for runner in healthy:
             if runners.foreach_env_runner_async(call, tag=_TAG, remote_worker_ids=[runner]):
                 self._asked.add(runner)
-        self._answers, self._asked_at = [], algorithm.env_steps
+        self._answers, self._asked_at = [], algorithm.clock
 
     def _take(self) -> None:
         for runner, answer in self._runners.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=0.0):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS
 
+from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.faults import MAX_CUT, too_many_cut
 from tdmpc_ray.rllib.acting import stop_request
 from tdmpc_ray.rllib.acting.env_runner import on_runners
@@ -112,8 +113,9 @@ def summarize(algorithm: Any, shares: Sequence[Any]) -> tuple[dict[str, Any], in
         faults = [fault for _, faults in shares for fault in faults]
         if len(by_task) < len(info.tasks):
             return {}, 0, 0
-        results = _mean([_summary(by_task[task]) for task in info.tasks])
-        results |= {f"{task}/{k}": v for task in info.tasks for k, v in _summary(by_task[task]).items()}
+        summaries = {task: _scored(task, _summary(by_task[task])) for task in info.tasks}
+        results = _mean(list(summaries.values()))
+        results |= {f"{task}/{k}": v for task, summary in summaries.items() for k, v in summary.items()}
         outcomes = [outcome for task in info.tasks for outcome in by_task[task]]
     else:
         if sum(len(outcomes) for outcomes, _, _ in shares) < wanted:
@@ -121,7 +123,7 @@ def summarize(algorithm: Any, shares: Sequence[Any]) -> tuple[dict[str, Any], in
         algorithm.metrics.aggregate([m for _, m, _ in shares], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
         outcomes = [o for outcomes, _, _ in shares for o in outcomes][:wanted]
         faults = [fault for _, _, faults in shares for fault in faults]
-        results = _summary(outcomes)
+        results = _scored(info.name, _summary(outcomes)) if info is not None else _summary(outcomes)
     algorithm.evaluator.last = results
     steps = sum(length for _, length, _ in outcomes)
     algorithm.progress.count_faults(faults, steps)
@@ -142,6 +144,16 @@ def _summary(outcomes: list[_Outcome]) -> dict[str, float]:
     if any(success is not None for success in successes):  # some say it where there is one alone
         results["success_mean"] = float(np.mean([success or 0.0 for success in successes]))
     return results
+
+
+def _scored(task: str, summary: dict[str, float]) -> dict[str, float]:
+    """With the published score, 0 to 100: a tenth of DMControl's return, elsewhere success in hundredths."""
+    info = task_info(task)
+    if info.metric == "success" and "success_mean" in summary:
+        return {**summary, "score_mean": 100 * summary["success_mean"]}
+    if info.suite == "dmcontrol":
+        return {**summary, "score_mean": summary["episode_return_mean"] / 10}
+    return summary
 
 
 def _mean(summaries: list[dict[str, float]]) -> dict[str, float]:

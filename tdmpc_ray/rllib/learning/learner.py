@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,18 +14,13 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from tdmpc_ray.core.agents.agent import Costs
 from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.core.parallel import Replicas
-from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.datasets.chunk_store import CannotWrite, ChunkStore
-from tdmpc_ray.datasets.demonstrations import load_demonstrations
-from tdmpc_ray.envs.images import FRAMES
-from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.acting.fragments import Fragment
 from tdmpc_ray.rllib.acting.module import AgentModule
-from tdmpc_ray.rllib.checkpoints.saved_replay import SavedReplay
 from tdmpc_ray.rllib.learning.cloning import CloningLoop
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
-from tdmpc_ray.rllib.learning.replay_memory import replay_rows, require_memory
+from tdmpc_ray.rllib.learning.sources import open_sources
 from tdmpc_ray.rllib.learning.start_networks import completed
 from tdmpc_ray.rllib.learning.updates import Losses, UpdateLoop
 from tdmpc_ray.rllib.learning.work import Work
@@ -51,26 +45,10 @@ class AgentLearner(TorchLearner):
         self._streams = RandomStreams(self.config.seed, self._device, self._replicas)
         batch_size = agent.update.batch_size // size
         self._seed_steps = self.config.num_seed_steps // size
-        num_frames = FRAMES if len(model.obs_shape) == 3 else 1
-        shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
-        data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
-        allow_short = agent.model.episodic
-        require_memory(self.config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
-        counts = (model.num_tasks, allow_short, replay_rows(self.config), model.vector_dim)
-        self.replay = make_replay(data, *shape, *counts)
-        self._saved_replay = SavedReplay(self.replay)
-        demonstrations, self._shown_left_out, info = None, 0, self.config.info
-        if agent.data.demonstrations:
-            demonstrations = load_demonstrations(
-                agent.data,
-                *shape,
-                info.tasks if info else (),
-                info.name if info else "",
-                allow_short=allow_short,
-                may_terminate=allow_short or self._is_told_of_terminations,
-                vector_dim=model.vector_dim,
-            )
-            self._shown_left_out = demonstrations.left_out
+        rank = 0 if self._replicas is None else self._replicas.rank
+        self.replay: Any  # a dataset takes nothing in
+        self.replay, self._saved_replay, demonstrations = open_sources(self.config, module, rank)
+        self._shown_left_out = demonstrations.left_out if demonstrations is not None else 0
         names = [name.removeprefix(f"{DEFAULT_MODULE_ID}_") for name in self._named_optimizers]
         optimizers = {name: self.get_optimizer(optimizer_name=name) for name in names}
         self._updater = module.agent.make_updater(

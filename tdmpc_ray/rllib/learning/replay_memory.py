@@ -41,7 +41,7 @@ def with_memory(config: Any) -> Any:
 
     Not for environments of one's own, whose sizes are not known before they are built.
     """
-    if config.info is None:
+    if config.info is None or config.has_dataset:
         return config
     shapes = observed_shapes(config.info, config.env_config.get("obs", "state"))
     memory = {"memory": replay_bytes(config, shapes)}

@@ -16,6 +16,7 @@ from tdmpc_ray.core.nn.readback import Fence, Readback
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.prioritized import PrioritizedReplay
 from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.datasets.dataset import DatasetReplay
 from tdmpc_ray.errors import PassingError, UserError
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
@@ -52,7 +53,7 @@ class UpdateLoop:
         self,
         module: AgentModule,
         updater: Updater,
-        replay: SequenceReplay,
+        replay: SequenceReplay | DatasetReplay,
         demonstrations: SequenceReplay | None,
         streams: RandomStreams,
         batch_size: int,

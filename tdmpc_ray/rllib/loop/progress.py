@@ -18,6 +18,8 @@ from tdmpc_ray.rllib.loop.pace import Pace
 from tdmpc_ray.rllib.metrics.notes import OnceNotes
 from tdmpc_ray.rllib.metrics.report import Reporter
 
+_OF_STEPS = ("time/env_steps", "time/env_frames")
+
 
 @dataclass
 class Counters:
@@ -68,6 +70,7 @@ class Progress:
         self.updates_before = 0
         self.cloned = self.cloning_total = 0
         self.notes: list[str] = []
+        self._is_offline = config.has_dataset
         self._metrics, self._action_repeats = metrics, config.action_repeats
         self._fault_window = FaultWindow(config.max_env_faults)
         self._once = OnceNotes(config.agent())
@@ -132,6 +135,8 @@ class Progress:
         steps = {"env_steps": self.pace.env_steps, "env_frames": frames}
         counters = {**steps, "grad_updates": self.pace.grad_updates, **dataclasses.asdict(self.counters)}
         report = self.reporter.report(result, evaluation, counters, new_steps, new_updates)
+        if self._is_offline:  # no steps are something else than none
+            report = {name: value for name, value in report.items() if name not in _OF_STEPS}
         if self.cloning_total and self.pace.env_steps == 0:
             report["bc/updates"] = float(self.cloned)
         notes, self.notes = self.notes, []

@@ -19,6 +19,7 @@ EVALUATION = {
     "episode_return_max": "eval/return_max",
     "episode_len_mean": "eval/episode_length",
     "success_mean": "eval/success",
+    "score_mean": "eval/score",
 }
 _SAMPLING = {"episode_return_mean": "train/return", "episode_len_mean": "train/episode_length"}
 
@@ -140,7 +141,8 @@ class Reporter:
             "summary/log10_params": math.log10(self._num_params),
             "time/train_flops": self._flops_per_update * counters["grad_updates"],
         }
-        self._spent["env_steps"] += new_steps
+        if new_steps:
+            self._spent["env_steps"] += new_steps
         self._spent["train_flops"] += self._flops_per_update * new_updates
         if self._flops_per_plan:
             env_steps = counters["env_steps"]

@@ -51,7 +51,8 @@ class StudyKeys(Section):
         default=["5"], min_length=1, description="of the algorithm; tdmpc has 1 in the place of 5"
     )
     seeds: list[Seed] = Field(default=[0], min_length=1)
-    steps: Count = Field(description="agent steps per trial")
+    steps: Count = Field(description="agent steps per trial; updates, with a dataset to learn from alone")
+    updates: Count | None = Field(default=None, description="the same as steps, for `data.dataset`")
     steps_per_task: bool = Field(
         default=False, description="steps are those of each task: a set of four takes four times as many"
     )
@@ -95,6 +96,15 @@ class StudyKeys(Section):
     def _nothing_is_huge(cls, values: Any) -> Any:
         refuse_huge(values)
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _updates_are_steps(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("updates") is None:
+            return values
+        if values.get("steps", values["updates"]) != values["updates"]:
+            raise ValueError("give either steps, or updates with data.dataset")
+        return {**values, "steps": values["updates"]}
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ _NOTHING = "nothing will be learned"
 def notes(study: Study) -> list[str]:
     """A line each."""
     said: dict[str, str] = {}
-    for point in study.points():
+    for point in [] if study.is_offline else study.points():
         who = f" of {point.algorithm}" if len(study.algorithms) > 1 else ""
         line = _random_steps(study, point, who)
         if line.startswith(_NOTHING):

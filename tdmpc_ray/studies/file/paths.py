@@ -10,10 +10,9 @@ from typing import Any
 from pydantic import ValidationInfo
 
 from tdmpc_ray import addresses
-from tdmpc_ray.core.config import PATH_SETTINGS
+from tdmpc_ray.core.config import PATH_SETTINGS, is_path
 from tdmpc_ray.studies.file.draws import Draw
 
-_BY_NAME = "minari:"  # a dataset that has no path
 FOLDER = "folder"  # of the validation's context: what relative paths begin at
 
 
@@ -24,9 +23,7 @@ def base(info: ValidationInfo) -> str:
 
 def absolute(path: str, info: ValidationInfo) -> str:
     """A path as it is meant where the study is read; an address as it is."""
-    if not path or path.startswith(_BY_NAME):
-        return path
-    return addresses.absolute(os.path.expanduser(path), base(info))
+    return addresses.absolute(os.path.expanduser(path), base(info)) if is_path(path) else path
 
 
 def relative(path: str, folder: Path) -> str:

@@ -26,7 +26,8 @@ import yaml
 from pydantic import BaseModel, model_validator
 
 from tdmpc_ray.core.config import AgentConfig, agent_config
-from tdmpc_ray.envs.catalog import with_reward
+from tdmpc_ray.envs.catalog import common_metric
+from tdmpc_ray.envs.tables import with_reward
 from tdmpc_ray.envs.task import REWARDS
 from tdmpc_ray.errors import unknown
 from tdmpc_ray.studies.file.keys import StudyKeys, as_value_error, refuse_repeats
@@ -36,6 +37,7 @@ from tdmpc_ray.studies.file.search_checks import check_search
 from tdmpc_ray.studies.tracking.client import public_uri
 from tdmpc_ray.studies.tracking.kind import StudyKind
 
+DATASET = "data.dataset"
 _MAX_CHECKED = 1000  # combinations of the space that are checked one by one
 
 
@@ -52,6 +54,12 @@ class Study(StudyKeys):
             raise ValueError(str(unknown("reward", self.reward, REWARDS)))
         for task in self.task_names:
             as_value_error(check_obs, task_info(task), self.obs)
+        return self
+
+    @model_validator(mode="after")
+    def _updates_are_of_a_dataset(self) -> Study:
+        if self.updates is not None and not self.is_offline:
+            raise ValueError(f"updates: learning by updates alone needs {DATASET} in set; or give steps")
         return self
 
     @model_validator(mode="after")
@@ -139,8 +147,7 @@ class Study(StudyKeys):
         """The metric that trials are judged by: larger is better."""
         from tdmpc_ray.envs import task_info
 
-        judged_by_success = all(task_info(task).metric == "success" for task in self.task_names)
-        return self.metric or ("eval/success" if judged_by_success else "eval/return")
+        return self.metric or f"eval/{common_metric([task_info(task) for task in self.task_names])}"
 
     @property
     def score_key(self) -> str:
@@ -167,6 +174,7 @@ class Study(StudyKeys):
             StudyKind.EARLY_STOPPED: method in ("asha", "hyperband"),
             StudyKind.POPULATION: self.scheduler.is_population,
             StudyKind.TASK_SET: any(task_info(task).tasks for task in self.task_names),
+            StudyKind.OFFLINE: self.is_offline,
         }
         return reduce(or_, (kind for kind, holds in is_true.items() if holds), StudyKind.PLAIN)
 
@@ -174,6 +182,11 @@ class Study(StudyKeys):
         """A copy whose address of MLflow has no password."""
         tracking = self.tracking.model_copy(update={"uri": public_uri(self.tracking.uri)})
         return self.model_copy(update={"tracking": tracking})
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether its trials learn from a dataset alone; then their steps are updates."""
+        return bool(self.overrides.get(DATASET)) or DATASET in self.space
 
     @property
     def checkpoint_steps(self) -> int:
@@ -243,7 +256,7 @@ class Study(StudyKeys):
             folder: the study's own; what lies in it is named relative to it, so that it can be moved, and
                 read again with `load_study(file, folder)`.
         """
-        values = self.model_dump(by_alias=True)
+        values = self.model_dump(by_alias=True, exclude={"updates"})  # steps say it
 
         def named(path: str) -> str:
             return path if folder is None else relative(path, Path(os.path.abspath(folder)))

@@ -44,6 +44,7 @@ def label_params(config: Mapping[str, Any], study: Study) -> dict[str, Any]:
 
 
 def steps(study: Study) -> str:
-    """Agent steps of its trials: `6,000`, or `6,000 to 24,000`."""
+    """Of its trials: `6,000 agent steps`, `6,000 to 24,000 agent steps`, or `10,000 updates`."""
     least, most = min(map(study.steps_of, study.task_names)), study.most_steps
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    number = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{number} {'updates' if study.is_offline else 'agent steps'}"

@@ -41,6 +41,7 @@ class Trial:
         seed_steps: agent steps before the first update.
         evaluation_s: that training waits for evaluations and films, in all.
         start_s: before its first step.
+        is_offline: it takes no steps but updates.
     """
 
     point: Point
@@ -54,6 +55,7 @@ class Trial:
     seed_steps: int
     evaluation_s: float
     start_s: float
+    is_offline: bool = False
 
     @property
     def resources(self) -> Resources:
@@ -72,7 +74,9 @@ class Trial:
 
     @property
     def rate(self) -> float:
-        """Agent steps per second once learning has begun."""
+        """Agent steps per second once learning has begun; of offline trials, updates."""
+        if self.is_offline:
+            return 1 / self.update_s
         if is_asynchronous(self.resources):
             return min(self.sampling, self.learning)
         return 1 / (1 / self.sampling + 1 / self.learning)
@@ -85,6 +89,8 @@ class Trial:
     @property
     def train_flops(self) -> float:
         """Of all updates: as many as there are random steps, then the ratio."""
+        if self.is_offline:
+            return self.update_flops * float(self.point.steps)
         random = min(self.seed_steps, self.point.steps)
         learns = self.point.steps > self.seed_steps
         return self.update_flops * (learns * random + (self.point.steps - random) * self.ratio)
@@ -92,11 +98,15 @@ class Trial:
     @property
     def act_flops(self) -> float:
         """Of all plans, without evaluations."""
+        if self.is_offline:
+            return 0.0
         return self.plan_flops * float(max(self.point.steps - self.seed_steps, 0))
 
     @property
     def hours(self) -> float:
         """Of the whole trial: its start, random steps, as many updates, the rest, evaluations."""
+        if self.is_offline:
+            return (self.start_s + self.point.steps / self.rate + self.evaluation_s) / 3600
         random = min(self.seed_steps, self.point.steps)
         learns = self.point.steps > self.seed_steps
         # What a plan takes is of no account while actions are random.
@@ -165,6 +175,7 @@ def predict(study: Study, point: Point, measured: Measured) -> Trial:
         seed_steps=agent.data.num_seed_steps(info.episode_length, tasks),
         evaluation_s=episodes * info.episode_length * alone_s,
         start_s=start_seconds(resources, evaluation.runners) / speeds.share,
+        is_offline=study.is_offline,
     )
 
 
@@ -217,7 +228,7 @@ def forecast(study: Study, measured: Measured, cpus: float, gpus: float, most: i
 def best(study: Study, measured: Measured, cpus: float, gpus: float, most: int | None = None) -> Forecast:
     """The same study with the number of env runners under which it ends first; of equals, the fewest."""
     found = forecast(study, measured, cpus, gpus, most)
-    if f"{RESOURCES}num_env_runners" in study.space:  # the study itself compares them
+    if study.is_offline or f"{RESOURCES}num_env_runners" in study.space:  # the study itself compares them
         return found
     balance = max(trial.balance for trial in found.trials)
     for runners in range(1, int(min(balance, cpus)) + 1):

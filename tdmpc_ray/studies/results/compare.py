@@ -19,6 +19,7 @@ from tdmpc_ray.studies.results.published import against_published, published_fig
 from tdmpc_ray.studies.results.random_policy import RANDOM
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 from tdmpc_ray.studies.results.views import find_view, offer_view
+from tdmpc_ray.studies.tracking.kind import StudyKind
 
 _MAX_ROWS = 60  # of a table in a terminal
 
@@ -26,7 +27,7 @@ _MAX_ROWS = 60  # of a table in a terminal
 def render_table(runs: StudyRuns) -> Table:
     """The report's table of results, for a terminal: its widest column folds where there is no room."""
     summary = summary_table(runs)
-    name = "success" if runs.metric.endswith("success") else "return"
+    name = metric if (metric := runs.metric.rpartition("/")[2]) in ("success", "score") else "return"
     evaluated = "newest evaluations'" if (summary["unfinished"] > 0).any() else "final evaluation's"
     table = Table(
         title=f"{runs.study} ({', '.join(runs.tasks)}), {evaluated} {name}",
@@ -71,7 +72,7 @@ def _columns(runs: StudyRuns, name: str) -> dict[str, Callable[[dict[str, Any]],
         "95% CI": lambda row: (
             f"{row['low']:.{digits}f} to {row['high']:.{digits}f}" if np.isfinite(row["low"]) else "n=1"
         ),
-        "env steps": lambda row: f"{row['env_steps']:,.0f}",
+        "updates" if StudyKind.OFFLINE in runs.kind else "env steps": lambda row: f"{row['env_steps']:,.0f}",
         "hours": lambda row: f"{row['hours']:.2f}",
     }
     without = ["task"] * (len(runs.tasks) == 1) + ["params" if settings else "setting"]

@@ -210,7 +210,8 @@ def log_axis(axis: Axis, low: float, high: float) -> None:
 
 
 def value_label(metric: str) -> str:
-    return "success rate in evaluation" if metric.endswith("success") else "return in evaluation"
+    kinds = {"success": "success rate", "score": "normalised score"}
+    return f"{kinds.get(metric.rpartition('/')[2], 'return')} in evaluation"
 
 
 def short(value: float) -> str:

@@ -26,6 +26,7 @@ from tdmpc_ray.studies.results.drawing import (
 )
 from tdmpc_ray.studies.results.statistics import result_bounds
 from tdmpc_ray.studies.results.study_runs import Group, StudyRuns, counted
+from tdmpc_ray.studies.tracking.kind import StudyKind
 
 MAX_LINES = 8  # groups in one figure that can be told apart
 _LEAST_GAP = 0.07  # of an axis, between two ticks with names
@@ -98,11 +99,18 @@ def draw_learning(
     else:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    frames = runs.frames_per_step(task)
-    ratio = f" (1 agent step = {frames} frame{'s' * (frames > 1)})" if x == "env_steps" else ""
-    axes.set_xlabel(f"{AXES[x]}{ratio}")
+    axes.set_xlabel(_axis_words(runs, task, x))
     axes.set_ylabel(value_label(runs.metric))
     axes.set_title(task)
+
+
+def _axis_words(runs: StudyRuns, task: str, x: str) -> str:
+    if x != "env_steps":
+        return AXES[x]
+    if StudyKind.OFFLINE in runs.kind:
+        return "updates"
+    frames = runs.frames_per_step(task)
+    return f"{AXES[x]} (1 agent step = {frames} frame{'s' * (frames > 1)})"
 
 
 def places_on(curves: pd.DataFrame, x: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.scaling import ANY, Floats, Interval
 
 RESAMPLES = 2000
+_BEST_SCORE = 100.0  # a tenth of DMControl's returns, and success in hundredths
 DMCONTROL_BEST = 1000.0  # each of 1000 frames is worth at most 1
 
 
@@ -41,6 +42,8 @@ def result_bounds(task: str, metric: str) -> Interval:
     """Between which values a task's results lie; infinite ends where that is not known."""
     if metric.endswith("success"):
         return Interval(0.0, 1.0)
+    if metric.endswith("score"):
+        return Interval(0.0, _BEST_SCORE)
     if metric.rpartition("/")[2] in ("return", "return_min", "return_max") and _suite(task) == "dmcontrol":
         return Interval(0.0, DMCONTROL_BEST)
     return ANY
@@ -57,6 +60,8 @@ def score_scale(task: str, metric: str, values: ArrayLike, random_return: float 
     """
     if metric.endswith("success"):
         return Scale(0.0, 1.0, True, "success rate as it is")
+    if metric.endswith("score"):
+        return Scale(0.0, _BEST_SCORE, True, "normalised score / 100")
     if result_bounds(task, metric) != ANY:
         return Scale(0.0, DMCONTROL_BEST, True, "return / 1000")
     found = np.asarray(values, dtype=float)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from tdmpc_ray.core.agents import NAMES, find_settings
-from tdmpc_ray.envs.catalog import task_info
+from tdmpc_ray.envs.catalog import common_metric, task_info
 from tdmpc_ray.errors import UserError, nearest
 from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.setting_names import natural, settings, told_apart, with_defaults
@@ -269,12 +269,11 @@ def _settings(trials: pd.DataFrame, kinds: dict[str, StudyKind]) -> pd.Series:
 
 
 def _metric(tasks: set[str]) -> str:
-    """Success where all tasks are judged by it, else return."""
+    """What all tasks are judged by."""
     try:
-        judged_by = {task_info(task).metric for task in tasks}
+        return f"eval/{common_metric([task_info(task) for task in sorted(tasks)])}"
     except UserError:  # a task of somebody else's
-        judged_by = set()
-    return "eval/success" if judged_by == {"success"} else "eval/return"
+        return "eval/return"
 
 
 def _random_returns(parents: Sequence[Any], trials: pd.DataFrame) -> dict[str, float]:

@@ -139,7 +139,7 @@ class _Run:
 
     def __call__(self, *, resume: bool, artifacts: Sequence[Path] = ()) -> StudyResult:
         study, what, where = self.study, "resuming" if resume else "starting", shown(self.place.given)
-        trials = f"{count(study.trials(), 'trial')} of {steps(study)} steps"
+        trials = f"{count(study.trials(), 'trial')} of {steps(study)}"
         self.say(f"{what} {study.name}: {trials} on {study.what}, in {where}")
         for note in notes(study):
             self.say(f"note: {note}")

@@ -15,6 +15,7 @@ class StudyKind(Flag):
     EARLY_STOPPED = auto()  # a scheduler ends the worse trials before their last step
     POPULATION = auto()  # trials go on from each other's networks, with settings that change on the way
     TASK_SET = auto()  # one model learns several tasks
+    OFFLINE = auto()  # trials learn from a dataset alone: their steps are updates
 
     def __str__(self) -> str:
         return ", ".join(_word(kind) for kind in StudyKind if kind in self) or "plain"

@@ -1,0 +1,76 @@
+"""What a learner draws sequences from: the run's own replay or a dataset, and demonstrations."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tdmpc_ray.core.replay.prioritized import make_replay
+from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.datasets.dataset import Dataset, DatasetReplay
+from tdmpc_ray.datasets.demonstrations import load_demonstrations
+from tdmpc_ray.envs.images import FRAMES
+from tdmpc_ray.envs.spaces import Shapes
+from tdmpc_ray.rllib.acting.module import AgentModule
+from tdmpc_ray.rllib.checkpoints.saved_replay import NothingSaved, SavedReplay
+from tdmpc_ray.rllib.learning.replay_memory import replay_rows, require_memory
+
+
+class Sources(NamedTuple):
+    """Of one learner.
+
+    Attributes:
+        replay: what each batch is drawn from.
+        saved: keeps it in checkpoints.
+        demonstrations: mixed into each batch; None: there are none.
+    """
+
+    replay: SequenceReplay | DatasetReplay
+    saved: SavedReplay | NothingSaved
+    demonstrations: SequenceReplay | None
+
+
+def open_sources(config: Any, module: AgentModule, rank: int) -> Sources:
+    """Make the replay, or open the dataset, and read the demonstrations.
+
+    Args:
+        config: of the algorithm.
+        module: of the learner.
+        rank: of the learner among all.
+
+    Raises:
+        UserError: this machine has no memory for it, or files are missing, damaged or do not fit.
+    """
+    agent, model, info, size = module.cfg, module.networks, config.info, max(config.num_learners, 1)
+    allow_short = agent.model.episodic
+    if config.has_dataset:
+        dataset = DatasetReplay(
+            Dataset(Path(agent.data.dataset)),
+            info.tasks or (info.name,),
+            model.obs_shape,
+            model.action_dim,
+            agent.planner.horizon,
+            is_set=bool(info.tasks),
+            allow_short=allow_short,
+            shard=(rank, size),
+        )
+        return Sources(dataset, NothingSaved(), None)
+    num_frames = FRAMES if len(model.obs_shape) == 3 else 1
+    shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
+    data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
+    require_memory(config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
+    replay = make_replay(data, *shape, model.num_tasks, allow_short, replay_rows(config), model.vector_dim)
+    demonstrations = None
+    if agent.data.demonstrations:
+        demonstrations = load_demonstrations(
+            agent.data,
+            *shape,
+            info.tasks if info else (),
+            info.name if info else "",
+            allow_short=allow_short,
+            # Or the user has said whether the task can end, or that it does not matter.
+            may_terminate=allow_short or "model.episodic" in config.agent_overrides,
+            vector_dim=model.vector_dim,
+        )
+    return Sources(replay, SavedReplay(replay), demonstrations)
