@@ -57,6 +57,7 @@ class UpdateConfig(UpdateSettings):
     value_coef: float = 0.1
     termination_coef: float = 1.0  # episodic tasks only
     entropy_coef: float = 1e-4
+    bc_coef: float = 0.0  # of the policy's squared distance to the data's actions; datasets need it
     rho: float = 0.5  # weight of step t in every loss: rho ** t
     tau: float = 0.01  # Polyak rate of the target heads and rate of the running scale
     discount_denom: float = 5.0
@@ -72,6 +73,7 @@ class UpdateConfig(UpdateSettings):
             self, "batch_size", "lr", "enc_lr_scale", "pi_eps", "grad_clip_norm", "rho", "discount_denom"
         )
         require(0 < self.tau <= 1, "update.tau must lie in (0, 1]")
+        require(self.bc_coef >= 0, "update.bc_coef must not be negative")
         require(
             0 <= self.discount_min <= self.discount_max < 1,
             "update.discount_min and update.discount_max must satisfy 0 <= min <= max < 1",

@@ -149,6 +149,7 @@ class PolicyLoss(NamedTuple):
     entropy: Tensor
     scaled_entropy: Tensor
     scale: Tensor  # the running scale after this loss
+    bc: Tensor  # squared distance to the data's actions; 0 where `bc_coef` is
 
 
 def policy_loss(
@@ -160,6 +161,7 @@ def policy_loss(
     heads: Tensor,
     task: TaskContext | None = None,
     mask: Tensor | None = None,
+    action: Tensor | None = None,
 ) -> PolicyLoss:
     """Maximum-entropy loss of the policy prior on the latents of the rollout.
 
@@ -169,8 +171,9 @@ def policy_loss(
         eps: standard-normal noise, (H + 1, B, A).
         heads: the two online heads whose mean counts, (2,).
         mask: see `Batch.mask`.
+        action: of the data, (H, B, A), to stay near with `bc_coef`; None: nowhere.
     """
-    values = policy_values(model, zs, eps, heads, task)
+    values = policy_values(model, zs, eps, heads, task, action)
     return scaled_policy_loss(values, running_scale(scale, values.q[0].detach(), cfg.tau), cfg, mask)
 
 
@@ -180,15 +183,26 @@ class PolicyValues(NamedTuple):
     q: Tensor
     scaled_entropy: Tensor
     entropy: Tensor  # without gradient
+    bc: Tensor | None = None  # squared distance to the data's actions, mean over the task's own, (H, B, 1)
 
 
 def policy_values(
-    model: WorldModel, zs: Tensor, eps: Tensor, heads: Tensor, task: TaskContext | None = None
+    model: WorldModel,
+    zs: Tensor,
+    eps: Tensor,
+    heads: Tensor,
+    task: TaskContext | None = None,
+    action: Tensor | None = None,
 ) -> PolicyValues:
     """The part of `policy_loss` before the scale; arguments as there."""
     sample = model.pi(zs, eps, task)
     q = model.q(zs, sample.action, heads, task, detach=True).mean(0)
-    return PolicyValues(q, sample.scaled_entropy, sample.entropy.detach())
+    bc = None
+    if action is not None:
+        error = (sample.mean[:-1].float() - action).square()
+        counts = torch.ones_like(error) if task is None else task.action_mask.expand_as(error)
+        bc = (error * counts).sum(-1, keepdim=True) / counts.sum(-1, keepdim=True)
+    return PolicyValues(q, sample.scaled_entropy, sample.entropy.detach(), bc)
 
 
 def scaled_policy_loss(
@@ -201,15 +215,20 @@ def scaled_policy_loss(
     """
     q, scaled_entropy = values.q, values.scaled_entropy
     objective = q / scale + cfg.entropy_coef * scaled_entropy
+    rho = cfg.rho ** torch.arange(len(q), device=q.device) / len(q)
+    distance = q.new_zeros(())
+    if values.bc is not None:
+        near = values.bc if mask is None else values.bc * mask
+        distance = (rho[:-1] * near.mean((1, 2))).sum()
     if mask is not None:
         mask = torch.cat([mask, mask[-1:]])  # (H + 1, B, 1)
         objective = objective * mask
-    rho = cfg.rho ** torch.arange(len(q), device=q.device) / len(q)
     return PolicyLoss(
-        -(rho * objective.mean((1, 2))).sum(),
+        cfg.bc_coef * distance - (rho * objective.mean((1, 2))).sum(),
         mean_of_real(values.entropy, mask),
         mean_of_real(scaled_entropy.detach(), mask),
         scale,
+        distance.detach(),
     )
 
 

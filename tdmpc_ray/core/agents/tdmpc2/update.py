@@ -166,7 +166,7 @@ class Updater:
 
         task = model.task(batch.task, detach=True)
         with products():
-            pi = self._policy(world.zs, noise, task, batch.mask)
+            pi = self._policy(world.zs, noise, task, batch.mask, batch.action if cfg.bc_coef else None)
         pi_grad_norm, skipped = self._pi_descent.step(pi.total, skipped)
 
         with torch.no_grad():
@@ -189,19 +189,26 @@ class Updater:
             "rewards_clipped": targets.rewards_clipped,
             "skipped": skipped,
         }
+        if cfg.bc_coef:
+            metrics["loss/bc"] = pi.bc
         if self.td_error is not None:
             metrics["td_error"] = self.td_error.mean()
         # Copies: the next step overwrites what compiled functions gave out.
         return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 
     def _policy(
-        self, zs: Tensor, noise: UpdateNoise, task: TaskContext | None, mask: Tensor | None
+        self,
+        zs: Tensor,
+        noise: UpdateNoise,
+        task: TaskContext | None,
+        mask: Tensor | None,
+        action: Tensor | None,
     ) -> PolicyLoss:
         eps, heads = noise.pi_eps, noise.pi_heads
         if self._replicas is None:
-            return self._policy_loss(self.model, zs, self.scale, self.cfg, eps, heads, task, mask)
+            return self._policy_loss(self.model, zs, self.scale, self.cfg, eps, heads, task, mask, action)
         # In two parts, as replicas meet between them: their percentiles are not those of all their values.
-        values = self._policy_values(self.model, zs, eps, heads, task)
+        values = self._policy_values(self.model, zs, eps, heads, task, action)
         q = self._replicas.gather(values.q[0].detach())
         return scaled_policy_loss(values, running_scale(self.scale, q, self.cfg.tau), self.cfg, mask)
 
