@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from tdmpc_ray.core.batch import Batch
 from tdmpc_ray.datasets.chunk import Columns, map_chunk
+from tdmpc_ray.datasets.episode import Episode
 from tdmpc_ray.datasets.manifest import Part, TaskEntry, read_manifest
 from tdmpc_ray.datasets.writer import CHUNKS
-from tdmpc_ray.envs.images import FRAMES
+from tdmpc_ray.envs.images import FRAMES, stack_frames
 from tdmpc_ray.errors import UserError, unknown
 
 Rows = NDArray[np.int64]
@@ -51,6 +52,26 @@ class Dataset:
         if part.chunk not in self._open:
             self._open[part.chunk] = map_chunk(self.folder / CHUNKS / part.chunk)
         return self._open[part.chunk]
+
+    def episodes(self) -> Iterator[Episode]:
+        """All of them, in the order in which they lie there."""
+        for part in self.manifest.parts:
+            task, columns = self.manifest.tasks[part.task], self.columns(part)
+            ends = np.cumsum(columns["length"].astype(np.int64) + 1)
+            for number, (first, end) in enumerate(pairwise([0, *ends.tolist()])):
+                rows, steps = slice(first, end), slice(first, end - 1)
+                obs, vector = columns["obs"][rows], columns.get("vector")
+                success = int(columns["success"][number])
+                yield Episode(
+                    f"{self.folder}, chunk {part.chunk[:8]}, episode {number}",
+                    stack_frames(obs.astype(np.uint8)) if task.is_images else obs.astype(np.float32),
+                    columns["action"][steps].astype(np.float32),
+                    columns["reward"][steps].astype(np.float32),
+                    bool(columns["terminated"][end - 2]),
+                    None if vector is None else vector[rows].astype(np.float32),
+                    task.name,
+                    None if success < 0 else bool(success),
+                )
 
     def of_tasks(self, names: Sequence[str]) -> list[TaskEntry]:
         """Tasks by name.

@@ -75,6 +75,11 @@ class Manifest(BaseModel):
         return next((task for task in self.tasks if task.name == name), None)
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder is a dataset."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read it.
 

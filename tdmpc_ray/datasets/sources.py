@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tdmpc_ray.addresses import refuse_address
+from tdmpc_ray.datasets.dataset import Dataset
 from tdmpc_ray.datasets.episode import Episode
+from tdmpc_ray.datasets.manifest import is_dataset
 from tdmpc_ray.datasets.minari import PREFIX, is_minari, read_minari
 from tdmpc_ray.datasets.numpy_files import read_npz
 from tdmpc_ray.datasets.robomimic import SUFFIXES, read_robomimic
@@ -29,15 +31,17 @@ def read_episodes(where: str) -> Iterator[Episode]:
     """Read and check all episodes of a place, in their order.
 
     Args:
-        where: a folder of `.npz` files or one such file; an HDF5 file of robomimic, `FILE.hdf5#KEY,KEY` with
-            the observations to join, or a folder of such files; the folder of a dataset of Minari, or
-            `minari:ID`.
+        where: a dataset of ours; a folder of `.npz` files or one such file; an HDF5 file of robomimic,
+            `FILE.hdf5#KEY,KEY` with the observations to join, or a folder of such files; the folder of a
+            dataset of Minari, or `minari:ID`.
 
     Raises:
         UserError: there is nothing, or what is there is damaged or no episode; says what and where.
     """
     if where.startswith(PREFIX) or is_minari(Path(where)):
         found = read_minari(where)
+    elif is_dataset(Path(where)):
+        found = Dataset(Path(where)).episodes()
     else:
         keys = [key for key in where.partition("#")[2].split(",") if key]
         found = (episode for file in _files(where) for episode in _of_file(file, keys))
@@ -60,7 +64,7 @@ def _of_file(file: Path, keys: list[str]) -> Iterator[Episode]:
 def _files(where: str) -> list[Path]:
     path = Path(where.partition("#")[0])
     refuse_address(path)
-    if is_minari(path):
+    if is_minari(path) or is_dataset(path):
         return [path]
     if path.is_file() and path.suffix in (".npz", *SUFFIXES):
         return [path]

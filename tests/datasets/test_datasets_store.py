@@ -14,6 +14,7 @@ from tdmpc_ray.datasets.chunk_store import DamagedCheckpoint
 from tdmpc_ray.datasets.dataset import Dataset, DatasetReplay
 from tdmpc_ray.datasets.episode import Episode
 from tdmpc_ray.datasets.manifest import Source
+from tdmpc_ray.datasets.sources import read_episodes, require_source
 from tdmpc_ray.datasets.writer import CHUNKS, DatasetWriter, writing
 from tdmpc_ray.errors import UserError
 
@@ -106,6 +107,20 @@ def test_frames_are_kept_once_and_stacked_as_a_replay_stacks_them(tmp_path: Path
             found.setdefault(int(batch.vector[0, n, 0]), []).append(batch.obs[:, n].numpy())
     assert len(found) == 6
     assert all((value == values[0]).all() for values in found.values() for value in values)
+
+
+def test_a_dataset_is_read_back_episode_by_episode(tmp_path: Path) -> None:
+    walks = [episode(0, 5, success=True), episode(1, 7, terminated=True)]
+    written = {"walk": walks, "run": [episode(2, 3, 3)]}
+    write(tmp_path / "data", written)
+    require_source(str(tmp_path / "data"))
+    found = list(read_episodes(str(tmp_path / "data")))
+    expected = [one for of_task in written.values() for one in of_task]
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("obs", "action", "reward"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        assert (ours.terminated, ours.success) == (theirs.terminated, theirs.success)
+    assert [one.task for one in found] == ["walk", "walk", "run"]
 
 
 def test_a_dataset_grows_and_what_fails_leaves_nothing(tmp_path: Path) -> None:

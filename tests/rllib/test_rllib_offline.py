@@ -133,6 +133,30 @@ def test_runners_and_ray_data_are_refused(folder: Path, tiny_overrides: dict[str
         made.env_runners(num_env_runners=1).validate()
 
 
+def test_offline_then_online_with_the_dataset_as_a_share_of_each_batch(
+    folder: Path, tmp_path: Path, tiny_overrides: dict[str, Any]
+) -> None:
+    algo = config(folder, tiny_overrides, "cartpole-balance", total_steps=20).build_algo()
+    algo.train()
+    algo.save_to_path(tmp_path / "offline")
+    algo.stop()
+    online = TDMPC2Config().environment("cartpole-balance").debugging(seed=0, log_level="ERROR")
+    settings = {"data.seed_steps": 40, "data.demonstrations": str(folder), "data.priority_alpha": 0.6}
+    online.training(model_size="tiny", overrides={**tiny_overrides, **settings}, steps_per_iteration=60)
+    algo = online.training(start_from=str(tmp_path / "offline")).build_algo()
+    learner = algo.learner_group._learner
+    sizes: list[int] = []
+    shown = learner._loop._demonstrations
+    assert (type(shown).__name__, shown.transitions_added) == ("DatasetReplay", 120)
+    draw = shown.sample
+    shown.sample = lambda num, *args: (sizes.append(num), draw(num, *args))[1]
+    result = algo.train()
+    algo.stop()
+    assert result["grad_updates"] == 60
+    assert sizes == [2] * 60
+    assert len(np.unique(learner.replay.priorities)) > 20
+
+
 def test_a_checkpoint_of_a_run_that_took_steps_is_refused(
     folder: Path, tmp_path: Path, tiny_overrides: dict[str, Any]
 ) -> None:

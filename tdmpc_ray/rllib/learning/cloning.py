@@ -10,6 +10,7 @@ from tdmpc_ray.core.cloning import Cloner
 from tdmpc_ray.core.nn.readback import Readback
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.datasets.dataset import DatasetReplay
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
@@ -32,7 +33,7 @@ class CloningLoop:
     def __init__(
         self,
         module: AgentModule,
-        demonstrations: SequenceReplay,
+        demonstrations: SequenceReplay | DatasetReplay,
         streams: RandomStreams,
         batch_size: int,
         replicas: Replicas | None,

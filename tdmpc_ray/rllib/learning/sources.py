@@ -10,6 +10,7 @@ from tdmpc_ray.core.replay.prioritized import make_replay
 from tdmpc_ray.core.replay.sequences import SequenceReplay
 from tdmpc_ray.datasets.dataset import Dataset, DatasetReplay
 from tdmpc_ray.datasets.demonstrations import load_demonstrations
+from tdmpc_ray.datasets.manifest import is_dataset
 from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.rllib.acting.module import AgentModule
@@ -28,7 +29,7 @@ class Sources(NamedTuple):
 
     replay: SequenceReplay | DatasetReplay
     saved: SavedReplay | NothingSaved
-    demonstrations: SequenceReplay | None
+    demonstrations: SequenceReplay | DatasetReplay | None
 
 
 def open_sources(config: Any, module: AgentModule, rank: int) -> Sources:
@@ -44,9 +45,10 @@ def open_sources(config: Any, module: AgentModule, rank: int) -> Sources:
     """
     agent, model, info, size = module.cfg, module.networks, config.info, max(config.num_learners, 1)
     allow_short = agent.model.episodic
-    if config.has_dataset:
-        dataset = DatasetReplay(
-            Dataset(Path(agent.data.dataset)),
+
+    def draw_from(folder: str) -> DatasetReplay:
+        return DatasetReplay(
+            Dataset(Path(folder)),
             info.tasks or (info.name,),
             model.obs_shape,
             model.action_dim,
@@ -55,14 +57,18 @@ def open_sources(config: Any, module: AgentModule, rank: int) -> Sources:
             allow_short=allow_short,
             shard=(rank, size),
         )
-        return Sources(dataset, NothingSaved(), None)
+
+    if config.has_dataset:
+        return Sources(draw_from(agent.data.dataset), NothingSaved(), None)
     num_frames = FRAMES if len(model.obs_shape) == 3 else 1
     shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
     data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
     require_memory(config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
     replay = make_replay(data, *shape, model.num_tasks, allow_short, replay_rows(config), model.vector_dim)
-    demonstrations = None
-    if agent.data.demonstrations:
+    demonstrations: SequenceReplay | DatasetReplay | None = None
+    if is_dataset(Path(agent.data.demonstrations)):
+        demonstrations = draw_from(agent.data.demonstrations)
+    elif agent.data.demonstrations:
         demonstrations = load_demonstrations(
             agent.data,
             *shape,

@@ -54,7 +54,7 @@ class UpdateLoop:
         module: AgentModule,
         updater: Updater,
         replay: SequenceReplay | DatasetReplay,
-        demonstrations: SequenceReplay | None,
+        demonstrations: SequenceReplay | DatasetReplay | None,
         streams: RandomStreams,
         batch_size: int,
         replicas: Replicas | None,
@@ -178,9 +178,11 @@ class UpdateLoop:
     def _set_priorities(self) -> None:
         if self._seen is not None:
             starts, read = self._seen
-            errors = read.value().split([0 if rows is None else len(rows) for rows in starts])
-            replays = (self._replay, self._demonstrations)
-            for replay, rows, error in zip(replays, starts, errors, strict=False):
-                if isinstance(replay, PrioritizedReplay) and rows is not None:
-                    replay.set_priorities(rows, error)
+            error, first = read.value(), 0
+            for replay, rows in zip((self._replay, self._demonstrations), starts, strict=False):
+                if rows is None:  # of a dataset, which is always the last part
+                    break
+                if isinstance(replay, PrioritizedReplay):
+                    replay.set_priorities(rows, error[first : first + len(rows)])
+                first += len(rows)
         self._seen = None
