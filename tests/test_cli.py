@@ -116,7 +116,7 @@ def test_version_and_overview(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "--task", "walker-walk", "--steps", "-5"], "--steps: must be greater than 0, not -5"),
         (
             [*TRAIN, "--model-size", "2"],
-            "--model-size: unknown model size '2': choose one of: tiny, 1, 5, 19, 48, 317",
+            "--model-size: unknown model size '2': choose one of: 0.05, 0.1, tiny, 0.3",
         ),
         ([*TRAIN, "--preset", "lite"], "--preset: unknown preset 'lite': did you mean 'light'?"),
         (

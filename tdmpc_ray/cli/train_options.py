@@ -46,7 +46,7 @@ AlgorithmOption = Annotated[
 ModelSizeOption = Annotated[
     str | None,
     typer.Option(
-        help="tiny, 1, 5, 19, 48 or 317: million parameters. Default: 5 of TD-MPC2, 1 of TD-MPC.",
+        help="Million parameters: tiny, or 0.05 to 317. Default: 5 of TD-MPC2, 1 of TD-MPC.",
         autocompletion=_sizes,
     ),
 ]

@@ -22,7 +22,9 @@ class TestConfiguration:
         with pytest.raises(UserError, match="did you mean 'walker-walk'"):
             TDMPC2Config().environment("walker-wolk")
         config = TDMPC2Config().environment("walker-walk")
-        with pytest.raises(UserError, match="choose one of: tiny, 1, 5, 19, 48, 317"):
+        with pytest.raises(
+            UserError, match=r"choose one of: 0\.05, 0\.1, tiny, 0\.3, 0\.6, 1, 5, 19, 48, 317"
+        ):
             config.copy().training(model_size="7").validate()
         with pytest.raises(UserError, match=r"did you mean 'update\.lr'"):
             config.copy().training(overrides={"update.rl": 1}).validate()

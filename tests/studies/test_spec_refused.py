@@ -9,6 +9,7 @@ import pytest
 import yaml
 from study_files import STUDY, write
 
+from tdmpc_ray.core.agents.tdmpc2.config import MODEL_SIZES
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.load import load_study, make_study
 
@@ -103,7 +104,7 @@ GPUS = "must be a share of one GPU, up to 1, or a whole number of GPUs"
         ({"obs": "pixels"}, "unknown observations 'pixels': use state or rgb"),
         (
             {"model_sizes": [2]},
-            "model_sizes: unknown model size '2': choose one of: tiny, 1, 5, 19, 48, 317",
+            f"model_sizes: unknown model size '2': choose one of: {', '.join(MODEL_SIZES)}",
         ),
         ({"model_sizes": []}, "model_sizes: must not be empty"),
         ({"preset": "lite"}, "preset: unknown preset 'lite': did you mean 'light'?"),

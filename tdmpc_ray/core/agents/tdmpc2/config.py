@@ -85,9 +85,13 @@ class UpdateConfig(UpdateSettings):
         return min(max((fraction - 1) / fraction, self.discount_min), self.discount_max)
 
 
-# Paper, table 9; `tiny` is ours, for tests and laptops.
+# Paper, table 9, from 1 on; those below are ours, for scaling studies on CPUs, `tiny` for tests and laptops.
 MODEL_SIZES = {
+    "0.05": ModelConfig(enc_dim=48, mlp_dim=56, latent_dim=32, num_enc_layers=2, num_q=2),
+    "0.1": ModelConfig(enc_dim=64, mlp_dim=88, latent_dim=48, num_enc_layers=2, num_q=2),
     "tiny": ModelConfig(enc_dim=64, mlp_dim=128, latent_dim=64, num_enc_layers=2, num_q=2),
+    "0.3": ModelConfig(enc_dim=128, mlp_dim=160, latent_dim=64, num_enc_layers=2, num_q=2),
+    "0.6": ModelConfig(enc_dim=192, mlp_dim=256, latent_dim=96, num_enc_layers=2, num_q=2),
     "1": ModelConfig(enc_dim=256, mlp_dim=384, latent_dim=128, num_enc_layers=2, num_q=2),
     "5": ModelConfig(enc_dim=256, mlp_dim=512, latent_dim=512, num_enc_layers=2, num_q=5),
     "19": ModelConfig(enc_dim=1024, mlp_dim=1024, latent_dim=768, num_enc_layers=3, num_q=5),
