@@ -202,7 +202,8 @@ def test_an_address_where_a_path_must_be(
     monkeypatch.chdir(tmp_path)
     assert cli.main(args) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: s3://... is an address, and this takes a folder or file: ")
+    assert line.startswith("error: ")
+    assert "s3://... is an address, and this takes a folder or file: " in line
     assert "secret" not in line
     assert list(tmp_path.iterdir()) == []
 

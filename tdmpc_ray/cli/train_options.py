@@ -82,6 +82,9 @@ GpusPerEnvRunnerOption = Annotated[
 StartFromOption = Annotated[
     str | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
 ]
+EmbedAsOption = Annotated[
+    str | None, typer.Option(help="The task of --start-from whose embedding to begin with, or mean.")
+]
 SeedOption = Annotated[int, typer.Option(help="Of environments, weights and exploration.")]
 EvalEveryOption = Annotated[int, typer.Option(help="Agent steps between evaluations; one more at the end.")]
 EvalEpisodesOption = Annotated[int, typer.Option(help="Episodes per evaluation.")]

@@ -14,6 +14,7 @@ from tdmpc_ray.cli.slurm import SbatchOption, SlurmOption, check_options, submit
 from tdmpc_ray.cli.train_options import (
     AlgorithmOption,
     CheckpointEveryOption,
+    EmbedAsOption,
     EvalEpisodesOption,
     EvalEveryOption,
     ExperimentOption,
@@ -61,6 +62,7 @@ _OPTIONS = {
     "updates": "--updates",
     "set": "--set",
     "start_from": "--start-from",
+    "embed_as": "--embed-as",
     "evaluation.every": "--eval-every",
     "evaluation.episodes": "--eval-episodes",
     "evaluation.videos": "--videos",
@@ -90,6 +92,7 @@ def train(
     num_gpus: NumGpusOption = 0,
     gpus_per_env_runner: GpusPerEnvRunnerOption = 0,
     start_from: StartFromOption = None,
+    embed_as: EmbedAsOption = None,
     seed: SeedOption = 0,
     eval_every: EvalEveryOption = 50_000,
     eval_episodes: EvalEpisodesOption = 10,
@@ -121,6 +124,7 @@ def train(
         **({"steps": steps} if updates is None else {"updates": updates}),
         "set": parse_settings(set_ or []),
         "start_from": start_from,
+        "embed_as": embed_as,
         "evaluation": {"every": eval_every, "episodes": eval_episodes, "videos": videos},
         "resources": {
             "num_env_runners": num_env_runners,

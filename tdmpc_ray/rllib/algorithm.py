@@ -65,8 +65,8 @@ class AgentAlgorithm(DurableAlgorithm):
     def setup(self, config: Any) -> None:
         limit_threads(int(config.num_cpus_for_main_process))
         self._require_films(config)
-        networks = {} if config.start_from is None else read_networks(config.start_from)
-        notes = check_networks(networks, [config]) if networks else []
+        start = None if config.start_from is None else read_networks(config.start_from)
+        notes = check_networks(start, [config]) if start else []
         with causes_raised():
             super().setup(config)
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
@@ -88,8 +88,8 @@ class AgentAlgorithm(DurableAlgorithm):
         self.evaluator = Evaluator(self)
         self._loop = self._make_loop(config)
         self._cloning = CloningPhase(config, self.progress, self.link, self._sync_weights)
-        if networks:
-            self.progress.updates_before = self.link.call(AgentLearner.load_networks, state=networks)
+        if start:
+            self.progress.updates_before = self.link.call(AgentLearner.load_networks, start=start)
             self._sync_weights()
 
     def _make_loop(self, config: Any) -> AsyncLoop | TurnLoop | OfflineLoop:

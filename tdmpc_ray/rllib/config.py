@@ -48,6 +48,7 @@ class AgentAlgorithmConfig(PaceSettings, EnvironmentConfig):
         self.eval_every: int | None = None
         self.total_steps: int | None = None
         self.start_from: str | None = None
+        self.embed_as: str | None = None
         self.videos = False
         self.system_metrics = False
         self.steps_per_iteration = 500
@@ -95,6 +96,7 @@ class AgentAlgorithmConfig(PaceSettings, EnvironmentConfig):
         weights_every: int = NotProvided,
         weights_every_s: float | None = NotProvided,
         start_from: str | Path | None = NotProvided,
+        embed_as: str | None = NotProvided,
         videos: bool = NotProvided,
         system_metrics: bool = NotProvided,
         **kwargs: Any,
@@ -122,6 +124,8 @@ class AgentAlgorithmConfig(PaceSettings, EnvironmentConfig):
             weights_every_s: seconds between, too; None: copies take a twentieth of the learner's time.
             start_from: a checkpoint or a run's folder, by path or address, whose networks to begin with: they
                 have to fit, but a termination head may be missing. All else begins anew; no step is random.
+            embed_as: the task whose embedding a new one begins with, where the networks of `start_from` have
+                learned several and the run has one: one of theirs, or `mean`; None: its own.
             videos: film an episode of each task into the checkpoint of the last step.
             system_metrics: report what the main process's node and GPUs do, energy included.
         """

@@ -83,6 +83,8 @@ def check_values(config: Any) -> None:
         raise UserError(f"weights_every_s must be a number of seconds, or None, not {weights_s!r}")
     if config.start_from is not None and not is_address(config.start_from):
         find_checkpoint(Path(config.start_from))
+    if config.embed_as is not None and config.start_from is None:
+        raise UserError("embed_as names a task of start_from: set start_from, or leave it out")
     if not 0 <= config.max_time_s_per_iteration < math.inf:
         raise UserError(f"max_time_s_per_iteration must not be {config.max_time_s_per_iteration}")
 

@@ -16,7 +16,12 @@ from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.algorithm_checkpoint import DurableAlgorithm
 from tdmpc_ray.rllib.checkpoints.load import MODULE
 from tdmpc_ray.rllib.checkpoints.manifest import seal
-from tdmpc_ray.rllib.learning.start_networks import check_networks, completed, read_networks
+from tdmpc_ray.rllib.learning.start_networks import (
+    check_networks,
+    embedding_shares,
+    read_networks,
+    state_for,
+)
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.run.checks import prepare
 
@@ -41,13 +46,16 @@ def config_of(overrides: dict[str, Any], env: type[CountingEnv] = CountingEnv, *
 
 def saved(config: TDMPC2Config, folder: Path) -> Path:
     """A checkpoint of networks alone."""
-    env = config.env({})
+    return save_module(config.env({}), config, folder)
+
+
+def save_module(env: gymnasium.Env, config: TDMPC2Config, folder: Path, updates: int = 1) -> Path:
     module = AgentModule(
         observation_space=env.observation_space,
         action_space=env.action_space,
         model_config=config.model_config,
     )
-    module.grad_updates += 1
+    module.grad_updates += updates
     module.save_to_path(str(folder / MODULE))
     seal(folder)
     return folder
@@ -109,7 +117,7 @@ def test_only_a_termination_head_may_be_missing_and_that_is_said(
     config = config_of(tiny_overrides, **{"model.episodic": True}).training(start_from=checkpoint)
     algo = config.training(steps_per_iteration=5).build_algo()
     own, given = algo.learner_group._learner.module["default_policy"].state_dict(), read_networks(checkpoint)
-    assert all(torch.equal(own[key], value) for key, value in given.items())
+    assert all(torch.equal(own[key], value) for key, value in given.state.items())
     assert own[HEAD].abs().sum() > 0
     (note,) = algo.train()["notes"]
     assert note.startswith("the networks of start_from have no termination head")
@@ -141,4 +149,51 @@ def test_where_remote_runners_alone_can_build_the_environment_the_learner_compar
         check_networks(given, [config])
     assert check_networks(given, [config.env_runners(num_env_runners=1)]) == []
     with pytest.raises(UserError, match=r"encoder\.0\.weight is \(16, 3\) in start_from and \(16, 4\) here"):
-        completed(given, AGENT.make_networks((4,), 1, config.agent().model))
+        state_for(given, AGENT.make_networks((4,), 1, config.agent().model), config)
+
+
+def test_a_task_begins_with_the_networks_of_several(
+    tmp_path: Path, tiny_overrides: dict[str, Any], local_ray: None
+) -> None:
+    several = TDMPC2Config().environment("walker-walk+cartpole-balance")
+    several.training(model_size="tiny", overrides=tiny_overrides)
+    env = several.env({**several.env_config, "slot": 0, "num_slots": 1})
+    save_module(env, several, tmp_path, updates=7)
+    start = read_networks(tmp_path)
+    assert start.tasks == ("walker-walk", "cartpole-balance")
+
+    def begin(task: str, embed_as: str | None = None) -> TDMPC2Config:
+        config = TDMPC2Config().environment(task).debugging(seed=0, log_level="ERROR")
+        config.training(model_size="tiny", overrides=tiny_overrides, steps_per_iteration=5)
+        return config.training(start_from=tmp_path, embed_as=embed_as)
+
+    for task, embed_as in (
+        ("cartpole-balance", None),
+        ("cartpole-swingup", "cartpole-balance"),
+        ("walker-run", "mean"),
+    ):
+        assert check_networks(start, [begin(task, embed_as)]) == []
+    with pytest.raises(
+        UserError, match=r"'walker-run' is none of .* or to mean \(walker-walk, cartpole-balance\)"
+    ):
+        check_networks(start, [begin("walker-run")])
+    with pytest.raises(UserError, match="embed_as: 'walker' is none of the tasks"):
+        check_networks(start, [begin("walker-run", "walker")])
+    with pytest.raises(UserError, match="embed_as is for a run of one task"):
+        check_networks(start, [begin("walker-walk+cartpole-balance", "mean")])
+    algo = begin("cartpole-swingup", "cartpole-balance").build_algo()
+    own = algo.learner_group._learner.module["default_policy"]
+    assert own.num_updates == 7
+    shares = embedding_shares(start.tasks, None, "cartpole-balance")
+    assert own.networks.encoder[0].weight.shape[-1] == 5
+    of_set = {key.removeprefix("networks."): x for key, x in start.state.items()}
+    made = AGENT.of_one_task(of_set, shares, own.networks)
+    assert torch.equal(own.networks.dynamics[0].bias, made["dynamics.0.bias"])
+    algo.train()
+    assert own.num_updates >= 7
+    algo.stop()
+
+
+def test_an_embedding_of_nothing_is_refused(tiny_overrides: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="embed_as names a task of start_from"):
+        config_of(tiny_overrides).training(embed_as="mean").validate()

@@ -179,7 +179,7 @@ def test_a_study_at_an_address_is_used_as_one_on_a_disk(
     played = capsys.readouterr().out
     assert cli.main(["evaluate", str(best.path), "--episodes", "1", "--seed", "3"]) == 0
     assert capsys.readouterr().out == played
-    own, other = read_networks(best.path), read_networks(deep)
+    own, other = read_networks(best.path).state, read_networks(deep).state
     assert all(torch.equal(own[key], other[key]) for key in own)
     ours = register(deep, "by-address")
     assert ours.run_id == register(study, "by-path").run_id, "both are the trial's"

@@ -117,7 +117,7 @@ def test_each_task_and_each_resource_has_trials_of_its_own() -> None:
         }
     )
     both = "walker-walk+cup-catch"
-    assert (study.trials(), study.score) == (3 * 2 * 2, "eval/return")
+    assert (study.trials(), study.score) == (3 * 2 * 2, "eval/score")
     assert (study.what, study.most_steps) == ("3 tasks", 2000)
     plan = plan_study(study)
     assert len(plan.trials) == study.trials()

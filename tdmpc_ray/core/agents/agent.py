@@ -232,6 +232,19 @@ class Agent(ABC):
     def costs(self, networks: Any, cfg: AgentConfig) -> Costs:
         """Operations of a decision and of an update."""
 
+    def of_one_task(self, state: Mapping[str, Tensor], shares: Tensor, own: Networks) -> dict[str, Tensor]:
+        """Parameters for a single task's networks, made of those of several tasks.
+
+        Args:
+            state: of networks of N tasks.
+            shares: of each task in what the new one is told about itself, (N,).
+            own: the single task's networks, for their sizes.
+
+        Raises:
+            UserError: the agent has no networks of several tasks, or none of such a task's kind.
+        """
+        raise UserError(f"algorithm '{self.settings.name}' makes no networks of one task of those of several")
+
     def read_published(self, path: Path) -> Published:
         """Read a checkpoint of the agent's published code.
 

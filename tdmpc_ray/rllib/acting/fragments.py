@@ -18,7 +18,7 @@ from tdmpc_ray.rllib.metrics.sums import ENV_STEP_MS
 RUNNER_STEPS = 25
 # Agent steps per request of all runners together, where updates go on beside, and the least of one runner.
 # What the newest steps teach has to act soon: longer ones learn worse (docs/results.md).
-BESIDE_STEPS, LEAST_STEPS = 16, 4
+BESIDE_STEPS, LEAST_STEPS = 4, 1
 # The second one waits at the runner while the first is on its way, so that no runner idles.
 REQUESTS_IN_FLIGHT = 2
 

@@ -21,7 +21,7 @@ from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.learning.cloning import CloningLoop
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 from tdmpc_ray.rllib.learning.sources import open_sources
-from tdmpc_ray.rllib.learning.start_networks import completed
+from tdmpc_ray.rllib.learning.start_networks import StartNetworks, state_for
 from tdmpc_ray.rllib.learning.updates import Losses, UpdateLoop
 from tdmpc_ray.rllib.learning.work import Work
 
@@ -175,19 +175,16 @@ class AgentLearner(TorchLearner):
         """Take steps of imitation, see `CloningLoop.run`."""
         return self._cloning.run(done, num) if self._cloning else {}
 
-    def load_networks(self, state: dict[str, Any]) -> int:
+    def load_networks(self, start: StartNetworks) -> int:
         """Take networks over, with those that only updates need.
-
-        Args:
-            state: of a `AgentModule`.
 
         Returns:
             How many updates have made them.
 
         Raises:
-            UserError: they are of another shape.
+            UserError: they do not fit.
         """
-        self._rl_module.set_state(completed(state, self._rl_module.networks))
+        self._rl_module.set_state(state_for(start, self._rl_module.networks, self.config))
         return self._rl_module.num_updates
 
     def model_cost(self) -> tuple[int, Costs]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import torch
+import torch.nn.functional as F
 from gymnasium import VectorizeMode
 from gymnasium.vector import SyncVectorEnv
 from ray.rllib.env.env_context import EnvContext
@@ -17,6 +18,7 @@ from torch import Tensor
 from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.agents.agent import Networks
 from tdmpc_ray.core.checks import shape_differences
+from tdmpc_ray.envs import task_info
 from tdmpc_ray.envs.multitask import action_sizes
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
@@ -25,15 +27,66 @@ from tdmpc_ray.rllib.acting.task_env import env_creator
 from tdmpc_ray.rllib.checkpoints.load import load_module
 
 _PREFIX = "networks."
+MEAN = "mean"  # of all embeddings
 
 
-def read_networks(path: str | Path) -> dict[str, Tensor]:
-    """The networks of a checkpoint, or of the newest one of a run, by the keys of `AgentModule`.
+class StartNetworks(NamedTuple):
+    """Networks to begin with.
+
+    Attributes:
+        state: by the keys of `AgentModule`.
+        tasks: names of those that they have learned together; empty with one task.
+    """
+
+    state: dict[str, Tensor]
+    tasks: tuple[str, ...] = ()
+
+
+def read_networks(path: str | Path) -> StartNetworks:
+    """The networks of a checkpoint, or of the newest one of a run.
 
     Raises:
         UserError: no checkpoint, or a damaged one.
     """
-    return load_module(path).state_dict()
+    module = load_module(path)
+    task = module.model_config["task"]
+    is_set = module.networks.num_tasks > 0 and task is not None
+    return StartNetworks(module.state_dict(), task_info(task).tasks if is_set else ())
+
+
+def state_for(start: StartNetworks, own: Networks, config: Any) -> dict[str, Tensor]:
+    """What a run's networks begin as; of a task beside the set that was learned, see `embed_as`.
+
+    Raises:
+        UserError: they do not fit; says where.
+    """
+    if not start.tasks or own.num_tasks:
+        if config.embed_as is not None:
+            raise UserError("embed_as is for a run of one task that begins with networks of several tasks")
+        return completed(start.state, own)
+    shares = embedding_shares(start.tasks, config.task, config.embed_as)
+    agent, of_set = find_agent(config.agent_name), _unprefixed(start.state)
+    made = {f"{_PREFIX}{key}": x for key, x in agent.of_one_task(of_set, shares, own).items()}
+    rest = {key: x for key, x in start.state.items() if not key.startswith(_PREFIX)}
+    return completed({**rest, **made}, own)
+
+
+def embedding_shares(tasks: Sequence[str], task: str | None, embed_as: str | None) -> Tensor:
+    """Of each learned task's embedding in a new one's, (N,).
+
+    Raises:
+        UserError: nothing says whose.
+    """
+    if embed_as == MEAN:
+        return torch.full((len(tasks),), 1 / len(tasks))
+    name = task if embed_as is None else embed_as
+    if name is None or name not in tasks:
+        wrong = f"'{task}' is none of" if embed_as is None else f"embed_as: '{embed_as}' is none of"
+        raise UserError(
+            f"{wrong} the tasks that the networks of start_from have learned: set embed_as to that of them "
+            f"which is like the new one, or to {MEAN} ({', '.join(tasks)})"
+        )
+    return F.one_hot(torch.tensor(tasks.index(name)), len(tasks)).float()
 
 
 def completed(given: Mapping[str, Tensor], own: Networks) -> dict[str, Tensor]:
@@ -64,17 +117,17 @@ def missing_parts(given: Mapping[str, Tensor], own: Networks) -> list[str]:
     ]
 
 
-def check_networks(given: Mapping[str, Tensor], configs: Iterable[Any]) -> list[str]:
+def check_networks(start: StartNetworks, configs: Iterable[Any]) -> list[str]:
     """Compare networks with the models of runs, before any of them has started.
 
     The environment is built here for its spaces. Where that cannot be, as remote env runners may have what it
-    takes alone, or a whole vector is one object, only `completed` compares, in the learner.
+    takes alone, or a whole vector is one object, only `state_for` compares, in the learner.
 
     Returns:
         Notes for the user.
 
     Raises:
-        UserError: as `completed`, or an environment cannot be built.
+        UserError: as `state_for`, or an environment cannot be built.
     """
     notes: dict[str, None] = {}
     models: dict[object, Networks | None] = {}
@@ -83,8 +136,8 @@ def check_networks(given: Mapping[str, Tensor], configs: Iterable[Any]) -> list[
         if key not in models:
             models[key] = own = _own_networks(config)
             if own is not None:
-                completed(given, own)
-                parts = (part.strip("._").replace("_", " ") for part in missing_parts(given, own))
+                state_for(start, own, config)
+                parts = (part.strip("._").replace("_", " ") for part in missing_parts(start.state, own))
                 notes |= dict.fromkeys(
                     f"the networks of start_from have no {part}: the model's own begins untrained"
                     for part in parts

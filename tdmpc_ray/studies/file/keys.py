@@ -65,6 +65,10 @@ class StudyKeys(Section):
     start_from: str | None = Field(
         default=None, description="checkpoint whose networks every trial begins with"
     )
+    embed_as: str | None = Field(
+        default=None,
+        description="task of `start_from` whose embedding trials begin with; `mean`: of all; none: their own",
+    )
     num_samples: Count = Field(default=1, description="draws of what is not a grid")
     search: Search = Search()
     scheduler: Scheduling = Scheduling()

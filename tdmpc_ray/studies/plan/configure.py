@@ -41,6 +41,7 @@ def algorithm_config(study: Study, point: Point | None = None) -> AgentAlgorithm
         eval_every=study.evaluation.every,
         total_steps=point.steps,
         start_from=study.start_from,
+        embed_as=study.embed_as,
         videos=study.evaluation.videos,
         system_metrics=study.tracking.system_metrics,
     )

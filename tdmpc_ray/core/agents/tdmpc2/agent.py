@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc_ray.core.agents.agent import Agent, Costs, Published
+from tdmpc_ray.core.agents.agent import Agent, Costs, Networks, Published
 from tdmpc_ray.core.agents.tdmpc2.config import SETTINGS, ModelConfig, UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
 from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.official import read_published, to_official
+from tdmpc_ray.core.agents.tdmpc2.one_task import of_one_task
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.batch import Observation
 from tdmpc_ray.core.config import AgentConfig, PlannerConfig
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.planners import Plan, PlanNoise
+from tdmpc_ray.errors import UserError
 
 
 class TDMPC2Agent(Agent):
@@ -95,6 +97,11 @@ class TDMPC2Agent(Agent):
     def costs(self, networks: WorldModel, cfg: AgentConfig) -> Costs:
         learning = update_flops(networks, cfg.update, cfg.planner.horizon)
         return Costs(per_plan=plan_flops(networks, cfg.planner), per_update=learning)
+
+    def of_one_task(self, state: Mapping[str, Tensor], shares: Tensor, own: Networks) -> dict[str, Tensor]:
+        if len(own.obs_shape) > 1:
+            raise UserError("networks of one task are made of those of several for vectors, not for images")
+        return of_one_task(state, shares, own.obs_shape[0], own.action_dim)
 
     def read_published(self, path: Path) -> Published:
         return read_published(path)
