@@ -83,7 +83,7 @@ StartFromOption = Annotated[
     str | None, typer.Option(help="A checkpoint, or the folder of a run, whose networks to begin with.")
 ]
 EmbedAsOption = Annotated[
-    str | None, typer.Option(help="The task of --start-from whose embedding to begin with, or mean.")
+    str | None, typer.Option(help="The task of --start-from whose embedding to begin with, mean or best.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Of environments, weights and exploration.")]
 EvalEveryOption = Annotated[int, typer.Option(help="Agent steps between evaluations; one more at the end.")]

@@ -18,7 +18,6 @@ from tdmpc_ray.rllib.checkpoints.load import MODULE
 from tdmpc_ray.rllib.checkpoints.manifest import seal
 from tdmpc_ray.rllib.learning.start_networks import (
     check_networks,
-    embedding_shares,
     read_networks,
     state_for,
 )
@@ -150,50 +149,3 @@ def test_where_remote_runners_alone_can_build_the_environment_the_learner_compar
     assert check_networks(given, [config.env_runners(num_env_runners=1)]) == []
     with pytest.raises(UserError, match=r"encoder\.0\.weight is \(16, 3\) in start_from and \(16, 4\) here"):
         state_for(given, AGENT.make_networks((4,), 1, config.agent().model), config)
-
-
-def test_a_task_begins_with_the_networks_of_several(
-    tmp_path: Path, tiny_overrides: dict[str, Any], local_ray: None
-) -> None:
-    several = TDMPC2Config().environment("walker-walk+cartpole-balance")
-    several.training(model_size="tiny", overrides=tiny_overrides)
-    env = several.env({**several.env_config, "slot": 0, "num_slots": 1})
-    save_module(env, several, tmp_path, updates=7)
-    start = read_networks(tmp_path)
-    assert start.tasks == ("walker-walk", "cartpole-balance")
-
-    def begin(task: str, embed_as: str | None = None) -> TDMPC2Config:
-        config = TDMPC2Config().environment(task).debugging(seed=0, log_level="ERROR")
-        config.training(model_size="tiny", overrides=tiny_overrides, steps_per_iteration=5)
-        return config.training(start_from=tmp_path, embed_as=embed_as)
-
-    for task, embed_as in (
-        ("cartpole-balance", None),
-        ("cartpole-swingup", "cartpole-balance"),
-        ("walker-run", "mean"),
-    ):
-        assert check_networks(start, [begin(task, embed_as)]) == []
-    with pytest.raises(
-        UserError, match=r"'walker-run' is none of .* or to mean \(walker-walk, cartpole-balance\)"
-    ):
-        check_networks(start, [begin("walker-run")])
-    with pytest.raises(UserError, match="embed_as: 'walker' is none of the tasks"):
-        check_networks(start, [begin("walker-run", "walker")])
-    with pytest.raises(UserError, match="embed_as is for a run of one task"):
-        check_networks(start, [begin("walker-walk+cartpole-balance", "mean")])
-    algo = begin("cartpole-swingup", "cartpole-balance").build_algo()
-    own = algo.learner_group._learner.module["default_policy"]
-    assert own.num_updates == 7
-    shares = embedding_shares(start.tasks, None, "cartpole-balance")
-    assert own.networks.encoder[0].weight.shape[-1] == 5
-    of_set = {key.removeprefix("networks."): x for key, x in start.state.items()}
-    made = AGENT.of_one_task(of_set, shares, own.networks)
-    assert torch.equal(own.networks.dynamics[0].bias, made["dynamics.0.bias"])
-    algo.train()
-    assert own.num_updates >= 7
-    algo.stop()
-
-
-def test_an_embedding_of_nothing_is_refused(tiny_overrides: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="embed_as names a task of start_from"):
-        config_of(tiny_overrides).training(embed_as="mean").validate()

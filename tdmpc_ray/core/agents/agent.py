@@ -245,6 +245,14 @@ class Agent(ABC):
         """
         raise UserError(f"algorithm '{self.settings.name}' makes no networks of one task of those of several")
 
+    def model_error(self, networks: Any, batch: Batch, cfg: Any) -> Tensor:
+        """How badly networks of one task foresee what happened in a batch, (); `cfg` is section `update`.
+
+        Raises:
+            UserError: as `of_one_task`.
+        """
+        raise UserError(f"algorithm '{self.settings.name}' makes no networks of one task of those of several")
+
     def read_published(self, path: Path) -> Published:
         """Read a checkpoint of the agent's published code.
 

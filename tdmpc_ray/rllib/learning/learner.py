@@ -19,9 +19,10 @@ from tdmpc_ray.errors import UserError, reason
 from tdmpc_ray.rllib.acting.fragments import Fragment
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.learning.cloning import CloningLoop
+from tdmpc_ray.rllib.learning.embedding_choice import EmbeddingChoice
 from tdmpc_ray.rllib.learning.random_streams import RandomStreams
 from tdmpc_ray.rllib.learning.sources import open_sources
-from tdmpc_ray.rllib.learning.start_networks import StartNetworks, state_for
+from tdmpc_ray.rllib.learning.start_networks import BEST, StartNetworks, state_for
 from tdmpc_ray.rllib.learning.updates import Losses, UpdateLoop
 from tdmpc_ray.rllib.learning.work import Work
 
@@ -61,6 +62,7 @@ class AgentLearner(TorchLearner):
         if agent.data.cloning and demonstrations is not None:
             self._cloning = CloningLoop(module, demonstrations, self._streams, batch_size, self._replicas)
         self._unsaved = ""
+        self._choice: EmbeddingChoice | None = None
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """Nothing: RLlib's wrapper does not reduce gradients here, and says nothing; the updater does."""
@@ -130,7 +132,9 @@ class AgentLearner(TorchLearner):
             num_updates = 0
         if failure is not None:
             raise failure
+        notes: tuple[str, ...] = ()
         if num_updates:
+            notes = self._choose_embedding()
             self._loop.run(num_updates)
         losses = self._loop.read() if read or with_weights or self._loop.is_due else Losses({}, 0, 0)
         weights, weights_s = None, 0.0
@@ -141,7 +145,13 @@ class AgentLearner(TorchLearner):
         is_ready = self.replay.num_valid > 0 or self.replay.transitions_added >= self._seed_steps
         seconds = time.perf_counter() - started
         did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights, weights_s)
-        return Work(*did, is_ready, self.replay.left_out + self._shown_left_out, tuple(added))
+        left_out = self.replay.left_out + self._shown_left_out
+        return Work(*did, is_ready, left_out, tuple(added), notes)
+
+    def _choose_embedding(self) -> tuple[str, ...]:
+        choice, self._choice = self._choice, None
+        line = choice.make(self._loop.draw) if choice is not None else ""
+        return (line,) if line else ()
 
     @property
     def _is_told_of_terminations(self) -> bool:
@@ -185,6 +195,8 @@ class AgentLearner(TorchLearner):
             UserError: they do not fit.
         """
         self._rl_module.set_state(state_for(start, self._rl_module.networks, self.config))
+        if self.config.embed_as == BEST:
+            self._choice = EmbeddingChoice(start, self._rl_module, self.config, self._replicas)
         return self._rl_module.num_updates
 
     def model_cost(self) -> tuple[int, Costs]:

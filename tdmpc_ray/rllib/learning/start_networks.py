@@ -28,6 +28,7 @@ from tdmpc_ray.rllib.checkpoints.load import load_module
 
 _PREFIX = "networks."
 MEAN = "mean"  # of all embeddings
+BEST = "best"  # of them, by the first episodes; until then, their mean
 
 
 class StartNetworks(NamedTuple):
@@ -54,8 +55,13 @@ def read_networks(path: str | Path) -> StartNetworks:
     return StartNetworks(module.state_dict(), task_info(task).tasks if is_set else ())
 
 
-def state_for(start: StartNetworks, own: Networks, config: Any) -> dict[str, Tensor]:
-    """What a run's networks begin as; of a task beside the set that was learned, see `embed_as`.
+def state_for(
+    start: StartNetworks, own: Networks, config: Any, embed_as: str | None = None
+) -> dict[str, Tensor]:
+    """What a run's networks begin as.
+
+    Args:
+        embed_as: the task whose embedding a new one begins with; None: as the config says.
 
     Raises:
         UserError: they do not fit; says where.
@@ -64,7 +70,7 @@ def state_for(start: StartNetworks, own: Networks, config: Any) -> dict[str, Ten
         if config.embed_as is not None:
             raise UserError("embed_as is for a run of one task that begins with networks of several tasks")
         return completed(start.state, own)
-    shares = embedding_shares(start.tasks, config.task, config.embed_as)
+    shares = embedding_shares(start.tasks, config.task, embed_as or config.embed_as)
     agent, of_set = find_agent(config.agent_name), _unprefixed(start.state)
     made = {f"{_PREFIX}{key}": x for key, x in agent.of_one_task(of_set, shares, own).items()}
     rest = {key: x for key, x in start.state.items() if not key.startswith(_PREFIX)}
@@ -77,14 +83,14 @@ def embedding_shares(tasks: Sequence[str], task: str | None, embed_as: str | Non
     Raises:
         UserError: nothing says whose.
     """
-    if embed_as == MEAN:
+    if embed_as in (MEAN, BEST):
         return torch.full((len(tasks),), 1 / len(tasks))
     name = task if embed_as is None else embed_as
     if name is None or name not in tasks:
         wrong = f"'{task}' is none of" if embed_as is None else f"embed_as: '{embed_as}' is none of"
         raise UserError(
             f"{wrong} the tasks that the networks of start_from have learned: set embed_as to that of them "
-            f"which is like the new one, or to {MEAN} ({', '.join(tasks)})"
+            f"which is like the new one, to {MEAN}, or to {BEST} ({', '.join(tasks)})"
         )
     return F.one_hot(torch.tensor(tasks.index(name)), len(tasks)).float()
 

@@ -95,6 +95,10 @@ class UpdateLoop:
         self._set_priorities()  # before anything is added to the replay
         module.count_updates(num_updates)
 
+    def draw(self) -> Batch:
+        """A batch on the device, as the next update's."""
+        return self._on_device(self._draw(0))[0]
+
     @property
     def is_due(self) -> bool:
         """Whether to `read`, which holds up a GPU, and costs a CPU a tenth of a small update."""

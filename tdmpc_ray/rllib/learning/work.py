@@ -22,6 +22,7 @@ class Work(NamedTuple):
     is_ready: bool  # to be asked for updates
     left_out: int = 0  # transitions so far that are in no sequence
     per_task: tuple[int, ...] = ()  # `added`, by task
+    notes: tuple[str, ...] = ()  # lines for the user
 
 
 def merged(works: Sequence[Work]) -> Work:

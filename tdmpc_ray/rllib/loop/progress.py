@@ -88,6 +88,7 @@ class Progress:
         self.counters.lost_fragments += work.lost
         self.counters.skipped_updates += work.losses.num_skipped
         self.counters.steps_left_out = work.left_out
+        self.notes += work.notes
         if work.num_updates:
             self.reporter.add_time("learn", work.seconds)
         self.reporter.add_losses(work.losses.means, work.losses.num_updates)

@@ -67,7 +67,8 @@ class StudyKeys(Section):
     )
     embed_as: str | None = Field(
         default=None,
-        description="task of `start_from` whose embedding trials begin with; `mean`: of all; none: their own",
+        description="task of `start_from` whose embedding trials begin with; `mean`: of all; `best`: by "
+        "the first episodes; none: their own",
     )
     num_samples: Count = Field(default=1, description="draws of what is not a grid")
     search: Search = Search()

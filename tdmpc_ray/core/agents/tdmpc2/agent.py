@@ -13,11 +13,12 @@ from tdmpc_ray.core.agents.agent import Agent, Costs, Networks, Published
 from tdmpc_ray.core.agents.tdmpc2.config import SETTINGS, ModelConfig, UpdateConfig
 from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
 from tdmpc_ray.core.agents.tdmpc2.functions import plan
+from tdmpc_ray.core.agents.tdmpc2.losses import world_model_loss
 from tdmpc_ray.core.agents.tdmpc2.official import read_published, to_official
 from tdmpc_ray.core.agents.tdmpc2.one_task import of_one_task
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
-from tdmpc_ray.core.batch import Observation
+from tdmpc_ray.core.batch import Batch, Observation, observations
 from tdmpc_ray.core.config import AgentConfig, PlannerConfig
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.planners import Plan, PlanNoise
@@ -102,6 +103,12 @@ class TDMPC2Agent(Agent):
         if len(own.obs_shape) > 1:
             raise UserError("networks of one task are made of those of several for vectors, not for images")
         return of_one_task(state, shares, own.obs_shape[0], own.action_dim)
+
+    @torch.no_grad()
+    def model_error(self, networks: WorldModel, batch: Batch, cfg: UpdateConfig) -> Tensor:
+        next_z, values = networks.encode(observations(batch, slice(1, None))), torch.zeros_like(batch.reward)
+        loss = world_model_loss(networks, batch, next_z, values, cfg)
+        return cfg.consistency_coef * loss.consistency + cfg.reward_coef * loss.reward
 
     def read_published(self, path: Path) -> Published:
         return read_published(path)
