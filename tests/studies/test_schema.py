@@ -37,11 +37,15 @@ def test_every_experiment_fits_its_schema(file: Path) -> None:
         {"scheduler": {"method": "asha", "grace": 1}},
         {"model_sizes": [7]},
         {"steps": "many"},
+        {"updates": 100},
+        {"tasks": ["walker-walk"]},
     ],
 )
 def test_what_is_wrong_does_not_fit_the_schema(wrong: dict[str, Any]) -> None:
     right = {"name": "s", "task": ["walker-walk", "walker-run"], "steps": "1e6", "search": "optuna"}
     jsonschema.validate(right, study_schema())
+    offline = {"name": "s", "task": "walker-walk", "updates": 10, "model_sizes": [0.05, 1, "tiny"]}
+    jsonschema.validate(offline, study_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**right, **wrong}, study_schema())
 

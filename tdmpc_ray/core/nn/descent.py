@@ -36,6 +36,8 @@ class Descent:
         Returns:
             The gradient's norm before clipping; 1.0 where no step was taken.
         """
+        if not loss.requires_grad:  # none of the parameters is to learn
+            return torch.zeros_like(skipped), skipped
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self._replicas is not None:

@@ -76,8 +76,8 @@ class StudyKeys(Section):
     metric: str | None = Field(
         default=None,
         pattern=r"^eval/.+",
-        description="what search and scheduler go by; none: eval/success where tasks are judged by it, or "
-        "eval/return",
+        description="what search and scheduler go by; none: eval/success where tasks are judged by it, "
+        "eval/return, or eval/score where some are by each",
     )
     stop: Stop = Stop()
     evaluation: Evaluation = Evaluation()

@@ -26,12 +26,15 @@ def study_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     parts["Draw"] |= {"minProperties": 1, "maxProperties": 1}
-    properties["model_sizes"]["items"] = {"enum": [*sizes, *(int(s) for s in sizes if s.isdigit())]}
+    numbers = (int(s) if s.isdigit() else float(s) for s in sizes if s[0].isdigit())
+    properties["model_sizes"]["items"] = {"enum": [*sizes, *numbers]}
     properties["preset"]["enum"] = presets
     one = {"type": ["string", "array"], "items": {"type": "string"}}
     properties["task"] = {"description": properties["task"]["description"], **one}
     properties["tasks"] |= {"items": one}
-    schema["oneOf"] = [{"required": ["task"]}, {"required": ["tasks"]}]
+    schema["required"].remove("steps")
+    either = (("task", "tasks"), ("steps", "updates"))
+    schema["allOf"] = [{"oneOf": [{"required": [key]} for key in keys]} for keys in either]
     for key, part, names in (("search", "Search", SEARCHES), ("scheduler", "Scheduling", SCHEDULERS)):
         parts[part]["properties"]["method"]["enum"] = list(names)
         properties[key] = {"anyOf": [{"$ref": f"#/$defs/{part}"}, {"enum": list(names)}]}

@@ -9,6 +9,9 @@ from tdmpc_ray.core.agent_settings import AgentSettings
 from tdmpc_ray.core.checks import require, require_one_of, require_positive
 from tdmpc_ray.core.config import COMPILE, DTYPES, ModelSettings, UpdateSettings
 
+EMBEDDING = "embedding"
+PARTS = ("encoder", "dynamics", "reward", "value", "policy", "termination", EMBEDDING)
+
 
 @dataclass(frozen=True)
 class ModelConfig(ModelSettings):
@@ -58,6 +61,7 @@ class UpdateConfig(UpdateSettings):
     termination_coef: float = 1.0  # episodic tasks only
     entropy_coef: float = 1e-4
     bc_coef: float = 0.0  # of the policy's squared distance to the data's actions; datasets need it
+    train: str = ""  # parts that learn, `policy+embedding`; empty: all
     rho: float = 0.5  # weight of step t in every loss: rho ** t
     tau: float = 0.01  # Polyak rate of the target heads and rate of the running scale
     discount_denom: float = 5.0
@@ -73,6 +77,8 @@ class UpdateConfig(UpdateSettings):
             self, "batch_size", "lr", "enc_lr_scale", "pi_eps", "grad_clip_norm", "rho", "discount_denom"
         )
         require(0 < self.tau <= 1, "update.tau must lie in (0, 1]")
+        for part in self.train.split("+") if self.train else ():
+            require_one_of(PARTS, "update.train", part)
         require(self.bc_coef >= 0, "update.bc_coef must not be negative")
         require(
             0 <= self.discount_min <= self.discount_max < 1,

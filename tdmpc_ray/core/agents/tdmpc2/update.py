@@ -22,6 +22,7 @@ from tdmpc_ray.core.agents.tdmpc2.losses import (
     td_target,
     world_model_loss,
 )
+from tdmpc_ray.core.agents.tdmpc2.parts import freeze
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.batch import Batch, observations
 from tdmpc_ray.core.nn.compiled import Compiled, begin_step, compiles
@@ -122,6 +123,7 @@ class Updater:
         if model.target_q is None:
             raise ValueError("an update needs a world model with target heads")
         self.model, self.cfg, self._replicas = model, cfg, replicas
+        freeze(model, cfg.train)
         self.discount = torch.as_tensor(discount, dtype=torch.float32, device=model.bins.device)
         if self.discount.shape != ((model.num_tasks,) if model.num_tasks else ()):
             raise ValueError(f"{model.num_tasks} tasks need as many discounts, not {discount}")
