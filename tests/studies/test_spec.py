@@ -93,7 +93,7 @@ def test_every_setting_that_is_a_text_is_a_word_or_a_path() -> None:
         for field in dataclasses.fields(kind)
         if isinstance(field.default, str)
     }
-    words = {"planner.method", "data.priority_new"}
+    words = {"planner.method", "data.priority_new", "update.train"}
     words |= {f"{section}.{key}" for section in ("planner", "update") for key in ("compile", "dtype")}
     assert texts == words | set(PATH_SETTINGS)
 
