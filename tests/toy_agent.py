@@ -110,7 +110,7 @@ class ToyAgent(Agent):
     def draw_update(self, *args: Any, **kwargs: Any) -> None:
         return None
 
-    def costs(self, networks: ToyNetworks, cfg: AgentConfig) -> Costs:
+    def costs(self, networks: ToyNetworks, cfg: AgentConfig, teacher: None = None) -> Costs:
         weights = networks.policy.weight.numel()
         return Costs(per_plan=2 * weights, per_update=6 * weights * cfg.update.batch_size)
 

@@ -183,6 +183,11 @@ class AgentConfig:
     data: DataConfig
     algorithm: str = "tdmpc2"
 
+    @property
+    def teacher(self) -> str:
+        """The checkpoint whose predictions are further targets; empty: none, as in agents that take none."""
+        return getattr(self.update, "teacher", "")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict; `AgentConfig.from_dict` is its inverse."""
         scheduled = {section.section: section.to_values() for section in (self.planner, self.data)}
@@ -251,7 +256,11 @@ def agent_config(
     return sized.with_settings({**settings.presets[preset], **(overrides or {})})
 
 
-PATH_SETTINGS = ("data.demonstrations", "data.dataset")  # settings that name a file or a folder
+PATH_SETTINGS = (
+    "data.demonstrations",
+    "data.dataset",
+    "update.teacher",
+)  # settings that name a file or a folder
 _BY_NAME = "minari:"  # of Minari, which has folders of its own
 
 

@@ -24,6 +24,7 @@ from tdmpc_ray.rllib.evaluation.video import require_film
 from tdmpc_ray.rllib.learning.learner import AgentLearner
 from tdmpc_ray.rllib.learning.replay_memory import with_memory
 from tdmpc_ray.rllib.learning.start_networks import check_networks, read_networks
+from tdmpc_ray.rllib.learning.teacher import read_teacher
 from tdmpc_ray.rllib.loop.asynchronous import AsyncLoop
 from tdmpc_ray.rllib.loop.cloning import CloningPhase
 from tdmpc_ray.rllib.loop.in_turns import TurnLoop
@@ -67,6 +68,7 @@ class AgentAlgorithm(DurableAlgorithm):
         self._require_films(config)
         start = None if config.start_from is None else read_networks(config.start_from)
         notes = check_networks(start, [config]) if start else []
+        teacher = read_teacher(config)
         with causes_raised():
             super().setup(config)
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
@@ -74,6 +76,8 @@ class AgentAlgorithm(DurableAlgorithm):
         self._lost_in_a_row = 0  # fragments, since the last step
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
+        if teacher is not None:
+            self.link.call(AgentLearner.set_teacher, teacher=teacher)
         system = SystemMetrics() if config.system_metrics else None
         params, costs = self.link.call(AgentLearner.model_cost)
         reporter = Reporter(

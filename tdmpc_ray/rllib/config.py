@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -260,7 +259,7 @@ class AgentAlgorithmConfig(PaceSettings, EnvironmentConfig):
 def _absolute(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The same, with paths as they are meant here: the learner may run in another folder."""
     paths = {key: overrides[key] for key in PATH_SETTINGS if isinstance(overrides.get(key), str)}
-    return {**overrides, **{key: os.path.abspath(path) for key, path in paths.items() if is_path(path)}}
+    return {**overrides, **{key: absolute(path) for key, path in paths.items() if is_path(path)}}
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -229,8 +229,8 @@ class Agent(ABC):
         """
 
     @abstractmethod
-    def costs(self, networks: Any, cfg: AgentConfig) -> Costs:
-        """Operations of a decision and of an update."""
+    def costs(self, networks: Any, cfg: AgentConfig, teacher: Any = None) -> Costs:
+        """Operations of a decision and of an update; `teacher`: see `AgentConfig.teacher`."""
 
     def of_one_task(self, state: Mapping[str, Tensor], shares: Tensor, own: Networks) -> dict[str, Tensor]:
         """Parameters for a single task's networks, made of those of several tasks.

@@ -11,7 +11,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from tdmpc_ray.core.agents.agent import Costs
+from tdmpc_ray.core.agents.agent import Costs, Networks
 from tdmpc_ray.core.nn.precision import prepare_device
 from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.datasets.chunk_store import CannotWrite, ChunkStore
@@ -63,6 +63,7 @@ class AgentLearner(TorchLearner):
             self._cloning = CloningLoop(module, demonstrations, self._streams, batch_size, self._replicas)
         self._unsaved = ""
         self._choice: EmbeddingChoice | None = None
+        self._teacher: Networks | None = None
 
     def _make_modules_ddp_if_necessary(self) -> None:
         """Nothing: RLlib's wrapper does not reduce gradients here, and says nothing; the updater does."""
@@ -199,10 +200,14 @@ class AgentLearner(TorchLearner):
             self._choice = EmbeddingChoice(start, self._rl_module, self.config, self._replicas)
         return self._rl_module.num_updates
 
+    def set_teacher(self, teacher: Networks) -> None:
+        """Take a teacher, see `read_teacher`."""
+        self._teacher = self._updater.teacher = teacher.to(self._device)  # type: ignore[attr-defined]
+
     def model_cost(self) -> tuple[int, Costs]:
         """Trainable parameters, and what the agent's decisions and updates cost."""
         module = self._rl_module
-        return module.networks.num_params(), module.agent.costs(module.networks, module.cfg)
+        return module.networks.num_params(), module.agent.costs(module.networks, module.cfg, self._teacher)
 
     def compute_loss_for_module(self, **kwargs: Any) -> Any:
         raise NotImplementedError("losses and optimizer steps are the agent's updater's: call learn()")

@@ -140,7 +140,7 @@ def check_networks(start: StartNetworks, configs: Iterable[Any]) -> list[str]:
     for config in configs:
         key = (config.task or config.env, config.agent().model)
         if key not in models:
-            models[key] = own = _own_networks(config)
+            models[key] = own = own_networks(config)
             if own is not None:
                 state_for(start, own, config)
                 parts = (part.strip("._").replace("_", " ") for part in missing_parts(start.state, own))
@@ -151,7 +151,7 @@ def check_networks(start: StartNetworks, configs: Iterable[Any]) -> list[str]:
     return list(notes)
 
 
-def _own_networks(config: Any) -> Networks | None:
+def own_networks(config: Any) -> Networks | None:
     """Those of a run, without memory; None where they cannot be told."""
     if VectorizeMode(config.gym_env_vectorize_mode) == VectorizeMode.VECTOR_ENTRY_POINT:
         return None

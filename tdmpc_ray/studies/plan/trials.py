@@ -176,6 +176,16 @@ def _check(study: Study, points: list[Point]) -> None:
             raise UserError(f"data.demonstrations: {error}") from None
     if study.start_from is not None:
         _check_start(study.start_from, configs)
+    for config in {(config.task, config.agent().teacher): config for config in configs}.values():
+        _check_teacher(config)
+
+
+def _check_teacher(config: AgentAlgorithmConfig) -> None:
+    if not config.agent().teacher:
+        return
+    from tdmpc_ray.rllib.learning.teacher import read_teacher
+
+    read_teacher(config)
 
 
 def _check_start(start_from: str, configs: list[AgentAlgorithmConfig]) -> None:

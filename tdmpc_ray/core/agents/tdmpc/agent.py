@@ -92,7 +92,7 @@ class TDMPCAgent(Agent):
     ) -> UpdateNoise:
         return UpdateNoise.sample(networks, horizon, batch_size, generator)
 
-    def costs(self, networks: TDMPCNetworks, cfg: AgentConfig) -> Costs:
+    def costs(self, networks: TDMPCNetworks, cfg: AgentConfig, teacher: None = None) -> Costs:
         learning = update_flops(networks, cfg.update, cfg.planner.horizon)
         return Costs(per_plan=plan_flops(networks, cfg.planner), per_update=learning)
 

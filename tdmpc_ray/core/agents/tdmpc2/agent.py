@@ -95,8 +95,8 @@ class TDMPC2Agent(Agent):
     ) -> UpdateNoise:
         return UpdateNoise.sample(networks, horizon, batch_size, generator, heads_generator)
 
-    def costs(self, networks: WorldModel, cfg: AgentConfig) -> Costs:
-        learning = update_flops(networks, cfg.update, cfg.planner.horizon)
+    def costs(self, networks: WorldModel, cfg: AgentConfig, teacher: WorldModel | None = None) -> Costs:
+        learning = update_flops(networks, cfg.update, cfg.planner.horizon, teacher)
         return Costs(per_plan=plan_flops(networks, cfg.planner), per_update=learning)
 
     def of_one_task(self, state: Mapping[str, Tensor], shares: Tensor, own: Networks) -> dict[str, Tensor]:

@@ -62,6 +62,9 @@ class UpdateConfig(UpdateSettings):
     entropy_coef: float = 1e-4
     bc_coef: float = 0.0  # of the policy's squared distance to the data's actions; datasets need it
     train: str = ""  # parts that learn, `policy+embedding`; empty: all
+    teacher: str = ""  # checkpoint of a larger model whose predictions are further targets
+    teacher_reward_coef: float = 0.1  # of the distance to its rewards
+    teacher_value_coef: float = 0.0  # of the distance to its values
     rho: float = 0.5  # weight of step t in every loss: rho ** t
     tau: float = 0.01  # Polyak rate of the target heads and rate of the running scale
     discount_denom: float = 5.0
@@ -77,6 +80,8 @@ class UpdateConfig(UpdateSettings):
             self, "batch_size", "lr", "enc_lr_scale", "pi_eps", "grad_clip_norm", "rho", "discount_denom"
         )
         require(0 < self.tau <= 1, "update.tau must lie in (0, 1]")
+        require(self.teacher_reward_coef >= 0, "update.teacher_reward_coef must not be negative")
+        require(self.teacher_value_coef >= 0, "update.teacher_value_coef must not be negative")
         for part in self.train.split("+") if self.train else ():
             require_one_of(PARTS, "update.train", part)
         require(self.bc_coef >= 0, "update.bc_coef must not be negative")

@@ -47,14 +47,20 @@ class _Rows:
         self.termination = _mlp(z, cfg.mlp_dim, 1) if cfg.episodic else 0
 
 
-def update_flops(model: WorldModel, cfg: UpdateConfig, horizon: int) -> int:
+def update_flops(
+    model: WorldModel, cfg: UpdateConfig, horizon: int, teacher: WorldModel | None = None
+) -> int:
     """Operations of one gradient step."""
     rows, num_q = _Rows(model), model.cfg.num_q
     targets = horizon * (rows.encoder + rows.pi + 2 * rows.q)
     learned = rows.encoder + horizon * (rows.dynamics + rows.reward + num_q * rows.q + rows.termination)
     # The policy learns on given latents: neither it nor the two heads send gradients there.
     policy = (horizon + 1) * (3 * rows.pi + 2 * 2 * rows.q - 3 * rows.latent)
-    return cfg.batch_size * (targets + 3 * learned - rows.observation + policy)
+    taught = 0
+    if teacher is not None:
+        theirs = _Rows(teacher)
+        taught = horizon * (theirs.encoder + theirs.reward + teacher.num_q * theirs.q)
+    return cfg.batch_size * (targets + 3 * learned - rows.observation + policy + taught)
 
 
 def plan_flops(model: WorldModel, cfg: PlannerConfig) -> int:

@@ -78,6 +78,23 @@ class WorldModelLoss(NamedTuple):
     termination: Tensor
     zs: Tensor  # predicted latents z_0..z_H, (H + 1, B, Z)
     td_error: Tensor | None  # absolute, mean over the sequence as the losses weigh it, (B,); if weighted
+    taught: Tensor  # distance to a teacher's predictions, weighed; 0 where there is none
+
+
+class Taught(NamedTuple):
+    """What a teacher predicts from what was really seen, each (H, B, 1)."""
+
+    reward: Tensor
+    value: Tensor
+
+
+@torch.no_grad()
+def teach(teacher: WorldModel, batch: Batch) -> Taught:
+    """Predictions of a teacher for the steps of a batch."""
+    task = teacher.task(batch.task)
+    z = teacher.encode(observations(batch, slice(0, -1)), task)
+    heads = torch.arange(teacher.num_q, device=z.device)
+    return Taught(teacher.reward(z, batch.action, task), teacher.q(z, batch.action, heads, task).mean(0))
 
 
 def world_model_loss(
@@ -88,6 +105,7 @@ def world_model_loss(
     cfg: UpdateConfig,
     task: TaskContext | None = None,
     shift: Tensor | None = None,
+    taught: Taught | None = None,
 ) -> WorldModelLoss:
     """Joint loss of encoder, dynamics, reward, values and termination along a latent rollout.
 
@@ -98,6 +116,7 @@ def world_model_loss(
         next_z: encoded latents of obs[1..H], without gradient, (H, B, Z).
         target: TD targets, (H, B, 1).
         shift: of the first step's images, (B, 2).
+        taught: further targets of rewards and values.
     """
     horizon = len(batch.action)  # PyTorch before 2.11 traces no property of a tuple
     zs = [model.encode(observations(batch, 0), task, shift)]
@@ -116,7 +135,8 @@ def world_model_loss(
         return (rho * loss.flatten(1).mean(1)).sum()  # a product would run in bfloat16 under autocast
 
     consistency = over_time((rollout[1:].float() - next_z.float()).square())
-    reward = over_time(model.scalar_loss(model.reward_logits(rollout[:-1], batch.action, task), batch.reward))
+    reward_logits = model.reward_logits(rollout[:-1], batch.action, task)
+    reward = over_time(model.scalar_loss(reward_logits, batch.reward))
     q_logits = model.q_logits(rollout[:-1], batch.action, task=task)  # (num_q, H, B, K)
     value = over_time(model.scalar_loss(q_logits, target).mean(0))
     termination = torch.zeros_like(value)
@@ -131,15 +151,24 @@ def world_model_loss(
             error = (model.scalar(q_logits).mean(0) - target).abs().squeeze(-1)  # (H, B)
             shares = rho.unsqueeze(-1) if mask is None else rho.unsqueeze(-1) * mask.squeeze(-1)
             td_error = (shares * error).sum(0) / shares.sum(0)
+    distance = torch.zeros_like(value)
+    if taught is not None:
+        distance = cfg.teacher_reward_coef * over_time(model.scalar_loss(reward_logits, taught.reward))
+        if cfg.teacher_value_coef:
+            values = over_time(model.scalar_loss(q_logits, taught.value).mean(0))
+            distance = distance + cfg.teacher_value_coef * values
     total = (
         cfg.consistency_coef * consistency
         + cfg.reward_coef * reward
         + cfg.value_coef * value
         + cfg.termination_coef * termination
+        + distance
     )
     terms = (consistency, reward, value, termination, rollout)
     consistency, reward, value, termination, rollout = (x.detach() for x in terms)
-    return WorldModelLoss(total, consistency, reward, value, termination, rollout, td_error)
+    return WorldModelLoss(
+        total, consistency, reward, value, termination, rollout, td_error, distance.detach()
+    )
 
 
 class PolicyLoss(NamedTuple):

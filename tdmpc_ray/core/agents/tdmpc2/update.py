@@ -20,6 +20,7 @@ from tdmpc_ray.core.agents.tdmpc2.losses import (
     running_scale,
     scaled_policy_loss,
     td_target,
+    teach,
     world_model_loss,
 )
 from tdmpc_ray.core.agents.tdmpc2.parts import freeze
@@ -110,6 +111,7 @@ class Updater:
 
     Attributes:
         td_error: of each sequence of the last batch, absolute, (B,); None where the batch had no weights.
+        teacher: of the same tasks and observations, on the model's device; None: there is none.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Updater:
         self.world_optimizer, self.pi_optimizer = optimizers or make_optimizers(model, cfg)
         self.scale = torch.ones((), device=model.bins.device)
         self.td_error: Tensor | None = None
+        self.teacher: WorldModel | None = None
         self._compiles = compiles(cfg.compile, model.bins.device)
         self._targets = Compiled(_targets) if self._compiles else _targets
         self._world_model_loss = Compiled(world_model_loss) if self._compiles else world_model_loss
@@ -161,7 +164,9 @@ class Updater:
             targets = self._targets(model, batch, noise, discount, task)
         with products():
             shift = None if noise.shift is None else noise.shift[0]
-            world = self._world_model_loss(model, batch, targets.next_z, targets.target, cfg, task, shift)
+            taught = None if self.teacher is None else teach(self.teacher, batch)
+            learned = (targets.next_z, targets.target)
+            world = self._world_model_loss(model, batch, *learned, cfg, task, shift, taught)
         self.td_error = None if world.td_error is None else world.td_error.clone()
         skipped = torch.zeros((), device=device)
         grad_norm, skipped = self._world_descent.step(world.total, skipped)
@@ -191,6 +196,8 @@ class Updater:
             "rewards_clipped": targets.rewards_clipped,
             "skipped": skipped,
         }
+        if self.teacher is not None:
+            metrics["loss/teacher"] = world.taught
         if cfg.bc_coef:
             metrics["loss/bc"] = pi.bc
         if self.td_error is not None:
