@@ -35,6 +35,7 @@ from tdmpc_ray.rllib.loop.recovery import causes_raised, give_state, take_back
 from tdmpc_ray.rllib.metrics.activity import doing
 from tdmpc_ray.rllib.metrics.report import Reporter
 from tdmpc_ray.rllib.metrics.system_metrics import SystemMetrics
+from tdmpc_ray.rllib.metrics.task_map import task_map
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +190,8 @@ class AgentAlgorithm(DurableAlgorithm):
         counters, report, notes = progress.report(
             result, evaluation, self.env_steps - steps, self.grad_updates - updates
         )
+        if evaluation and len(self.config.tasks) > 1:
+            report |= self._task_map()
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
         ours = {
             "env_steps": self.clock,  # what Tune's schedulers and callbacks go by
@@ -202,6 +205,10 @@ class AgentAlgorithm(DurableAlgorithm):
             "notes": notes,
         }
         return {**result, **counters, **ours}
+
+    def _task_map(self) -> dict[str, float]:
+        vectors = self.link.call(AgentLearner.task_vectors)
+        return {} if vectors is None else task_map(vectors, self.config.info.tasks)
 
     def _refuse_to_go_round(self, has_moved: bool, lost: int) -> None:
         """End a run whose env runners die again and again."""

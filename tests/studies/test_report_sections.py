@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_lab import LRS, runs_of
 from synthetic import EXPERIMENT, PARAMS, STEPS, train_flops, wall_s
@@ -13,6 +14,7 @@ from synthetic import EXPERIMENT, PARAMS, STEPS, train_flops, wall_s
 from tdmpc_ray.studies.results.analysis.build import _best, build_report
 from tdmpc_ray.studies.results.analysis.comparison import aggregates
 from tdmpc_ray.studies.results.analysis.cost import throughput
+from tdmpc_ray.studies.results.analysis.embedding import embeddings
 from tdmpc_ray.studies.results.analysis.frontier import _last_steps, frontier
 from tdmpc_ray.studies.results.analysis.search import parallel_coordinates, search_points
 from tdmpc_ray.studies.results.analysis.section import Evidence
@@ -110,6 +112,26 @@ def test_throughput_and_costs_add_up(lab: SimpleNamespace) -> None:
     assert total["train_flops"] == pytest.approx(4 * 6 * PARAMS["1"] * 256 * STEPS[-1])
     assert set(total[RUN_IDS]) == set(runs.trials["run_id"])
     assert "energy_kwh" not in total
+
+
+def test_embeddings_are_a_map_of_the_best_run_of_each_size(lab: SimpleNamespace) -> None:
+    runs = runs_of(lab, "sizes")
+    assert "embeddings" not in {section.key for section in build_report(runs).sections}
+    places = {"walker-walk": (0.0, 0.0), "walker-run": (0.0, 1.0), "cup-catch": (3.0, 0.0)}
+    found = [
+        {"run_id": run_id, "task": task, "x": factor * x, "y": factor * y, "shown": 0.8}
+        for factor, run_id in enumerate(runs.trials["run_id"], 1)
+        for task, (x, y) in places.items()
+    ]
+    section = embeddings(Evidence(replace(runs, embeddings=pd.DataFrame(found))))
+    assert [picture.name for picture in section.pictures] == [f"embeddings_{size}" for size in runs.sizes]
+    for row in section.table.to_dict("records"):  # type: ignore[union-attr]
+        (run_id,) = row[RUN_IDS]
+        of_size = runs.trials[runs.trials["model_size"] == row["model_size"]]
+        assert run_id == of_size.loc[of_size["final"].idxmax(), "run_id"]
+        factor = list(runs.trials["run_id"]).index(run_id) + 1
+        assert row["within a body"] == pytest.approx(factor)
+        assert row["between bodies"] == pytest.approx(factor * (3 + 10**0.5) / 2)
 
 
 def test_energy_is_what_was_logged_last(lab: SimpleNamespace) -> None:

@@ -62,6 +62,10 @@ class Networks(nn.Module):
             p.numel() for name, p in self.named_parameters() if not name.startswith(self.learning_only)
         )
 
+    def task_vectors(self) -> Tensor | None:
+        """What `task` tells of each task, (tasks, T); None where there are no vectors."""
+        return None
+
     def renew_targets(self) -> None:
         """Begin what follows the networks slowly, where it follows parts that cloning changes, at these."""
 

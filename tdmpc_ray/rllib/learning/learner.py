@@ -10,6 +10,7 @@ import ray
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModule
+from torch import Tensor
 
 from tdmpc_ray.core.agents.agent import Costs, Networks
 from tdmpc_ray.core.nn.precision import prepare_device
@@ -199,6 +200,11 @@ class AgentLearner(TorchLearner):
         if self.config.embed_as == BEST:
             self._choice = EmbeddingChoice(start, self._rl_module, self.config, self._replicas)
         return self._rl_module.num_updates
+
+    def task_vectors(self) -> Tensor | None:
+        """See `Networks.task_vectors`; on the host."""
+        vectors = self._rl_module.networks.task_vectors()
+        return None if vectors is None else vectors.cpu()
 
     def set_teacher(self, teacher: Networks) -> None:
         """Take a teacher, see `read_teacher`."""

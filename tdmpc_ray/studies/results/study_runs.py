@@ -18,7 +18,7 @@ from tdmpc_ray.errors import UserError, nearest
 from tdmpc_ray.studies.results.histories import read_histories
 from tdmpc_ray.studies.results.setting_names import natural, settings, told_apart, with_defaults
 from tdmpc_ray.studies.results.task_sets import shares
-from tdmpc_ray.studies.results.trial_rows import curve_of, points_of, row_of
+from tdmpc_ray.studies.results.trial_rows import curve_of, embeddings_of, points_of, row_of
 from tdmpc_ray.studies.tracking.client import absolute_uri, check_tracking, connect, one_line, sqlite_path
 from tdmpc_ray.studies.tracking.find import all_runs, find_experiment, find_study
 from tdmpc_ray.studies.tracking.kind import KIND_TAG, StudyKind
@@ -28,6 +28,7 @@ from tdmpc_ray.studies.tracking.study_run import FAILURE, RANDOM_RETURN
 MOVED = "hp/"  # metrics of settings that a scheduler has changed
 _MOST_CHARS = 60  # of a file's name; a character takes up to four bytes
 CHANGES = ["run_id", "setting", "step", "value"]
+EMBEDDINGS = ["run_id", "task", "x", "y", "shown"]
 Group = tuple[str, str]  # model size and setting
 
 
@@ -52,6 +53,8 @@ class StudyRuns:
         experiment_id: MLflow's; empty for tables from elsewhere.
         kind: what is special about the trials of any of the studies.
         moved: metrics of the settings that a population has changed.
+        embeddings: a row per task of each run that has learned several, see `task_map`: run_id, task, x, y,
+            shown.
         changes: with costs (see `with_costs`), a row per change of these: run_id, setting, step, value.
     """
 
@@ -66,6 +69,7 @@ class StudyRuns:
     kind: StudyKind = StudyKind.PLAIN
     moved: tuple[str, ...] = ()
     changes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHANGES))
+    embeddings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=EMBEDDINGS))
 
     @property
     def file_name(self) -> str:
@@ -231,6 +235,7 @@ def _read(
         metric=metric,
         experiment_id=experiment_id,
         kind=reduce(or_, kinds.values()),
+        embeddings=pd.DataFrame([row for run in found for row in embeddings_of(run)], columns=EMBEDDINGS),
         moved=tuple(sorted({name for run in found for name in run.data.metrics if name.startswith(MOVED)})),
     )
 

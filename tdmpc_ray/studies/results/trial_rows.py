@@ -17,6 +17,7 @@ SIM_S = "time/sim_s"
 ENERGY_WH = "system/gpu_energy_wh"
 ENV_STEPS = "time/env_steps"
 ENV_FRAMES = "time/env_frames"
+EMBEDDING = "embedding/"  # see `task_map`
 SPENT = "spent/"  # see `MLflowTracker`
 
 _NAN = float("nan")
@@ -97,6 +98,23 @@ def row_of(run: Any, share: Share, curve: dict[int, float]) -> dict[str, Any]:
         **{f"param.{key}": value for key, value in params.items()},
         "parts": share.parts,
     }
+
+
+def embeddings_of(run: Any) -> list[dict[str, Any]]:
+    """Places of the run's tasks on their map: see `StudyRuns.embeddings`."""
+    metrics = run.data.metrics
+    names = [name.removeprefix(EMBEDDING).removesuffix("/x") for name in metrics if name.endswith("/x")]
+    return [
+        {
+            "run_id": run.info.run_id,
+            "task": task,
+            "x": metrics[f"{EMBEDDING}{task}/x"],
+            "y": metrics[f"{EMBEDDING}{task}/y"],
+            "shown": metrics[f"{EMBEDDING}shown"],
+        }
+        for task in sorted(names)
+        if f"{EMBEDDING}{task}/y" in metrics
+    ]
 
 
 def _spent(run: Any, metric: str) -> float:

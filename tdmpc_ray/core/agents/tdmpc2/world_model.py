@@ -121,6 +121,9 @@ class WorldModel(Networks):
         table = self.task_embedding.detach() if detach else self.task_embedding
         return TaskContext(F.embedding(task_id, table * self._embedding_scale()), self.action_masks[task_id])
 
+    def task_vectors(self) -> Tensor | None:
+        return None if self.task_embedding is None else self.task_embedding.detach() * self._embedding_scale()
+
     def _embedding_scale(self) -> Tensor:
         """Brings the tasks' embeddings to norms of at most 1, (tasks, 1)."""
         assert self.task_embedding is not None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
+from tdmpc_ray.studies.results.analysis.embedding import embeddings
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
 from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.results import results
@@ -45,6 +46,7 @@ def build_report(runs: StudyRuns) -> Report:
         parallel_coordinates(evidence),
         importance_section(evidence),
         *([movement(evidence)] if runs.is_population else []),
+        *([embeddings(evidence)] if len(runs.embeddings) else []),
         frontier(evidence),
         throughput(evidence),
         costs(evidence),
