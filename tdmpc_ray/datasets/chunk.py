@@ -55,8 +55,8 @@ def pack_episodes(episodes: Sequence[Episode], *, half: bool, num_frames: int) -
     return pack_arrays({name: np.concatenate(columns) for name, columns in parts.items()})
 
 
-def map_chunk(file: Path) -> Columns:
-    """The columns of a chunk as views of its file; only what is read of them comes into memory.
+def map_chunk(file: Path) -> tuple[Columns, mmap.mmap]:
+    """The columns of a chunk as views of its file, and the mapping; what is read of them comes into memory.
 
     Raises:
         DamagedCheckpoint: the file is missing, or shorter than it was written.
@@ -78,4 +78,4 @@ def map_chunk(file: Path) -> Columns:
         raise DamagedCheckpoint(f"{file} is missing") from None
     except (OSError, ValueError, KeyError) as error:
         raise DamagedCheckpoint(f"{file} is damaged: {error}") from None
-    return columns
+    return columns, view

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
+from mmap import MADV_DONTNEED, PAGESIZE, mmap
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from tdmpc_ray.envs.images import FRAMES, stack_frames
 from tdmpc_ray.errors import UserError, unknown
 
 Rows = NDArray[np.int64]
+_MAPPED_PER_SEQUENCE = 5 * 16 * PAGESIZE  # bytes: of five columns; large pages are more
+_MOST_MAPPED = 1 << 28
 
 
 class Dataset:
@@ -35,7 +38,7 @@ class Dataset:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.manifest = folder, read_manifest(folder)
-        self._open: dict[str, Columns] = {}
+        self._open: dict[str, tuple[Columns, mmap]] = {}
 
     @property
     def bytes(self) -> int:
@@ -51,7 +54,12 @@ class Dataset:
         """
         if part.chunk not in self._open:
             self._open[part.chunk] = map_chunk(self.folder / CHUNKS / part.chunk)
-        return self._open[part.chunk]
+        return self._open[part.chunk][0]
+
+    def unmap_pages(self) -> None:
+        """Give back what has been read of the files; it stays in the page cache while there is room."""
+        for _, mapping in self._open.values():
+            mapping.madvise(MADV_DONTNEED)
 
     def episodes(self) -> Iterator[Episode]:
         """All of them, in the order in which they lie there."""
@@ -115,6 +123,7 @@ class DatasetReplay:
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         self._dataset, self.horizon, self._is_set = dataset, horizon, is_set
+        self._drawn = 0  # sequences since pages were last given back
         self._obs_shape, self._action_dim, self.allow_short = tuple(obs_shape), action_dim, allow_short
         entries = dataset.of_tasks(tasks)
         for entry in entries:
@@ -167,6 +176,7 @@ class DatasetReplay:
 
     def sample(self, batch_size: int, rng: np.random.Generator, pin_memory: bool = False) -> Batch:
         """Draw a time-major batch of `batch_size` sequences on the CPU; `Batch.to` stacks its frames."""
+        self._bound_memory(batch_size)
         part, row, to_go = self._draw_starts(batch_size, rng)
         order = np.argsort(part, kind="stable")
         part, row, to_go = part[order], row[order], to_go[order]
@@ -187,6 +197,13 @@ class DatasetReplay:
             num_frames=self.num_frames,
             vector=out.vector,
         )
+
+    def _bound_memory(self, num: int) -> None:
+        """Linux maps sixteen pages and more around each that is read: soon the whole of a large dataset."""
+        self._drawn += num
+        if self._drawn * _MAPPED_PER_SEQUENCE > _MOST_MAPPED:
+            self._drawn = num
+            self._dataset.unmap_pages()
 
     def _draw_starts(self, num: int, rng: np.random.Generator) -> tuple[Rows, Rows, Rows]:
         """Parts, their rows, and the steps behind each, (num,); where no sequence starts, drawn anew."""

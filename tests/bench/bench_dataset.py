@@ -3,7 +3,8 @@
     python tests/bench/bench_dataset.py [--rows 100_000_000] [--folder /tmp/dataset]
 
 Synthetic episodes of 500 steps, walker-sized (24 numbers, 6 actions), of two tasks. Prints the time to write,
-to open and to draw batches of 1,024 sequences, and the memory that the process has touched.
+to open and to draw batches of 1,024 sequences, and the memory that the process has touched; with --updates,
+what a run of so many updates at size 1 takes, its evaluation included, and how much of an update is the draw.
 """
 
 from __future__ import annotations
@@ -49,11 +50,35 @@ def resident_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
+def train(folder: Path, updates: int, replay: DatasetReplay) -> None:
+    """In this process, so that its memory is the run's."""
+    from tdmpc_ray.rllib import TDMPC2Config
+
+    config = TDMPC2Config().environment("+".join(TASKS)).offline_data(input_=folder)
+    config.training(model_size="1", total_steps=updates, eval_every=updates, steps_per_iteration=updates)
+    config.training(max_time_s_per_iteration=3600).evaluation(evaluation_duration=1)
+    algo = config.debugging(log_level="ERROR").build_algo()
+    report, rng, times = algo.train()["report"], np.random.default_rng(1), []
+    algo.stop()
+    for _ in range(100):
+        began = time.perf_counter()
+        replay.sample(config.agent().update.batch_size, rng)
+        times.append(time.perf_counter() - began)
+    draw, update = 1e3 * np.median(times), report["perf/update_ms"]
+    print(
+        f"{updates} updates and an evaluation (score {report['eval/score']:.1f}): {update:.1f} ms per update,"
+    )
+    print(f"of which the draw is {draw:.2f} ms, {draw / update:.1%}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"memory of its own {resident_mib():.0f} MiB, with what is mapped at most {peak:.0f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--half", action="store_true")
+    parser.add_argument("--updates", type=int, default=0)
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp()) / "data"
     if not folder.exists():
@@ -78,6 +103,9 @@ def main() -> None:
     print(f"a batch of 1,024 sequences: {median:.1f} ms (median), {most:.1f} at most")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"memory of its own {resident_mib():.0f} MiB, with what is mapped at most {peak:.0f} MiB")
+    if args.updates:
+        dataset.unmap_pages()
+        train(folder, args.updates, replay)
     if args.folder is None:
         shutil.rmtree(folder.parent)
 

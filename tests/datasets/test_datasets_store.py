@@ -189,3 +189,21 @@ def test_two_at_once_do_not_write(tmp_path: Path) -> None:
             pass
         writer.add(episode(0, 5), writer.begin(Source(kind="episodes", place="x")), "walk")
     assert Dataset(tmp_path / "data").manifest.rows == 6
+
+
+def test_what_is_drawn_does_not_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mapped_kib() -> int:
+        """Of the dataset's files, in this process."""
+        parts = Path("/proc/self/smaps").read_text().split("VmFlags:")
+        return sum(int(part.partition("Rss:")[2].split()[0]) for part in parts if str(tmp_path) in part)
+
+    dataset = write(tmp_path / "data", {"walk": [episode(number, 5000) for number in range(20)]})
+    replay = DatasetReplay(dataset, ["walk"], (2,), 1, HORIZON)
+    first = [replay.sample(256, np.random.default_rng(seed)) for seed in range(4)]
+    assert mapped_kib() > 1000
+    monkeypatch.setattr("tdmpc_ray.datasets.dataset._MOST_MAPPED", 0)
+    again = [replay.sample(256, np.random.default_rng(seed)) for seed in range(4)]
+    assert all(torch.equal(one.obs, other.obs) for one, other in zip(first, again, strict=True))
+    before = mapped_kib()
+    replay._bound_memory(1)
+    assert mapped_kib() < 0.1 * before
