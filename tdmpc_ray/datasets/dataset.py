@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from mmap import MADV_DONTNEED, PAGESIZE, mmap
+from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from tdmpc_ray.envs.images import FRAMES, stack_frames
 from tdmpc_ray.errors import UserError, unknown
 
 Rows = NDArray[np.int64]
-_MAPPED_PER_SEQUENCE = 5 * 16 * PAGESIZE  # bytes: of five columns; large pages are more
-_MOST_MAPPED = 1 << 28
+_MAPPED_PER_SEQUENCE = 2 << 20  # bytes, as measured: in each of five columns, what lies around the rows
+_MOST_MAPPED = 1 << 30
 
 
 class Dataset:
@@ -199,7 +199,7 @@ class DatasetReplay:
         )
 
     def _bound_memory(self, num: int) -> None:
-        """Linux maps sixteen pages and more around each that is read: soon the whole of a large dataset."""
+        """Linux maps many pages around each that is read: soon the whole of a large dataset."""
         self._drawn += num
         if self._drawn * _MAPPED_PER_SEQUENCE > _MOST_MAPPED:
             self._drawn = num

@@ -56,6 +56,7 @@ def test_a_run_counts_updates_is_evaluated_and_goes_on_bitwise(
     folder: Path, tmp_path: Path, tiny_overrides: dict[str, Any]
 ) -> None:
     whole = config(folder, tiny_overrides, total_steps=50, eval_every=30).build_algo()
+    assert whole.learner_group._learner._loop._draws_ahead
     results = [whole.train() for _ in range(3)]
     assert [result["env_steps"] for result in results] == [20, 30, 50]
     assert [result["grad_updates"] for result in results] == [20, 30, 50]

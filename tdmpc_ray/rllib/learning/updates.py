@@ -62,9 +62,11 @@ class UpdateLoop:
         self._module, self._updater, self._streams, self._replicas = module, updater, streams, replicas
         self._replay, self._demonstrations, self._batch_size = replay, demonstrations, batch_size
         self._device = streams.torch.device
-        # Priorities need the step before; on a CPU a thread would take a core from the step.
+        # Priorities need the step before; on a CPU a thread would take a core from the step, unless it waits
+        # for a disk.
         is_prioritized = isinstance(replay, PrioritizedReplay)
-        self._draws_ahead = self._device.type == "cuda" and not is_prioritized
+        has_files = any(isinstance(source, DatasetReplay) for source in (replay, demonstrations))
+        self._draws_ahead = (has_files or self._device.type == "cuda") and not is_prioritized
         self._skipped_in_a_row = 0
         self._read_at = time.perf_counter()
         self._unread: list[dict[str, torch.Tensor]] = []
@@ -138,8 +140,9 @@ class UpdateLoop:
     def _batches(self, num: int) -> Generator[tuple[Batch, list[torch.Tensor | None]], None, None]:
         """`num` batches on the device, with the rows of their parts.
 
-        A GPU's next one is drawn by a thread while the step on this one is launched. There are never more
-        than two in host memory: the thread first waits until the one before has been copied.
+        A GPU's next one is drawn by a thread while the step on this one is launched, and one from a dataset's
+        files while it goes on. There are never more than two in host memory: the thread first waits until
+        the one before has been copied.
         """
         if num == 1 or not self._draws_ahead:
             for index in range(num):
