@@ -68,6 +68,11 @@ def test_it_says_whose_embedding(several: Path, tiny_overrides: dict[str, Any]) 
         TDMPC2Config().environment("walker-run").training(embed_as="mean").validate()
 
 
+def test_a_task_has_other_names() -> None:
+    shares = embedding_shares(("walker-walk", "cup-catch"), "walker-run", "ball_in_cup-catch")
+    assert shares.tolist() == [0.0, 1.0]
+
+
 def test_it_has_the_sizes_of_its_own_task(
     several: Path, tiny_overrides: dict[str, Any], local_ray: None
 ) -> None:

@@ -85,7 +85,7 @@ def embedding_shares(tasks: Sequence[str], task: str | None, embed_as: str | Non
     """
     if embed_as in (MEAN, BEST):
         return torch.full((len(tasks),), 1 / len(tasks))
-    name = task if embed_as is None else embed_as
+    name = task if embed_as is None else _catalog_name(embed_as)
     if name is None or name not in tasks:
         wrong = f"'{task}' is none of" if embed_as is None else f"embed_as: '{embed_as}' is none of"
         raise UserError(
@@ -93,6 +93,13 @@ def embedding_shares(tasks: Sequence[str], task: str | None, embed_as: str | Non
             f"which is like the new one, to {MEAN}, or to {BEST} ({', '.join(tasks)})"
         )
     return F.one_hot(torch.tensor(tasks.index(name)), len(tasks)).float()
+
+
+def _catalog_name(task: str) -> str:
+    try:
+        return task_info(task).name
+    except UserError:  # a task that nobody here knows
+        return task
 
 
 def completed(given: Mapping[str, Tensor], own: Networks) -> dict[str, Tensor]:
