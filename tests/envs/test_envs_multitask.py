@@ -23,7 +23,7 @@ def test_a_set_by_name() -> None:
         "multitask",
         500,
         2,
-        "return",
+        "score",  # some are judged by returns, some by success
     )
     assert (info.obs_size, info.action_size) == (39, 6)
     assert action_sizes(info) == [1, 4, 6]

@@ -135,7 +135,7 @@ def test_a_trial_shares_the_cores_of_this_machine(monkeypatch: pytest.MonkeyPatc
         ),
         (
             {"metric": "eval/success"},
-            r"unknown metric of walker-walk 'eval/success': did you mean 'eval/return'",
+            r"unknown metric of walker-walk 'eval/success': did you mean 'eval/score'",
         ),
         ({"metric": "eval/retrun"}, r"unknown metric .*: did you mean 'eval/return'"),
         (
