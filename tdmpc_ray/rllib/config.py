@@ -124,8 +124,8 @@ class AgentAlgorithmConfig(PaceSettings, EnvironmentConfig):
             start_from: a checkpoint or a run's folder, by path or address, whose networks to begin with: they
                 have to fit, but a termination head may be missing. All else begins anew; no step is random.
             embed_as: the task whose embedding a new one begins with, where the networks of `start_from` have
-                learned several and the run has one: one of theirs, `mean`, or `best`, which foresees the
-                first episodes best; None: its own.
+                learned several: one of theirs, `mean`, or `best`, which foresees the first episodes of a run
+                of one task best; None: its own.
             videos: film an episode of each task into the checkpoint of the last step.
             system_metrics: report what the main process's node and GPUs do, energy included.
         """

@@ -13,7 +13,13 @@ from tdmpc_ray.rllib import TDMPC2Config
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.load import MODULE
 from tdmpc_ray.rllib.checkpoints.manifest import seal
-from tdmpc_ray.rllib.learning.start_networks import check_networks, embedding_shares, read_networks
+from tdmpc_ray.rllib.learning.start_networks import (
+    check_networks,
+    embedding_shares,
+    own_networks,
+    read_networks,
+    state_for,
+)
 
 TASKS = ("walker-walk", "cartpole-balance")
 
@@ -62,10 +68,31 @@ def test_it_says_whose_embedding(several: Path, tiny_overrides: dict[str, Any]) 
         check("walker-run")
     with pytest.raises(UserError, match="embed_as: 'walker' is none of the tasks"):
         check("walker-run", "walker")
-    with pytest.raises(UserError, match="embed_as is for a run of one task"):
-        check("+".join(TASKS), "mean")
     with pytest.raises(UserError, match="embed_as names a task of start_from"):
         TDMPC2Config().environment("walker-run").training(embed_as="mean").validate()
+
+
+def test_other_sets_take_embeddings_by_name(several: Path, tiny_overrides: dict[str, Any]) -> None:
+    start = read_networks(several)
+    learned = of_networks(several)["task_embedding"]
+    learned = learned / learned.norm(dim=-1, keepdim=True).clamp(min=1)
+
+    def begun(tasks: tuple[str, ...], embed_as: str | None = None) -> torch.Tensor:
+        config = begin(several, tiny_overrides, "+".join(tasks), embed_as)
+        return state_for(start, own_networks(config), config)["networks.task_embedding"]
+
+    assert torch.equal(begun(TASKS), learned)
+    assert torch.equal(begun(TASKS[::-1]), learned.flip(0))
+    new = ("cartpole-swingup", *TASKS)
+    assert torch.equal(begun(new, TASKS[1]), learned[[1, 0, 1]])
+    assert torch.equal(begun(new, "mean"), torch.stack([learned.mean(0), *learned]))
+    for tasks, embed_as, says in (
+        (("walker-walk", "walker-run"), None, "'walker-run' is none of the tasks"),
+        (TASKS, "mean", "embed_as is for tasks that those of start_from are not"),
+        (new, "best", "embed_as: best is for a run of one task"),
+    ):
+        with pytest.raises(UserError, match=says):
+            begun(tasks, embed_as)
 
 
 def test_a_task_has_other_names() -> None:

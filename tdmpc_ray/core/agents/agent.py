@@ -249,6 +249,18 @@ class Agent(ABC):
         """
         raise UserError(f"algorithm '{self.settings.name}' makes no networks of one task of those of several")
 
+    def of_tasks(self, state: Mapping[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
+        """Parameters for the networks of M tasks, made of those of N others of the same sizes.
+
+        Args:
+            state: of networks of N tasks.
+            shares: of each of them in what the networks are told about a new one, (M, N).
+
+        Raises:
+            UserError: the agent has no networks of several tasks.
+        """
+        raise UserError(f"algorithm '{self.settings.name}' has no networks of several tasks")
+
     def model_error(self, networks: Any, batch: Batch, cfg: Any) -> Tensor:
         """How badly networks of one task foresee what happened in a batch, (); `cfg` is section `update`.
 

@@ -66,15 +66,29 @@ def state_for(
     Raises:
         UserError: they do not fit; says where.
     """
-    if not start.tasks or own.num_tasks:
+    tasks = config.info.tasks if config.info is not None else ()
+    if not start.tasks or (own.num_tasks and not tasks):
         if config.embed_as is not None:
-            raise UserError("embed_as is for a run of one task that begins with networks of several tasks")
+            raise UserError("embed_as is for networks that have learned several tasks")
         return completed(start.state, own)
-    shares = embedding_shares(start.tasks, config.task, embed_as or config.embed_as)
     agent, of_set = find_agent(config.agent_name), _unprefixed(start.state)
-    made = {f"{_PREFIX}{key}": x for key, x in agent.of_one_task(of_set, shares, own).items()}
+    whose = embed_as or config.embed_as
+    if own.num_tasks:
+        made = agent.of_tasks(of_set, _shares_of_set(start.tasks, tasks, whose))
+    else:
+        made = agent.of_one_task(of_set, embedding_shares(start.tasks, config.task, whose), own)
     rest = {key: x for key, x in start.state.items() if not key.startswith(_PREFIX)}
-    return completed({**rest, **made}, own)
+    return completed({**rest, **{f"{_PREFIX}{key}": x for key, x in made.items()}}, own)
+
+
+def _shares_of_set(learned: Sequence[str], tasks: Sequence[str], embed_as: str | None) -> Tensor:
+    """Of each learned embedding in those of a set, by name, (M, N); `embed_as` is for its new tasks."""
+    if embed_as == BEST:
+        raise UserError(f"embed_as: {BEST} is for a run of one task: take a task's name or {MEAN}")
+    if embed_as is not None and set(tasks) <= set(learned):
+        raise UserError("embed_as is for tasks that those of start_from are not: leave it out")
+    known = set(learned)
+    return torch.stack([embedding_shares(learned, t, None if t in known else embed_as) for t in tasks])
 
 
 def embedding_shares(tasks: Sequence[str], task: str | None, embed_as: str | None) -> Tensor:

@@ -15,7 +15,7 @@ from tdmpc_ray.core.agents.tdmpc2.cost import plan_flops, update_flops
 from tdmpc_ray.core.agents.tdmpc2.functions import plan
 from tdmpc_ray.core.agents.tdmpc2.losses import world_model_loss
 from tdmpc_ray.core.agents.tdmpc2.official import read_published, to_official
-from tdmpc_ray.core.agents.tdmpc2.one_task import of_one_task
+from tdmpc_ray.core.agents.tdmpc2.one_task import of_one_task, of_tasks
 from tdmpc_ray.core.agents.tdmpc2.update import UpdateNoise, Updater, make_optimizers
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext, WorldModel
 from tdmpc_ray.core.batch import Batch, Observation, observations
@@ -103,6 +103,9 @@ class TDMPC2Agent(Agent):
         if len(own.obs_shape) > 1:
             raise UserError("networks of one task are made of those of several for vectors, not for images")
         return of_one_task(state, shares, own.obs_shape[0], own.action_dim)
+
+    def of_tasks(self, state: Mapping[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
+        return of_tasks(state, shares)
 
     @torch.no_grad()
     def model_error(self, networks: WorldModel, batch: Batch, cfg: UpdateConfig) -> Tensor:

@@ -1,4 +1,4 @@
-"""Networks of one task, made of those of several.
+"""Networks of one task, and of other tasks, made of those of several.
 
 What a task's embedding adds to the product of a first layer is the same for every input, so that it is a part
 of the layer's bias: the networks made here give out what those of several tasks do, and are a single task's.
@@ -29,8 +29,7 @@ def of_one_task(
         obs_dim: numbers that the task observes.
         action_dim: numbers in its actions.
     """
-    embeddings = state["task_embedding"]
-    embedding = shares @ (embeddings / embeddings.norm(dim=-1, keepdim=True).clamp(min=1))
+    embedding = shares @ _bounded(state["task_embedding"])
     seen = state["encoder.0.weight"].shape[-1] - len(embedding)
     latent = state["policy.0.weight"].shape[-1] - len(embedding)
     made = {key: x for key, x in state.items() if key != "task_embedding"}
@@ -46,6 +45,16 @@ def of_one_task(
     for key in ("policy.2.weight", "policy.2.bias"):  # mean and log standard deviation of each number
         made[key] = torch.cat([_sized(part, action_dim, 0) for part in state[key].chunk(2)])
     return made
+
+
+def of_tasks(state: Mapping[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
+    """Parameters of the networks of M tasks; `shares`: of each learned embedding in each new one, (M, N)."""
+    return {**state, "task_embedding": shares @ _bounded(state["task_embedding"])}
+
+
+def _bounded(embeddings: Tensor) -> Tensor:
+    """As the networks read them."""
+    return embeddings / embeddings.norm(dim=-1, keepdim=True).clamp(min=1)
 
 
 def _sized(x: Tensor, size: int, dim: int) -> Tensor:
