@@ -1,6 +1,7 @@
 """The thread that draws the next batch: same batches, in the order that memory and random numbers need."""
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,25 @@ def test_errors_end_the_call_and_the_thread(monkeypatch: pytest.MonkeyPatch, par
         loop.run(5)
     assert (len(calls), len(seen)) == (3, 2 if part == "draw" else 0)
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(("ahead", "waits"), [(False, 0.4), (True, 0.1)])
+def test_it_counts_what_updates_wait_for_batches(
+    monkeypatch: pytest.MonkeyPatch, ahead: bool, waits: float
+) -> None:
+    """Four draws of 0.1 s each; steps take longer, and hide all draws but the first."""
+    loop, _ = make_loop()
+    loop._draws_ahead, sample = ahead, loop._replay.sample
+
+    def slow(*args: Any) -> Batch:
+        time.sleep(0.1)
+        return sample(*args)
+
+    monkeypatch.setattr(loop._replay, "sample", slow)
+    monkeypatch.setattr(loop._updater, "step", lambda batch, noise: time.sleep(0.3) or {})
+    loop.run(4)
+    assert waits <= loop.take_waited_s() < waits + 0.15
+    assert loop.take_waited_s() == 0
 
 
 def test_only_a_gpu_and_a_uniform_replay_draw_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,11 +149,13 @@ def test_a_runner_feeds_one_learner() -> None:
 
 
 def test_work_is_merged() -> None:
-    ours = Work(10, 1, 5, 4, Losses({"loss/total": 1.0}, 3, 1), 2.0, "weights", 0.5, is_ready=True)
+    ours = Work(
+        10, 1, 5, 4, Losses({"loss/total": 1.0}, 3, 1), 2.0, "weights", 0.5, is_ready=True, batch_wait_s=1.5
+    )
     theirs = Work(20, 0, 0, 4, Losses({"loss/total": 4.0}, 3, 1), 3.0, None, 0.0, is_ready=False)
     assert merged([ours]) == ours
     losses = Losses({"loss/total": 2.5}, 3, 1)
-    assert merged([ours, theirs]) == Work(30, 1, 5, 4, losses, 3.0, "weights", 0.5, is_ready=False)
+    assert merged([ours, theirs]) == Work(30, 1, 5, 4, losses, 3.0, "weights", 0.5, False, batch_wait_s=1.5)
 
 
 def test_learners_that_lack_something_are_refused(tiny_overrides: dict[str, Any]) -> None:

@@ -98,6 +98,8 @@ class TestTune:
         temporary.mkdir()
 
         class SmallDisk(TDMPC2):
+            said: tuple[str, ...] = ()
+
             def save(self, checkpoint_dir: str | None = None) -> Any:
                 tempfile.tempdir = str(temporary)
                 before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -110,14 +112,16 @@ class TestTune:
 
             def step(self) -> dict[str, Any]:
                 result = super().step()
-                return {**result, "said": " ".join(result["notes"])}
+                self.said += (" ".join(result["notes"]),)
+                return {**result, "said": self.said}
 
         config = counting(tiny_overrides)
         grid = tuner(config, SmallDisk, str(tmp_path), 3).fit()
         assert not grid.errors
-        frame = grid[0].metrics_dataframe
-        assert [bool(text) for text in frame["said"]] == [False, False, True]
-        assert frame["said"].iloc[2].startswith("no checkpoint at 80 steps: [Errno 27] ")
+        assert grid[0].metrics["training_iteration"] == 3
+        said = grid[0].metrics["said"]
+        assert [bool(text) for text in said] == [False, False, True]
+        assert said[2].startswith("no checkpoint at 80 steps: [Errno 27] ")
         (found,) = checkpoints(tmp_path / "experiment").values()
         assert len(found) == 1
         algo = TDMPC2.from_checkpoint(str(found[0]))

@@ -148,7 +148,7 @@ class AgentLearner(TorchLearner):
         seconds = time.perf_counter() - started
         did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights, weights_s)
         left_out = self.replay.left_out + self._shown_left_out
-        return Work(*did, is_ready, left_out, tuple(added), notes)
+        return Work(*did, is_ready, left_out, tuple(added), notes, self._loop.take_waited_s())
 
     def _choose_embedding(self) -> tuple[str, ...]:
         choice, self._choice = self._choice, None

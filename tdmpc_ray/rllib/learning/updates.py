@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -73,6 +74,7 @@ class UpdateLoop:
         # Rows of the replay and of the demonstrations, and the TD errors of both.
         self._seen: tuple[list[torch.Tensor | None], Readback] | None = None
         self._has_learned = False  # from any update since this process began
+        self._waited_s = 0.0
 
     def run(self, num_updates: int) -> None:
         """Take `num_updates` gradient steps.
@@ -100,6 +102,11 @@ class UpdateLoop:
     def draw(self) -> Batch:
         """A batch on the device, as the next update's."""
         return self._on_device(self._draw(0))[0]
+
+    def take_waited_s(self) -> float:
+        """Seconds since the last call that updates waited for batches to be drawn."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
 
     @property
     def is_due(self) -> bool:
@@ -146,17 +153,23 @@ class UpdateLoop:
         """
         if num == 1 or not self._draws_ahead:
             for index in range(num):
-                yield self._on_device(self._draw(index))
+                yield self._on_device(self._wait_for(partial(self._draw, index)))
             return
         copied = None
         with ThreadPoolExecutor(1) as thread:
             drawn = thread.submit(self._draw, 0)
             for index in range(num):
-                parts = drawn.result()
+                parts = self._wait_for(drawn.result)
                 if index + 1 < num:
                     drawn = thread.submit(self._draw, index + 1, copied)
                 batch, copied = self._on_device(parts), Fence(self._device)
                 yield batch
+
+    def _wait_for(self, batch: Callable[[], list[Batch]]) -> list[Batch]:
+        began = time.perf_counter()
+        parts = batch()
+        self._waited_s += time.perf_counter() - began
+        return parts
 
     def _draw(self, index: int, after: Fence | None = None) -> list[Batch]:
         """Own sequences and demonstrations, on the host, once a device has come so far.

@@ -23,6 +23,7 @@ class Work(NamedTuple):
     left_out: int = 0  # transitions so far that are in no sequence
     per_task: tuple[int, ...] = ()  # `added`, by task
     notes: tuple[str, ...] = ()  # lines for the user
+    batch_wait_s: float = 0.0  # of `seconds`, what updates waited for batches to be drawn
 
 
 def merged(works: Sequence[Work]) -> Work:
@@ -35,6 +36,7 @@ def merged(works: Sequence[Work]) -> Work:
         lost_steps=sum(work.lost_steps for work in works),
         losses=first.losses._replace(means=means),
         seconds=max(work.seconds for work in works),
+        batch_wait_s=max(work.batch_wait_s for work in works),
         is_ready=all(work.is_ready for work in works),
         left_out=sum(work.left_out for work in works),
         per_task=tuple(map(sum, zip(*(work.per_task for work in works), strict=True))),

@@ -71,7 +71,7 @@ class Reporter:
             self._system.energy_wh = state.get("energy_wh", 0.0)
 
     def add_time(self, phase: str, seconds: float) -> None:
-        """Count `seconds` of "sample", "learn", or of an asynchronous "loop" and its "..._wait"."""
+        """Count `seconds` of "sample", "learn", its "batch_wait", or a "loop" of both and its "..._wait"."""
         self._seconds[phase] += seconds
 
     def add_losses(self, losses: dict[str, float], num_updates: int) -> None:
@@ -168,6 +168,7 @@ class Reporter:
         if new_updates > 0:
             speeds["perf/updates_per_s"] = new_updates / learn_s
             speeds["perf/update_ms"] = 1e3 * learn_s / new_updates
+            speeds["perf/batch_waits"] = self._seconds["batch_wait"] / learn_s
         if not math.isnan(seconds := float(sampling.get("rlmodule_inference_timer", math.nan))):
             speeds["perf/plan_ms"] = 1e3 * seconds
         return speeds
