@@ -210,10 +210,15 @@ def report(
     ] = None,
     mlflow_uri: _AddressOption = None,
     metric: _MetricOption = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(help="A result that data is counted to, repeatable. Default: some that curves suggest."),
+    ] = None,
 ) -> None:
-    """Write a page about studies: curves, statistics, costs.
+    """Write a page about studies: curves, laws, statistics, costs.
 
-    It has learning curves, the scaling law, comparisons, what a search found, and what it all cost.
+    It has learning curves, scaling laws, what to train next, comparisons, what a search found, and what it
+    all cost.
 
     One HTML file that needs nothing else, with its figures as PNG and SVG and its tables as CSV beside it;
     MLflow gets a copy, in the folder `report` of the study's run.
@@ -225,7 +230,7 @@ def report(
 
     named = named_studies(what, study, mlflow_uri)
     with pointing_to_sync(what):
-        page = write_report(*named, out, metric=metric)
+        page = write_report(*named, out, metric=metric, thresholds=threshold or ())
     print(f"report: {page}")
     print("logged to the study's run in MLflow, as its artifact report/")
 

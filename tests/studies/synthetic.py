@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,65 @@ def wall_s(size: str, step: int) -> float:
 
 def train_flops(size: str, step: int) -> float:
     return 6.0 * PARAMS[size] * 256 * step
+
+
+FLOOR, OF_RATIO, OF_SIZE = 600.0, (900.0, 0.9), (1200.0, 0.6)  # terms at ratio 1 and 1M parameters, exponents
+TOP = 900.0  # what returns come near to
+
+
+def law_steps(size: str, ratio: float, threshold: float) -> float:
+    """Agent steps to a return, in studies of `log_law_study`."""
+    of_size = OF_SIZE[0] * (PARAMS[size] / 1e6) ** -OF_SIZE[1]
+    pace = FLOOR + OF_RATIO[0] * ratio ** -OF_RATIO[1] + of_size
+    return -math.log(1 - threshold / TOP) * pace
+
+
+def log_law_study(
+    drive: Any,
+    uri: str,
+    folder: Path,
+    study: str,
+    *,
+    sizes: Sequence[str] = tuple(PARAMS),
+    ratios: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
+    seeds: int = 3,
+    noise: float = 0.1,
+    acting: float = 0.5,
+) -> None:
+    """Write a study whose runs reach each return after `law_steps`, noisy in its logarithm.
+
+    Args:
+        drive: the fixture.
+        uri, folder, study: as for `log_study`.
+        sizes, ratios, seeds: a trial for each of all.
+        noise: standard deviation of the logarithm.
+        acting: FLOPs of a decision, as a multiple of an update's.
+    """
+    about = {"study": study, "spool_dir": folder / study, "evaluation_every": STEPS[0]}
+    tracker = MLflowTracker(uri=uri, experiment=EXPERIMENT, **about)
+    tracker.setup()
+    calls, rng = drive(tracker), np.random.default_rng(0)
+    for size, ratio, seed in product(sizes, ratios, range(seeds)):
+        config = {"model_size": size, "seed": seed, "task": "walker-walk", "data.utd_ratio": ratio}
+        trial = drive.trial(f"{size}-{ratio}-{seed}", **config)
+        calls.start(trial)
+        pace = law_steps(size, ratio, TOP * (1 - math.exp(-1))) * math.exp(noise * rng.standard_normal())
+        for step in STEPS:
+            update = 6.0 * PARAMS[size] * 256
+            report = {
+                "time__env_steps": step,
+                "time__env_frames": 2 * step,
+                "time__wall_s": step * (0.01 + 1e-11 * update * (ratio + acting)),
+                "time__train_flops": update * ratio * step,
+                "time__act_flops": acting * update * step,
+                "time__sim_s": step / 500,
+                "summary__params_total": PARAMS[size],
+                "eval__return": TOP * (1 - math.exp(-step / pace)),
+            }
+            calls.result(trial, step, **report)
+        calls.complete(trial)
+    tracker.study_run.log_metrics({"baseline/random_return": 0.0})
+    assert tracker.close("FINISHED") is None
 
 
 def _report(size: str, step: int, final: float, pace: float, acting: float | None) -> dict[str, float]:

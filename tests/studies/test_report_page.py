@@ -50,7 +50,7 @@ def test_the_page_in_a_browser(lab: SimpleNamespace, tmp_path: Path) -> None:
             boxes = page.evaluate(
                 "[...document.querySelectorAll('figure svg')].map(e => e.getBoundingClientRect().toJSON())"
             )
-            assert len(boxes) == 8 + 2 + 1 + 1 + 1 + 2
+            assert len(boxes) == 8 + 2 + 3 + 1 + 1 + 1 + 1 + 2
             for box in boxes:
                 assert box["height"] > 80
                 assert 250 < box["width"] <= width
@@ -97,6 +97,9 @@ def test_one_run_supports_little_and_the_report_says_so(lab: SimpleNamespace) ->
     absent = absences(build_report(runs_of(lab, "alone")))
     assert set(absent) == {
         "scaling",
+        "data",
+        "laws",
+        "budget",
         "iqm",
         "profiles",
         "improvement",

@@ -37,6 +37,7 @@ def write_report(
     out: Path | None = None,
     *,
     metric: str | None = None,
+    thresholds: Sequence[float] = (),
 ) -> Path:
     """Build the report of studies from MLflow, write it, and attach it to the studies' runs.
 
@@ -46,6 +47,7 @@ def write_report(
         study: name or run id of the study, or of several together; None: the newest one.
         out: folder for the page, `figures` and `tables`; None: `<study>_report` here.
         metric: what to report, such as `eval/return`; None: what the tasks are judged by.
+        thresholds: results that data is counted to; none: some that the curves suggest.
 
     Returns:
         The page.
@@ -56,7 +58,7 @@ def write_report(
     """
     runs = with_costs(load_study_runs(experiment, uri, study, metric=metric), uri)
     folder = Path(f"{runs.file_name}_report") if out is None else Path(out)
-    report = build_report(runs)
+    report = build_report(runs, thresholds)
     with tempfile.TemporaryDirectory() as fresh:  # MLflow gets nothing else that lies in `out`
         save_report(report, Path(fresh), uri)
         try:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tdmpc_ray.studies.results.analysis.budget import budget
 from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvement, profiles
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
+from tdmpc_ray.studies.results.analysis.data_needed import data_needed, laws_section
 from tdmpc_ray.studies.results.analysis.embedding import embeddings
+from tdmpc_ray.studies.results.analysis.fitted_laws import laws_of_study
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
+from tdmpc_ray.studies.results.analysis.law_runs import ALL_TASKS, law_runs
+from tdmpc_ray.studies.results.analysis.law_words import result_scale
 from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.results import results
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
@@ -33,13 +39,25 @@ class Report:
     sections: tuple[Section, ...]
 
 
-def build_report(runs: StudyRuns) -> Report:
-    """All sections and the summary; `runs` with costs, see `with_costs`."""
+def build_report(runs: StudyRuns, thresholds: Sequence[float] = ()) -> Report:
+    """All sections and the summary.
+
+    Args:
+        runs: with costs, see `with_costs`.
+        thresholds: results that data is counted to; none: some that the curves suggest.
+    """
     evidence = Evidence(runs)
+    of_laws = law_runs(evidence)
+    scale = result_scale(evidence, ALL_TASKS)
+    scores = thresholds if scale is None else [float(scale.scores(value)) for value in thresholds]
+    data_laws = [] if isinstance(of_laws, str) else laws_of_study(of_laws, scores)
     laws = {"params": scaling_law(evidence, size_results(evidence)), "flops": frontier_law(evidence)}
     sections = (
         results(evidence),
         sizes_section(evidence, laws),
+        data_needed(evidence, of_laws, data_laws),
+        laws_section(evidence, data_laws),
+        budget(evidence, of_laws, data_laws),
         aggregates(evidence),
         profiles(evidence),
         improvement(evidence),

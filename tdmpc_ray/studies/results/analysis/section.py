@@ -49,6 +49,7 @@ class Section:
         pictures: its figures.
         table: its numbers, with the column `run_ids`; None where there is none.
         absent: why the data cannot support it; then the rest is empty.
+        widget: HTML of a part that computes in the browser, without a network; trusted.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     table: pd.DataFrame | None = None
     absent: str = ""
+    widget: str = ""
 
 
 @dataclass(frozen=True)
