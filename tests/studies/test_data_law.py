@@ -171,6 +171,7 @@ def test_the_best_batch_and_rate_move_with_size_and_ratio() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("axes", "noise", "limit", "seeds"),
     [
@@ -210,6 +211,7 @@ def test_intervals_cover_at_their_level(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("axes", [("ratio", "parameters"), ("parameters",)])
 def test_no_law_is_claimed_where_there_is_none(axes: tuple[str, ...]) -> None:
     """In at most 5 % of 300 studies whose steps depend on nothing."""
