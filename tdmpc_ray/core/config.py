@@ -126,10 +126,12 @@ class DataConfig(Scheduled):
     cloning: bool = False  # first imitate the demonstrations; the clone acts in the place of random steps
     cloning_updates: int | None = None  # None: twice as many as the demonstrations have steps
     dataset: str = ""  # folder of a dataset to learn from alone; the run takes no steps, and counts updates
+    validation_share: float = 0.0  # of the episodes, kept from training to see what is learned by heart
     schedules: tuple[Schedule, ...] = field(default=(), metadata={"is_key": False})
 
     def __post_init__(self) -> None:
         require_positive(self, "capacity", "utd_ratio")
+        require(0 <= self.validation_share < 0.5, "data.validation_share must lie in [0, 0.5)")
         require(0 <= self.priority_alpha <= 2, "data.priority_alpha must lie in [0, 2]")
         require(0 <= self.priority_beta <= 1, "data.priority_beta must lie in [0, 1]")
         require_one_of(("max", "one"), "data.priority_new", self.priority_new)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tdmpc_ray.core.batch import Batch
+from tdmpc_ray.core.replay.validation import EpisodePart
 from tdmpc_ray.datasets.chunk import Columns, map_chunk
 from tdmpc_ray.datasets.episode import Episode
 from tdmpc_ray.datasets.manifest import Part, TaskEntry, read_manifest
@@ -104,6 +105,7 @@ class DatasetReplay:
         action_dim: likewise.
         horizon: H.
         allow_short: see `SequenceReplay`.
+        part: only these of the episodes; None: all.
         shard: of several learners, this one's number and how many they are: each draws from parts of its own.
 
     Raises:
@@ -120,9 +122,14 @@ class DatasetReplay:
         *,
         is_set: bool = False,
         allow_short: bool = False,
+        part: EpisodePart | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         self._dataset, self.horizon, self._is_set = dataset, horizon, is_set
+        self._part = part
+        self._ends_of_episodes: dict[
+            int, tuple[Rows, NDArray[np.bool_]]
+        ] = {}  # of parts that were drawn from
         self._drawn = 0  # sequences since pages were last given back
         self._obs_shape, self._action_dim, self.allow_short = tuple(obs_shape), action_dim, allow_short
         entries = dataset.of_tasks(tasks)
@@ -132,6 +139,7 @@ class DatasetReplay:
         chosen = [part for part in dataset.manifest.parts if part.task in places]
         rank, size = shard
         self._parts = chosen[rank::size] if len(chosen) >= size else chosen
+        self._episodes_before = np.cumsum([0, *(part.episodes for part in self._parts)])
         self._task_of = np.array([places[part.task] for part in self._parts], np.int64)
         self._ends = np.cumsum([part.rows for part in self._parts])
         self.num_frames = FRAMES if len(self._obs_shape) == 3 else 1
@@ -142,27 +150,47 @@ class DatasetReplay:
     @cached_property
     def num_valid(self) -> int:
         """Sequences that can be drawn."""
-        return sum(self._starts(part) for part in self._parts)
+        return sum(map(self._starts, range(len(self._parts))))
 
     @cached_property
     def transitions_added(self) -> int:
         """Steps of all episodes."""
-        return sum(part.steps for part in self._parts)
+        if self._part is None:
+            return sum(part.steps for part in self._parts)
+        return sum(int(self._lengths(index).sum()) for index in range(len(self._parts)))
 
     @cached_property
     def left_out(self) -> int:
         """Steps that are in no sequence, as their episode is shorter than H."""
         if self.allow_short:
             return 0
-        return int(sum(n[n < self.horizon].sum() for n in map(self._lengths, self._parts)))
+        lengths = map(self._lengths, range(len(self._parts)))
+        return int(sum(n[n < self.horizon].sum() for n in lengths))
 
-    def _lengths(self, part: Part) -> NDArray[np.int32]:
-        """Steps of each of its episodes."""
-        return self._dataset.columns(part)["length"].astype(np.int32)
+    def _lengths(self, index: int) -> NDArray[np.int32]:
+        """Steps of each of a part's episodes, 0 of those that are not drawn."""
+        lengths = self._dataset.columns(self._parts[index])["length"].astype(np.int32)
+        return lengths if self._part is None else lengths * self._chosen(index)
 
-    def _starts(self, part: Part) -> int:
+    def _chosen(self, index: int) -> NDArray[np.bool_]:
+        """Which of a part's episodes are drawn."""
+        assert self._part is not None
+        first, last = self._episodes_before[index : index + 2]
+        return self._part.has(np.arange(first, last) + 1)
+
+    def _is_chosen(self, index: int, row: Rows) -> NDArray[np.bool_]:
+        """Whether rows of a part belong to such an episode."""
+        if self._part is None:
+            return np.ones(len(row), np.bool_)
+        if index not in self._ends_of_episodes:
+            lengths = self._dataset.columns(self._parts[index])["length"].astype(np.int64)
+            self._ends_of_episodes[index] = np.cumsum(lengths + 1), self._chosen(index)
+        ends, chosen = self._ends_of_episodes[index]
+        return np.asarray(chosen[np.searchsorted(ends, row, side="right")])
+
+    def _starts(self, index: int) -> int:
         least = 1 if self.allow_short else self.horizon
-        return int(np.maximum(self._lengths(part) - least + 1, 0).sum())
+        return int(np.maximum(self._lengths(index) - least + 1, 0).sum())
 
     def require_starts(self) -> None:
         """Refuse a dataset without a single sequence.
@@ -170,8 +198,13 @@ class DatasetReplay:
         Raises:
             UserError: says so.
         """
-        if not any(self._starts(part) for part in self._parts):
+        if not any(map(self._starts, range(len(self._parts)))):
             steps = "a step" if self.allow_short else f"planner.horizon={self.horizon} steps"
+            if self._part is not None and self._part.is_held_out:
+                raise UserError(
+                    f"data.validation_share={self._part.share:g} keeps no episode of {self._dataset.folder} "
+                    "from training: raise it, or leave it out"
+                )
             raise UserError(f"no episode in {self._dataset.folder} has {steps}")
 
     def sample(self, batch_size: int, rng: np.random.Generator, pin_memory: bool = False) -> Batch:
@@ -215,7 +248,8 @@ class DatasetReplay:
             to_go = np.empty(len(row), np.int64)
             for index in np.unique(part):
                 own = part == index
-                to_go[own] = self._dataset.columns(self._parts[index])["to_go"][row[own]]
+                left = self._dataset.columns(self._parts[index])["to_go"][row[own]]
+                to_go[own] = np.where(self._is_chosen(index, row[own]), left, 0)
             good = np.flatnonzero(to_go >= least)[:missing]
             found.append((part[good], row[good], to_go[good]))
             missing -= len(good)

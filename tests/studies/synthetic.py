@@ -85,6 +85,9 @@ def log_law_study(
                 "summary__params_total": PARAMS[size],
                 "eval__return": TOP * (1 - math.exp(-step / pace)),
             }
+            for loss in ("td_error", "consistency", "reward"):  # the gap grows with the ratio
+                report[f"validation__seen_{loss}"] = 1 / step
+                report[f"validation__{loss}"] = (1 + ratio) / step
             calls.result(trial, step, **report)
         calls.complete(trial)
     tracker.study_run.log_metrics({"baseline/random_return": 0.0})

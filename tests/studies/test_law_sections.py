@@ -74,6 +74,14 @@ def test_the_cheapest_way_is_between_what_was_tried(laws: SimpleNamespace) -> No
     assert "850 (parameters)" in laws.budget.text[1]
 
 
+def test_losses_of_episodes_kept_from_training_stand_beside_the_others(laws: SimpleNamespace) -> None:
+    assert [picture.name for picture in laws.validation.pictures] == ["td_error", "consistency", "reward"]
+    table = laws.validation.table
+    assert len(table) == 5 * 4
+    for row in table.itertuples():
+        assert row.td_error_ratio == pytest.approx(1 + float(row.setting.removeprefix("utd_ratio=")))
+
+
 def test_it_moves_in_the_browser_without_a_network(laws: SimpleNamespace) -> None:
     with chromium() as browser:
         for width in (1280, 390):

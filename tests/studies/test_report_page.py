@@ -100,6 +100,7 @@ def test_one_run_supports_little_and_the_report_says_so(lab: SimpleNamespace) ->
         "data",
         "laws",
         "budget",
+        "validation",
         "iqm",
         "profiles",
         "improvement",

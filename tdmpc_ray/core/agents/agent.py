@@ -91,6 +91,13 @@ class Updater(Protocol):
             Metrics as 0-d tensors on the networks' device, `skipped` among them.
         """
 
+    def validate(self, batch: Batch, noise: Any) -> dict[str, Tensor]:
+        """Losses of the model on a batch, without learning from it.
+
+        Returns:
+            `td_error` (absolute), `consistency` and `reward`, as 0-d tensors on the networks' device.
+        """
+
     def state(self) -> dict[str, Tensor]:
         """What has to be kept beside networks and optimizers; tensors are copied into by a restore."""
 

@@ -14,6 +14,7 @@ from tdmpc_ray.datasets.chunk_store import ChunkStore, DamagedCheckpoint, read_c
 
 MANIFEST = "manifest.json"
 REPLAY_FOLDER = "replay"
+HELD_OUT = "held_out"  # of a learner's manifest: that of the episodes that it keeps from training
 _FORMAT = 2
 
 
@@ -93,9 +94,15 @@ def is_complete(checkpoint: Path) -> bool:
         return False
 
 
+def replay_shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a checkpoint has of each learner's replay, and of the episodes that it keeps from training."""
+    shards = manifest["replay"]["shards"]
+    return [*shards, *(kept for shard in shards if (kept := shard.get(HELD_OUT)) and kept["chunks"])]
+
+
 def chunk_names(manifest: dict[str, Any]) -> set[str]:
     """All chunks that a checkpoint needs."""
-    shards = manifest["replay"]["shards"]
+    shards = replay_shards(manifest)
     return {name for shard in shards for name in (*shard["chunks"], shard["state"])}
 
 

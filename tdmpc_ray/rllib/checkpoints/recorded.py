@@ -18,7 +18,13 @@ from tdmpc_ray.envs import task_info, task_sizes
 from tdmpc_ray.envs.images import FRAMES
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.load import checkpoints_below, load_module
-from tdmpc_ray.rllib.checkpoints.manifest import REPLAY_FOLDER, find_store, is_complete, read_manifest
+from tdmpc_ray.rllib.checkpoints.manifest import (
+    REPLAY_FOLDER,
+    find_store,
+    is_complete,
+    read_manifest,
+    replay_shards,
+)
 
 Columns = dict[str, NDArray[Any]]
 _Task = tuple[str, tuple[int, int] | None]  # name; of a set's, its own sizes, which rows are filled up from
@@ -38,9 +44,13 @@ def episodes_of(checkpoint: Path, first_steps: int | None = None) -> Iterator[Ep
     tasks, replay = _tasks(checkpoint, module.model_config["task"]), manifest["replay"]
     folders = [checkpoint / (replay["store"] or REPLAY_FOLDER), Path(replay["place"] or checkpoint)]
     store = find_store(manifest, [ChunkStore(LocalFileSystem(), str(folder.resolve())) for folder in folders])
-    shards = replay["shards"]
-    for number, shard in enumerate(shards):
-        share = None if first_steps is None else _share(first_steps, len(shards), number)
+    shards = replay_shards(manifest)
+    ends = np.cumsum([shard["transitions"] for shard in shards])
+    for shard, begin, end in zip(shards, [0, *ends], ends, strict=False):
+        # Each gives its part of the run's first steps.
+        share = (
+            None if first_steps is None else first_steps * end // ends[-1] - first_steps * begin // ends[-1]
+        )
         columns = _columns(store, shard, checkpoint, share)
         for rows in _episodes(columns, share):
             yield _episode(f"{checkpoint}, row {rows[0]} of the replay", columns, rows, tasks)
@@ -64,7 +74,7 @@ def newest_of_trials(place: Path) -> list[Path]:
 def source_of(checkpoint: Path) -> Source:
     """Where such episodes come from."""
     config = load_module(checkpoint).model_config
-    shards = read_manifest(checkpoint)["replay"]["shards"]
+    shards = replay_shards(read_manifest(checkpoint))
     return Source(
         kind="run",
         place=str(checkpoint.parent),
@@ -73,10 +83,6 @@ def source_of(checkpoint: Path) -> Source:
         seed=config["seed"],
         steps=sum(shard["transitions"] for shard in shards),
     )
-
-
-def _share(steps: int, num: int, number: int) -> int:
-    return steps // num + (number < steps % num)
 
 
 def _tasks(checkpoint: Path, task: str | None) -> list[_Task]:

@@ -49,7 +49,8 @@ class AgentLearner(TorchLearner):
         self._seed_steps = self.config.num_seed_steps // size
         rank = 0 if self._replicas is None else self._replicas.rank
         self.replay: Any  # a dataset takes nothing in
-        self.replay, self._saved_replay, demonstrations = open_sources(self.config, module, rank)
+        sources = open_sources(self.config, module, rank, batch_size)
+        self.replay, self._saved_replay, demonstrations, self._held_out = sources
         self._shown_left_out = demonstrations.left_out if demonstrations is not None else 0
         names = [name.removeprefix(f"{DEFAULT_MODULE_ID}_") for name in self._named_optimizers]
         optimizers = {name: self.get_optimizer(optimizer_name=name) for name in names}
@@ -105,7 +106,8 @@ class AgentLearner(TorchLearner):
             for fragment in batch:
                 if fragment.terminated and not self._agent.model.episodic:
                     self._refuse_termination(fragment)
-                self.replay.add(**fragment._asdict())
+                if self._held_out is None or not self._held_out.take(fragment):
+                    self.replay.add(**fragment._asdict())
                 added[fragment.task if self.replay.num_tasks else 0] += len(fragment.action)
         return added, lost, lost_steps
 
@@ -138,7 +140,11 @@ class AgentLearner(TorchLearner):
         if num_updates:
             notes = self._choose_embedding()
             self._loop.run(num_updates)
-        losses = self._loop.read() if read or with_weights or self._loop.is_due else Losses({}, 0, 0)
+        losses, validation = Losses({}, 0, 0), {}
+        if read or with_weights or self._loop.is_due:
+            losses = self._loop.read()
+            if self._held_out is not None and losses.num_updates:
+                validation = self._held_out.losses(self._updater, self.replay)
         weights, weights_s = None, 0.0
         if with_weights and (self._replicas is None or self._replicas.rank == 0):
             began = time.perf_counter()
@@ -148,7 +154,7 @@ class AgentLearner(TorchLearner):
         seconds = time.perf_counter() - started
         did = (sum(added), lost, lost_steps, num_updates, losses, seconds, weights, weights_s)
         left_out = self.replay.left_out + self._shown_left_out
-        return Work(*did, is_ready, left_out, tuple(added), notes, self._loop.take_waited_s())
+        return Work(*did, is_ready, left_out, tuple(added), notes, validation, self._loop.take_waited_s())
 
     def _choose_embedding(self) -> tuple[str, ...]:
         choice, self._choice = self._choice, None
@@ -269,7 +275,8 @@ class AgentLearner(TorchLearner):
         """
         if self._unsaved:
             raise CannotWrite(self._unsaved)
-        return self._saved_replay.save(store, self._streams.get_state())
+        saved = self._saved_replay.save(store, self._streams.get_state())
+        return saved if self._held_out is None else {**saved, **self._held_out.save(store)}
 
     def load_replay(self, store: ChunkStore, manifest: dict[str, Any], salvage: bool = False) -> list[str]:
         """Restore what `save_replay` wrote.
@@ -288,6 +295,8 @@ class AgentLearner(TorchLearner):
         """
         streams, left_out = self._saved_replay.load(store, manifest, salvage)
         self._streams.set_state(streams)
+        if self._held_out is not None:
+            left_out += self._held_out.load(store, manifest, salvage)
         return left_out
 
     @classmethod

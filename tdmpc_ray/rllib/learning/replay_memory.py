@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ray._common.utils import get_system_memory
@@ -27,13 +28,13 @@ def replay_rows(config: Any) -> int:
 
 
 def replay_bytes(config: Any, shapes: Shapes) -> int:
-    """Memory of each learner's replay."""
+    """Memory of each learner's replay, with what is kept from training."""
     num_frames = FRAMES if len(shapes.obs_shape) == 3 else 1
     num_tasks = len(config.info.tasks) if config.info else 0
     is_prioritized = config.agent().data.priority_alpha > 0
     kind = (num_frames, num_tasks, is_prioritized)
     row = row_bytes(shapes.obs_shape, shapes.action_dim, *kind, shapes.vector_dim)
-    return replay_rows(config) * row
+    return math.ceil(replay_rows(config) * row * (1 + config.agent().data.validation_share))
 
 
 def with_memory(config: Any) -> Any:

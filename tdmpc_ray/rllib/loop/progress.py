@@ -92,6 +92,7 @@ class Progress:
         if work.num_updates:
             self.reporter.add_time("learn", work.seconds)
             self.reporter.add_time("batch_wait", work.batch_wait_s)
+        self.reporter.add_means({name: (value, 1) for name, value in work.validation.items()})
         self.reporter.add_losses(work.losses.means, work.losses.num_updates)
         for name, value in work.losses.means.items():
             self._metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)

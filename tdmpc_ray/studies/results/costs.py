@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from tdmpc_ray.studies.results.histories import at_steps, read_histories
-from tdmpc_ray.studies.results.study_runs import CHANGES, MOVED, StudyRuns
+from tdmpc_ray.studies.results.study_runs import CHANGES, MOVED, VALIDATION, StudyRuns
 from tdmpc_ray.studies.results.trial_rows import ACT_FLOPS, TRAIN_FLOPS, WALL_S
 from tdmpc_ray.studies.tracking.client import absolute_uri, connect
 
+_LOSSES = ("td_error", "consistency", "reward")
 _COSTS = {"wall_s": WALL_S, "train_flops": TRAIN_FLOPS, "act_flops": ACT_FLOPS}  # column to metric
 
 
@@ -41,7 +42,20 @@ def with_costs(runs: StudyRuns, uri: str) -> StudyRuns:
         ]
         curves[column] = pd.concat(spent)
     curves["flops"] = curves["train_flops"] + curves["act_flops"].fillna(0.0)
-    return replace(runs, curves=curves, changes=_changes(client, runs))
+    return replace(runs, curves=curves, changes=_changes(client, runs), validation=_validation(client, runs))
+
+
+def _validation(client: Any, runs: StudyRuns) -> pd.DataFrame:
+    """What trials have reported of episodes kept from training, see `StudyRuns.validation`."""
+    ids, rows = list(runs.trials["run_id"].unique()), []
+    for metric in (f"{prefix}{loss}" for loss in _LOSSES for prefix in ("", "seen_")):
+        found = read_histories(client, ids, f"validation/{metric}")
+        if not found:  # no trial has any
+            break
+        rows += [
+            (run_id, metric, point.step, point.value) for run_id, points in found.items() for point in points
+        ]
+    return pd.DataFrame(rows, columns=VALIDATION)
 
 
 def _changes(client: Any, runs: StudyRuns) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from tdmpc_ray.studies.tracking.study_run import FAILURE, RANDOM_RETURN
 MOVED = "hp/"  # metrics of settings that a scheduler has changed
 _MOST_CHARS = 60  # of a file's name; a character takes up to four bytes
 CHANGES = ["run_id", "setting", "step", "value"]
+VALIDATION = ["run_id", "metric", "step", "value"]
 EMBEDDINGS = ["run_id", "task", "x", "y", "shown"]
 Group = tuple[str, str]  # model size and setting
 
@@ -55,6 +56,8 @@ class StudyRuns:
         moved: metrics of the settings that a population has changed.
         embeddings: a row per task of each run that has learned several, see `task_map`: run_id, task, x, y,
             shown.
+        validation: with costs, losses on episodes kept from training (`td_error`) and on others
+            (`seen_td_error`): run_id, metric, step, value.
         changes: with costs (see `with_costs`), a row per change of these: run_id, setting, step, value.
     """
 
@@ -69,6 +72,7 @@ class StudyRuns:
     kind: StudyKind = StudyKind.PLAIN
     moved: tuple[str, ...] = ()
     changes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CHANGES))
+    validation: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=VALIDATION))
     embeddings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=EMBEDDINGS))
 
     @property

@@ -233,6 +233,14 @@ class Updater:
         }
         return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 
+    @torch.no_grad()
+    def validate(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """See `Updater` of the agents' contract."""
+        with products_in(self.cfg.dtype, self.networks.device):
+            targets = targets_of(self.networks, batch, noise, self.discount)
+            loss = model_loss(self.networks.online, batch, targets, self.cfg)
+        return {"td_error": loss.priority.mean(), "consistency": loss.consistency, "reward": loss.reward}
+
     def state(self) -> dict[str, Tensor]:
         """What has to be kept beside networks and optimizers; a restore copies into these tensors."""
         return {"updates": self.updates}

@@ -205,6 +205,21 @@ class Updater:
         # Copies: the next step overwrites what compiled functions gave out.
         return dict(zip(metrics, torch.stack([x.detach() for x in metrics.values()]), strict=True))
 
+    @torch.no_grad()
+    def validate(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """See `Updater` of the agents' contract; without dropout."""
+        model, cfg = self.model, self.cfg
+        model.eval()
+        task = model.task(batch.task)
+        discount = self.discount if task is None else self.discount[batch.task].unsqueeze(-1)
+        batch = batch._replace(weight=torch.ones(batch.reward.shape[1], device=batch.reward.device))
+        with products_in(cfg.dtype, model.bins.device):
+            targets = _targets(model, batch, noise, discount, task)
+            shift = None if noise.shift is None else noise.shift[0]
+            loss = world_model_loss(model, batch, targets.next_z, targets.target, cfg, task, shift)
+        assert loss.td_error is not None
+        return {"td_error": loss.td_error.mean(), "consistency": loss.consistency, "reward": loss.reward}
+
     def _policy(
         self,
         zs: Tensor,

@@ -19,6 +19,7 @@ from tdmpc_ray.studies.results.analysis.results import results
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
 from tdmpc_ray.studies.results.analysis.section import MIN_SEEDS, Evidence, Section
 from tdmpc_ray.studies.results.analysis.sizes import law_sentence, scaling_law, size_results, sizes_section
+from tdmpc_ray.studies.results.analysis.validation import validation
 from tdmpc_ray.studies.results.random_policy import RUN_IDS, with_random
 from tdmpc_ray.studies.results.scaling import MIN_TRIMMED, PowerLaw, bootstrap_interval, iqm
 from tdmpc_ray.studies.results.study_runs import StudyRuns
@@ -58,6 +59,7 @@ def build_report(runs: StudyRuns, thresholds: Sequence[float] = ()) -> Report:
         data_needed(evidence, of_laws, data_laws),
         laws_section(evidence, data_laws),
         budget(evidence, of_laws, data_laws),
+        validation(evidence),
         aggregates(evidence),
         profiles(evidence),
         improvement(evidence),
