@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -26,13 +27,26 @@ def tiny_overrides() -> dict[str, object]:
     return dict(TINY)
 
 
-@pytest.fixture
-def own_environment() -> Iterator[None]:
-    """What commands set for Ray and Tune does not outlive the test."""
+@contextmanager
+def same_environment() -> Iterator[None]:
+    """What commands set for Ray and Tune does not outlive the block."""
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """Of each test; and, as fixtures of a module run commands, too, of each module."""
+    with same_environment():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_environment_of_module() -> Iterator[None]:
+    with same_environment():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from tdmpc_ray.rllib.loop.offline import OfflineLoop
 from tdmpc_ray.rllib.loop.progress import Progress
 from tdmpc_ray.rllib.loop.recovery import causes_raised, give_state, take_back
 from tdmpc_ray.rllib.metrics.activity import doing
-from tdmpc_ray.rllib.metrics.report import Reporter
+from tdmpc_ray.rllib.metrics.report import EVALUATION, Reporter
 from tdmpc_ray.rllib.metrics.system_metrics import SystemMetrics
 from tdmpc_ray.rllib.metrics.task_map import task_map
 
@@ -76,6 +76,7 @@ class AgentAlgorithm(DurableAlgorithm):
             logger.info("%s may terminate: the model learns to foresee it (model.episodic)", config.task)
         self._lost_in_a_row = 0  # fragments, since the last step
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
+        self.evaluations: dict[int, dict[str, float]] = {}  # all, by agent steps of their networks
         self.link = LearnerLink(self.learner_group, config.learner_timeout_s)
         if teacher is not None:
             self.link.call(AgentLearner.set_teacher, teacher=teacher)
@@ -193,6 +194,9 @@ class AgentAlgorithm(DurableAlgorithm):
         if evaluation and len(self.config.tasks) > 1:
             report |= self._task_map()
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
+        if evaluation:  # of a set, not those of each task
+            own = {name: self.latest[name] for name in EVALUATION.values() if name in self.latest}
+            self.evaluations[self.evaluator.evaluated_at] = own
         ours = {
             "env_steps": self.clock,  # what Tune's schedulers and callbacks go by
             DONE: self.at_end and not self.evaluator.stopped,  # Tune ends the trial
@@ -228,6 +232,9 @@ class AgentAlgorithm(DurableAlgorithm):
                 **self.progress.state(),
                 "evaluated_at": self.evaluator.evaluated_at,
                 "latest": self.latest,
+                "evaluations": self.evaluations,
+                "saved_at": self.clock,
+                "eval_every": self.config.eval_every,
                 "metric": self.config.info and f"eval/{self.config.info.metric}",  # what the task declares
             }
         return state
@@ -237,6 +244,7 @@ class AgentAlgorithm(DurableAlgorithm):
         if own := state.get(_STATE):
             self.progress.restore(own)
             self.evaluator.evaluated_at, self.latest = own["evaluated_at"], own["latest"]
+            self.evaluations = own.get("evaluations", {})
 
     def tell(self, line: str) -> None:
         self.progress.notes.append(line)

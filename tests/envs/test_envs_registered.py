@@ -164,7 +164,6 @@ def test_discrete_actions_of_a_registered_task_are_refused() -> None:
         make_env("buttons")
 
 
-@pytest.mark.usefixtures("own_environment")
 def test_who_takes_no_render_mode_is_not_filmed() -> None:
     register_task("lab-arm", lambda: Arm(), episode_length=LENGTH)
     make_env("lab-arm").close()

@@ -22,8 +22,6 @@ from tdmpc_ray.rllib.checkpoints.manifest import seal
 from tdmpc_ray.rllib.evaluation.of_checkpoints import evaluate_checkpoint, load_agent
 from tdmpc_ray.studies.models.model_files import write_slim
 
-pytestmark = pytest.mark.usefixtures("own_environment")
-
 ARMS = """
 import gymnasium
 import numpy as np

@@ -92,7 +92,7 @@ def test_tasks_of_a_set_have_their_own_sizes_and_images_their_stacks(
 
 
 def test_the_command_makes_a_dataset_of_runs(
-    tmp_path: Path, tiny_overrides: dict[str, Any], capsys: pytest.CaptureFixture[str], own_environment: None
+    tmp_path: Path, tiny_overrides: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(2):
         trained("counting", tiny_overrides, tmp_path / "runs" / str(number))

@@ -24,7 +24,6 @@ from tdmpc_ray.rllib.learning.start_networks import (
 from tdmpc_ray.studies.file.load import make_study
 from tdmpc_ray.studies.run.checks import prepare
 
-pytestmark = pytest.mark.usefixtures("own_environment")
 HEAD = "networks.termination_head.0.weight"
 
 

@@ -233,7 +233,8 @@ def test_the_best_trial_of_a_study(study: Path, tmp_path: Path) -> None:
     shutil.copytree(trial, other)
     for number, path in enumerate(sorted(other.glob("checkpoint_*"))):
         state = pickle.loads((path / "algorithm_state.pkl").read_bytes())
-        state["tdmpc_ray"]["latest"]["eval/return"] = 5.0 - number
+        own = state["tdmpc_ray"]
+        own["evaluations"] = {own["saved_at"]: {"eval/return": 5.0 - number}}
         (path / "algorithm_state.pkl").write_bytes(pickle.dumps(state))
         seal(path)
     best = best_checkpoint(tmp_path / "out")
@@ -254,7 +255,8 @@ def test_an_evaluation_that_is_not_a_number_is_no_best_one(
     kept = sorted((tmp_path / "out/tune").glob("size*/checkpoint_*"))
     for path, value in zip(kept, (1.0, float("nan"), 3.0), strict=True):
         state = pickle.loads((path / "algorithm_state.pkl").read_bytes())
-        state["tdmpc_ray"]["latest"]["eval/return"] = value
+        own = state["tdmpc_ray"]
+        own["evaluations"] = {own["saved_at"]: {"eval/return": value}}
         (path / "algorithm_state.pkl").write_bytes(pickle.dumps(state))
         seal(path)
     assert best_checkpoint(tmp_path / "out").score == 3.0
@@ -265,6 +267,28 @@ def test_an_evaluation_that_is_not_a_number_is_no_best_one(
         (path / "algorithm_state.pkl").write_bytes(b"torn")
     with pytest.raises(UserError, match="is damaged"):
         best_checkpoint(tmp_path / "out")
+
+
+def test_a_checkpoint_has_no_score_of_networks_far_before_it(study: Path, tmp_path: Path) -> None:
+    """As where a run was stopped after an evaluation, whose checkpoint has been dropped since."""
+    shutil.copytree(study, tmp_path / "out")
+    kept = sorted((tmp_path / "out/tune").glob("size*/checkpoint_*"))
+
+    def say(path: Path, **changes: Any) -> None:
+        state = pickle.loads((path / "algorithm_state.pkl").read_bytes())
+        state["tdmpc_ray"] |= changes
+        (path / "algorithm_state.pkl").write_bytes(pickle.dumps(state))
+        seal(path)
+
+    for path in kept:
+        say(path, eval_every=400, saved_at=1400, evaluations={1200: {"eval/return": 216.0}})
+    best = best_checkpoint(kept[0])
+    assert (best.score, str(best)) == (None, f"{kept[0].parent.name}/{kept[0].name} (not evaluated)")
+    # It was made up for after a restart, as a later checkpoint knows.
+    say(kept[2], evaluations={1200: {"eval/return": 216.0}, 1400: {"eval/return": 170.0}})
+    assert [best.score for best in best_of_trials(tmp_path / "out")] == [170.0]
+    say(kept[1], saved_at=1290)
+    assert best_checkpoint(tmp_path / "out").score == 216.0
 
 
 def test_without_mlflow_a_study_says_what_to_do(study: Path) -> None:

@@ -17,7 +17,6 @@ from tdmpc_ray.studies.plan.trials import plan_study
 from tdmpc_ray.studies.run.searching import make_search, trials_of
 
 
-@pytest.mark.usefixtures("own_environment")
 @pytest.mark.parametrize("search", ["random", "optuna"])
 def test_trials_on_environments_of_ones_own_have_them(search: str, tmp_path: Path) -> None:
     """Tune keeps objects of a config elsewhere, and puts them back where they were."""

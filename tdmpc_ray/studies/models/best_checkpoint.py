@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import pickle
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tdmpc_ray.datasets.chunk_store import DamagedCheckpoint
 from tdmpc_ray.rllib.checkpoints.load import MODULE, checkpoints_below, find_checkpoint
@@ -18,17 +20,18 @@ from tdmpc_ray.studies.models.declared import declared_goal
 
 _METADATA = MODULE / "metadata.json"
 _STATE_FILE = "algorithm_state.pkl"
+_NEAR = 0.25  # of the steps between evaluations: networks that far apart count as evaluated together
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ScoredCheckpoint:
-    """A whole checkpoint and its newest evaluation.
+    """A whole checkpoint and the evaluation of its networks, or of those a few updates before or after.
 
     Attributes:
         path: of the checkpoint.
         metric: what it was judged by, such as `eval/return`, see `declared_goal`.
-        score: value of the metric; None where nothing was evaluated before it was saved.
+        score: value of the metric; None where no such networks have been evaluated.
         evaluated_at: agent steps of the networks that were evaluated.
         out: folder of the study that it belongs to, if any.
         is_minimized: whether the smaller score is the better one.
@@ -99,7 +102,7 @@ def study_folder(path: Path) -> Path | None:
 
 
 def _scored(source: Path) -> list[ScoredCheckpoint]:
-    scored = []
+    scored: list[Path] = []
     for path in checkpoints_below(source.absolute()):
         if not is_complete(path):
             continue  # it was being written when its process ended
@@ -108,21 +111,42 @@ def _scored(source: Path) -> list[ScoredCheckpoint]:
         except DamagedCheckpoint as error:
             _log.warning("%s; it is left out", error)
             continue
-        scored.append(_score(path))
-    return scored
+        scored.append(path)
+    own = {path: _own_state(path) for path in scored}
+    # A run that was stopped may make up for an evaluation only after the checkpoint, as a later one knows.
+    evaluations: dict[Path, dict[int, dict[str, float]]] = {}
+    for path in sorted(scored):
+        evaluations.setdefault(path.parent, {}).update(own[path].get("evaluations", {}))
+    return [_score(path, own[path], evaluations[path.parent]) for path in scored]
 
 
-def _score(path: Path) -> ScoredCheckpoint:
+def _own_state(path: Path) -> dict[str, Any]:
+    """What the algorithm has saved of itself; imported networks have none."""
+    state = path / _STATE_FILE
+    return pickle.loads(state.read_bytes()).get("tdmpc_ray", {}) if state.is_file() else {}
+
+
+def _score(path: Path, own: dict[str, Any], evaluations: dict[int, dict[str, float]]) -> ScoredCheckpoint:
     out = study_folder(path)
     if out is not None and path.parent.parent != out / TUNE_FOLDER:
         out = None  # what a study began with, such as imported networks
     if out is not None:
         use_folder_again(out)  # for tasks in modules beside the study's file
-    state = path / _STATE_FILE  # imported networks have none
-    own = pickle.loads(state.read_bytes()).get("tdmpc_ray", {}) if state.is_file() else {}
     goal = declared_goal(path, out, own)
-    score = own.get("latest", {}).get(goal.metric)
-    return ScoredCheckpoint(path, goal.metric, score, own.get("evaluated_at", 0), out, goal.is_minimized)
+    if "saved_at" in own:
+        at = _nearest(own, [step for step, values in evaluations.items() if goal.metric in values])
+        score = None if at is None else evaluations[at][goal.metric]
+    else:  # by an older version
+        at, score = own.get("evaluated_at", 0), own.get("latest", {}).get(goal.metric)
+    return ScoredCheckpoint(path, goal.metric, score, at or 0, out, goal.is_minimized)
+
+
+def _nearest(own: dict[str, Any], steps: Collection[int]) -> int | None:
+    """Of the evaluations at `steps`, the one of a checkpoint's networks; None where none is near to it."""
+    saved_at = own["saved_at"]
+    at = min(steps, key=lambda step: abs(step - saved_at), default=None)
+    far = (own["eval_every"] or 0) * _NEAR
+    return None if at is None or abs(at - saved_at) > far else at
 
 
 def _rank(scored: ScoredCheckpoint) -> tuple[float, int]:
