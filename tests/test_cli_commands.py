@@ -50,6 +50,30 @@ def test_options_become_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert started[2][0].algorithm == "tdmpc"
 
 
+def test_the_module_of_a_task_may_lie_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As beside a study file; Ray's processes find it, too, and a resume from elsewhere."""
+    from tdmpc_ray.studies.run import runner
+
+    code = "import gymnasium\ngymnasium.register('Own-v0', 'gymnasium.envs.classic_control:PendulumEnv')\n"
+    (tmp_path / "minelab.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    begun: list[Any] = []
+
+    def begins(run: Any, **_: Any) -> SimpleNamespace:
+        begun.append(run.study)
+        return SimpleNamespace(exit_status=0)
+
+    monkeypatch.setattr(runner._Run, "__call__", begins)
+    options = ["--steps", "2000", "--model-size", "tiny", "--out", "out", "--mlflow-uri", "sqlite:///m.db"]
+    assert cli.main(["train", "--task", "gym:minelab:Own-v0", *options]) == 0
+    assert begun[0].task == "gym:minelab:Own-v0"
+    assert str(tmp_path) in os.environ["PYTHONPATH"].split(os.pathsep)
+    assert (tmp_path / "out" / "python_path.txt").read_text() == f"{tmp_path}\n"
+
+
 def test_mlflow_elsewhere_does_not_take_a_studys_models(monkeypatch: pytest.MonkeyPatch) -> None:
     from tdmpc_ray.studies.models import register
 
@@ -89,7 +113,7 @@ def test_modules_beside_a_study_can_be_imported(
     assert cli.main(["plan-cluster", "../lab/s.yaml", *options]) == 0, capsys.readouterr().err
     assert os.environ["PYTHONPATH"] == f"{tmp_path}/lab:/before", "what Ray's processes begin with"
 
-    remember_folder(tmp_path / "work", Path("../lab/s.yaml"))
+    remember_folder(tmp_path / "work", Path("../lab"))
     sys.path.remove(f"{tmp_path}/lab")
     os.environ["PYTHONPATH"] = ""
     use_folder_again(tmp_path / "work")

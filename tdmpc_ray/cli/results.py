@@ -215,7 +215,7 @@ def report(
         typer.Option(help="A result that data is counted to, repeatable. Default: some that curves suggest."),
     ] = None,
 ) -> None:
-    """Write a page about studies: curves, laws, statistics, costs.
+    """Write a page about studies: curves, laws, costs.
 
     It has learning curves, scaling laws, what to train next, comparisons, what a search found, and what it
     all cost.

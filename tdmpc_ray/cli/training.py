@@ -142,13 +142,18 @@ def train(
 def _run(values: dict[str, Any], name: str | None, out: str | None) -> int:
     from tdmpc_ray.studies.file.load import make_study
     from tdmpc_ray.studies.file.names import run_name
+    from tdmpc_ray.studies.file.python_path import folder_of_task, use_folder
     from tdmpc_ray.studies.file.spec import Study
 
+    modules = folder_of_task(values["task"])
+    if modules is not None:
+        use_folder(modules)
     name = run_name(values, Study.defaults()) if name is None else name
     study = make_study({"name": name, **values}, _OPTIONS)
     from tdmpc_ray.studies.run.runner import run_study
 
-    return run_study(study, out or _default_out(study.name), console=make_console()).exit_status
+    folder = out or _default_out(study.name)
+    return run_study(study, folder, modules=modules, console=make_console()).exit_status
 
 
 def tune(

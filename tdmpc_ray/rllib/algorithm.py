@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
-from ray.tune.result import DONE
+from ray.tune.result import DONE, TRIAL_INFO
 
 from tdmpc_ray.core.nn.threads import limit_threads
 from tdmpc_ray.envs import task_info
@@ -58,6 +58,12 @@ class AgentAlgorithm(DurableAlgorithm):
     def get_default_config(cls) -> Any:
         return cls.new_config()
 
+    def __init__(self, config: Any = None, *args: Any, **kwargs: Any) -> None:
+        # Which trial of Tune's this is: RLlib drops it, and calls every trial "default".
+        about = config.get(TRIAL_INFO) if isinstance(config, Mapping) else None
+        super().__init__(config, *args, **kwargs)
+        self._trial_info = about
+
     @classmethod
     def default_resource_request(cls, config: Any) -> Any:
         """RLlib's, and the replay's memory."""
@@ -74,6 +80,7 @@ class AgentAlgorithm(DurableAlgorithm):
             super().setup(config)
         if config.agent().model.episodic and "model.episodic" not in config.agent_overrides:
             logger.info("%s may terminate: the model learns to foresee it (model.episodic)", config.task)
+        self._reported = (0, 0)  # steps and updates; more come while a checkpoint waits for what is under way
         self._lost_in_a_row = 0  # fragments, since the last step
         self.latest: dict[str, float] = {}  # evaluation; in every result, for Tune's schedulers
         self.evaluations: dict[int, dict[str, float]] = {}  # all, by agent steps of their networks
@@ -179,7 +186,7 @@ class AgentAlgorithm(DurableAlgorithm):
     def step(self) -> dict[str, Any]:
         """One `train()`: RLlib's iteration, then an evaluation where one is due by agent steps."""
         progress, started = self.progress, time.perf_counter()
-        steps, updates, lost = self.env_steps, self.grad_updates, progress.counters.lost_fragments
+        steps, lost = self.env_steps, progress.counters.lost_fragments
         result = super().step()
         self._refuse_to_go_round(self.env_steps > steps, progress.counters.lost_fragments - lost)
         result.update(self.evaluator.run())
@@ -189,8 +196,9 @@ class AgentAlgorithm(DurableAlgorithm):
             evaluated.update(evaluation)
         progress.reporter.wall_s += time.perf_counter() - started
         counters, report, notes = progress.report(
-            result, evaluation, self.env_steps - steps, self.grad_updates - updates
+            result, evaluation, self.env_steps - self._reported[0], self.grad_updates - self._reported[1]
         )
+        self._reported = self.env_steps, self.grad_updates
         if evaluation and len(self.config.tasks) > 1:
             report |= self._task_map()
         self.latest |= {name: value for name, value in report.items() if name.startswith("eval/")}
@@ -245,6 +253,7 @@ class AgentAlgorithm(DurableAlgorithm):
             self.progress.restore(own)
             self.evaluator.evaluated_at, self.latest = own["evaluated_at"], own["latest"]
             self.evaluations = own.get("evaluations", {})
+            self._reported = self.env_steps, self.grad_updates
 
     def tell(self, line: str) -> None:
         self.progress.notes.append(line)

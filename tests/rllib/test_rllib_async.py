@@ -126,7 +126,8 @@ def test_a_checkpoint_in_full_flight_agrees_with_itself(
     updates = algo.link.call(lambda learner: int(learner._rl_module.grad_updates))
     assert saved[1] == updates
     while algo.env_steps < 500:
-        algo.train()
+        result = algo.train()
+    assert result["spent"]["env_steps"] == result["env_steps"], "those that came while it was saved, too"
     algo.restore_from_path(path)
     assert (algo.env_steps, algo.grad_updates) == saved
     assert added(algo) == saved[0]

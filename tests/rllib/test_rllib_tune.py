@@ -113,13 +113,15 @@ class TestTune:
             def step(self) -> dict[str, Any]:
                 result = super().step()
                 self.said += (" ".join(result["notes"]),)
-                return {**result, "said": self.said}
+                return {**result, "said": self.said, "own_id": self.trial_id}
 
         config = counting(tiny_overrides)
         grid = tuner(config, SmallDisk, str(tmp_path), 3).fit()
         assert not grid.errors
         assert grid[0].metrics["training_iteration"] == 3
         said = grid[0].metrics["said"]
+        # By which the process that runs a study learns what a trial is about.
+        assert grid[0].metrics["own_id"] == grid[0].metrics["trial_id"]
         assert [bool(text) for text in said] == [False, False, True]
         assert said[2].startswith("no checkpoint at 80 steps: [Errno 27] ")
         (found,) = checkpoints(tmp_path / "experiment").values()

@@ -38,7 +38,10 @@ cloudpickle.register_pickle_by_value(runner_stub)
 
 def check_what_was_printed(text: str) -> None:
     assert "note: nothing will be learned" not in text
-    assert "note: gym:Pendulum-v1 may terminate: the model learns to foresee it (model.episodic)" in text
+    assert (
+        "note: gym:Pendulum-v1 may terminate: the model learns to foresee it; where it never does, set "
+        "model.episodic to false" in text
+    )
     assert "failed: size=tiny seed=1: ValueError: as the test wants (log: out/tune/sizetiny-seed1-" in text
     again = "seed=1: failed, and starts again from its beginning: ValueError: as the test wants"
     assert text.count(again) == 1

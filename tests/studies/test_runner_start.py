@@ -117,3 +117,18 @@ def test_the_password_of_mlflow_lies_in_private_files_alone(
     assert len(files) > 5
     assert held
     assert {path.stat().st_mode & 0o077 for path in held} == {0}, held
+
+
+def test_a_ctrl_c_before_the_trials_says_how_to_go_on(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "ray_session", interrupted)
+    printed, study = io.StringIO(), make_study(runner_stub.values(store))
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path / "out", trainable=Stub, console=Console(file=printed, width=200))
+    assert printed.getvalue().splitlines()[-1].startswith(f"resume with: tdmpc-ray resume {tmp_path}/out")
+    (run,) = local_runs([tmp_path / "out"])
+    assert run.status == "stopped"

@@ -80,6 +80,7 @@ def test_a_view_says_what_it_shows(drive: Any, store: str, tmp_path: Path) -> No
     assert [chart["type"] for chart in state["compareRunCharts"]] == ["LINE", "LINE", "LINE", "SCATTER"]
     opened = [section["display"] for section in state["compareRunSections"]]
     assert opened == [True] + [False] * (len(opened) - 1)
+    assert "baseline" in [section["name"] for section in state["compareRunSections"]], "the study's own"
     client = connect(store)
     curve = runs.curves[runs.curves["run_id"] == runs.trials["run_id"].iloc[0]]
     for column, metric in (("value", "curve/return"), ("wall_s", "curve/wall_s")):

@@ -29,7 +29,10 @@ def notes(study: Study) -> list[str]:
     for name in study.task_names:
         for task in task_info(name).tasks or (name,):
             if not episodic and task_info(task).can_terminate:
-                said[task] = f"{task} may terminate: the model learns to foresee it (model.episodic)"
+                said[task] = (
+                    f"{task} may terminate: the model learns to foresee it; where it never does, set "
+                    "model.episodic to false"
+                )
     return list(said.values())
 
 

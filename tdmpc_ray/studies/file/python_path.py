@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-_FILE = "python_path.txt"  # in the study's folder: where its file lay
+_FILE = "python_path.txt"  # in the study's folder: where its file lay, or where `train` was called from
 
 
 def use_folder(folder: Path) -> None:
@@ -31,10 +31,14 @@ def use_folder_of(study_file: Path) -> None:
         use_folder(study_file.parent)
 
 
-def remember_folder(out: Path, study_file: Path) -> None:
-    """Note in a study's folder where its file lies, for `use_folder_again`."""
-    if study_file.is_file():
-        (out / _FILE).write_text(f"{os.path.abspath(study_file.parent)}\n", encoding="utf-8")
+def folder_of_task(task: str) -> Path | None:
+    """Where the module of a task that names one is looked for, as of `gym:lab:Arm-v0`: the working folder."""
+    return Path.cwd() if task.startswith("gym:") and task.count(":") > 1 else None
+
+
+def remember_folder(out: Path, folder: Path) -> None:
+    """Note in a study's folder where modules lie that it needs, for `use_folder_again`."""
+    (out / _FILE).write_text(f"{os.path.abspath(folder)}\n", encoding="utf-8")
 
 
 def use_folder_again(out: Path) -> None:

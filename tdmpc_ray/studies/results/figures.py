@@ -155,6 +155,7 @@ def draw_sizes(axes: Axes, runs: StudyRuns, task: str, colours: Mapping[Group, A
 
 def _seeds_words(runs: StudyRuns, groups: Iterable[Group]) -> str:
     seeds = sorted({len(counted(runs.of(task, *group))) for task in runs.tasks for group in groups} - {0})
+    if seeds == [1]:
+        return "one seed per line: no intervals"
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    note = "1 seed: no intervals" if seeds == [1] else "bands and bars: 95% interval of the mean (t)"
-    return f"seeds per line: {number} · {note}"
+    return f"seeds per line: {number} · bands and bars: 95% interval of the mean (t)"

@@ -85,7 +85,8 @@ def write_view(runs: StudyRuns, uri: str) -> str:
     log_aligned(client, runs, parents)
     uids = sorted(parent.data.tags["study_uid"] for parent in parents)
     wanted = _filter(runs, uids)
-    logged = {name for run in all_runs(client, runs.experiment_id, wanted) for name in run.data.metrics}
+    shown = [*all_runs(client, runs.experiment_id, wanted), *parents]  # theirs have charts there, too
+    logged = {name for run in shown for name in run.data.metrics}
     state = json.dumps(view_state(runs, wanted, logged), separators=(",", ":"))
     if len(state) > _MAX_TAG:
         raise UserError(f"{len(runs.trials)} trials are too many for one view of charts: show fewer studies")

@@ -212,8 +212,9 @@ class SaveTrials(tune.Callback):
             stop_request.ask_to_stop()
             self._waiting_for = running
             self._deadline = time.monotonic() + self._grace_s
-            if self._say and running:
-                self._say(f"stopping: saving {_trials(len(running))} first (Ctrl-C again: stop without)")
+            if self._say:
+                what = f"saving {_trials(len(running))} first (Ctrl-C again: stop without)"
+                self._say(f"stopping: {what if running else 'no trial has begun'}")
         self._waiting_for &= running  # the others have ended meanwhile
         if not self._waiting_for or time.monotonic() > self._deadline:
             if self._say and self._waiting_for:

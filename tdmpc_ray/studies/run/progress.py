@@ -44,10 +44,12 @@ class TrialRow:
     doing: str = ""  # beside training, see `rllib.activity`
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     printed_at: float = float("-inf")
+    heard_at: float = float("-inf")  # by the monotonic clock, of its last result
 
     def update(self, result: Mapping[str, Any]) -> bool:
         """Take in a result of Tune; True if it held an evaluation."""
         report = result.get("report") or {}
+        self.heard_at, self.doing = time.monotonic(), ""
         self.env_steps = int(result.get("env_steps", self.env_steps))
         self.elapsed_s = float(result.get("time_total_s", self.elapsed_s))
         self.is_cloning = bool(result.get("cloning"))
@@ -82,6 +84,12 @@ class TrialRow:
             return None
         (start, first), (end, last) = self.recent[0], self.recent[-1]
         return (last - first) / (end - start) if end > start else None
+
+    @property
+    def elapsed_now(self) -> float:
+        """Seconds that it has run, those since its last result included; 0 before the first."""
+        goes_on = self.elapsed_s > 0 and self.status == "running"
+        return self.elapsed_s + (time.monotonic() - self.heard_at if goes_on else 0.0)
 
     @property
     def seconds_left(self) -> float | None:
@@ -247,7 +255,7 @@ class ProgressTable(tune.Callback):
             "steps": row.steps,
             "steps/s": _number(row.steps_per_s),
             "left": _duration(row.seconds_left),
-            "elapsed": _duration(row.elapsed_s) if row.elapsed_s else "",
+            "elapsed": _duration(row.elapsed_now) if row.elapsed_s else "",
         }
         return [cells[header] for header in columns]
 

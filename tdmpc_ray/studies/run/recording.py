@@ -122,13 +122,13 @@ class RecordResults(tune.Callback):
 
     @contextmanager
     def noting_failure(self) -> Iterator[None]:
-        """Within, an error that ends the study is written down as its end."""
+        """Within, an error or a Ctrl-C that ends the study is written down as its end."""
         try:
             yield
-        except Exception:
+        except (Exception, KeyboardInterrupt) as error:
             if self._record is None:
                 self.setup()
-            self._end("failed")
+            self._end("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
 
     def _end(self, status: Status) -> None:

@@ -51,6 +51,7 @@ def run_study(
     out: str | Path,
     *,
     study_file: Path | None = None,
+    modules: Path | None = None,
     trainable: type[tune.Trainable] | None = None,
     console: Console | None = None,
 ) -> StudyResult:
@@ -60,6 +61,7 @@ def run_study(
         study: what to run.
         out: the study's folder, or its address; new or empty.
         study_file: the file it was read from, to be kept with it.
+        modules: a folder with modules of its tasks, which a resume looks into again; None: the file's.
         trainable: instead of the algorithm; gets a trial's own entries, and `preset`, as its config, and
             says `done` at `total_steps`.
         console: where to print; None: standard output.
@@ -72,8 +74,10 @@ def run_study(
     run = _Run(study, place, trainable, console or Console())
     with place.taken(run.say, is_new=True):
         artifacts = begin(study, place.out, study_file)
-        if study_file is not None:
-            remember_folder(place.out, study_file)
+        if study_file is not None and study_file.is_file():  # a pipe lies in no folder
+            modules = study_file.parent
+        if modules is not None:
+            remember_folder(place.out, modules)
         return run(resume=False, artifacts=artifacts)
 
 
@@ -138,6 +142,14 @@ class _Run:
             self.say(f"note: {error}; until then, metrics wait in {shown(self.out / TRACKING_FOLDER)}")
 
     def __call__(self, *, resume: bool, artifacts: Sequence[Path] = ()) -> StudyResult:
+        """Run it; where a Ctrl-C leaves no time for more, say at least how to go on."""
+        try:
+            return self._run(resume, artifacts)
+        except KeyboardInterrupt:
+            self.say(f"resume with: {resume_command(self.place.given)}")
+            raise
+
+    def _run(self, resume: bool, artifacts: Sequence[Path]) -> StudyResult:
         study, what, where = self.study, "resuming" if resume else "starting", shown(self.place.given)
         trials = f"{count(study.trials(), 'trial')} of {steps(study)}"
         self.say(f"{what} {study.name}: {trials} on {study.what}, in {where}")
