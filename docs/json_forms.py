@@ -22,7 +22,7 @@ OUTPUTS: tuple[tuple[str, bool, tuple[type[BaseModel], ...]], ...] = (
     ("tdmpc-ray list --json, tdmpc-ray status ID --json", False, (forms.JobForm,)),
     ("tdmpc-ray compare --json", False, (forms.CompareForm, forms.ResultForm, forms.PublishedForm)),
     (
-        "tdmpc-ray plan-cluster --json, tdmpc-ray tune --dry-run --json",
+        "tdmpc-ray plan --json, tdmpc-ray tune --dry-run --json",
         False,
         (forms.PlanForm, forms.ForecastForm, forms.TrialPlanForm),
     ),

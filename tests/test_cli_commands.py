@@ -110,7 +110,7 @@ def test_modules_beside_a_study_can_be_imported(
     )
     (tmp_path / "lab/s.yaml").write_text("name: s\ntask: gym:my_arms:Mine-v0\nsteps: 50000\n")
     options = ["--gpus", "0", "--cpus", "4", "--env-ms", "2", "--core-gflops", "50"]
-    assert cli.main(["plan-cluster", "../lab/s.yaml", *options]) == 0, capsys.readouterr().err
+    assert cli.main(["plan", "../lab/s.yaml", *options]) == 0, capsys.readouterr().err
     assert os.environ["PYTHONPATH"] == f"{tmp_path}/lab:/before", "what Ray's processes begin with"
 
     remember_folder(tmp_path / "work", Path("../lab"))

@@ -74,14 +74,14 @@ SPEEDS = ["--env-ms", "2", "--core-gflops", "50", "--gpu-tflops", "20", "--gpu-f
 def test_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "study.yaml"
     file.write_text("name: s\ntask: gym:Pendulum-v1\nmodel_sizes: [1, 5]\nsteps: 50000\n")
-    plan = printed(capsys, "plan-cluster", str(file), "--gpus", "1", "--cpus", "16", *SPEEDS)
+    plan = printed(capsys, "plan", str(file), "--gpus", "1", "--cpus", "16", *SPEEDS)
     check(forms.PlanForm, plan)
     assert (plan["study"], plan["trials"], plan["steps"]) == ("s", 2, 50_000)
     assert [point["label"] for point in plan["as_written"]["points"]] == ["size=1", "size=5"]
     assert plan["better"]["hours"] < plan["as_written"]["hours"]
     assert [note for note in plan["notes"] if note.startswith("the study asks for no GPU")]
     file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 10\nresources: {gpus_per_learner: 1}\n")
-    plan = printed(capsys, "plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *SPEEDS)
+    plan = printed(capsys, "plan", str(file), "--gpus", "0", "--cpus", "16", *SPEEDS)
     assert (plan["as_written"]["at_once"], plan["as_written"]["hours"]) == (0, None)
 
 
@@ -112,7 +112,7 @@ def test_a_dry_run(
     assert plan["speeds"].startswith("an environment step takes 2.00 ms, a core does 50 GFLOP/s")
     monkeypatch.setattr(cluster_of_study, "_cores", lambda: 4)
     here = printed(capsys, "tune", str(file), "--dry-run")
-    there = printed(capsys, "plan-cluster", str(file), "--gpus", "0", "--cpus", "4", *SPEEDS)
+    there = printed(capsys, "plan", str(file), "--gpus", "0", "--cpus", "4", *SPEEDS)
     assert there == here | {"where": "a cluster of 4 CPUs and 0 GPUs"}, "one output"
     file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 50000\nresources: {num_env_runners: 3}\n")
     updates = []

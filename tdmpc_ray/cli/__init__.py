@@ -22,7 +22,7 @@ from tdmpc_ray.cli.demonstrations import demos
 from tdmpc_ray.cli.environments import envs
 from tdmpc_ray.cli.exchange import export, export_official, import_official
 from tdmpc_ray.cli.models import log_models, register, serve
-from tdmpc_ray.cli.planning import plan_cluster, schema
+from tdmpc_ray.cli.planning import plan, schema
 from tdmpc_ray.cli.results import compare, evaluate, report, runs, sync
 from tdmpc_ray.cli.training import resume, train, tune
 from tdmpc_ray.errors import UserError
@@ -68,7 +68,7 @@ for command in (
     compare,
     report,
     sync,
-    plan_cluster,
+    plan,
     schema,
     import_official,
     export_official,

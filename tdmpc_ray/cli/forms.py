@@ -150,6 +150,19 @@ class ForecastForm(BaseModel):
     points: list[TrialPlanForm]
 
 
+class NeedForm(BaseModel):
+    """What a trial needs to reach a result, by the law of earlier runs."""
+
+    label: str
+    threshold: str = Field(description="the result")
+    steps: float = Field(description="after which 95 % of such runs have reached it")
+    interval: tuple[float, float] = Field(description="95 %, of these steps")
+    hours: float = Field(description="of one such run")
+    hours_interval: tuple[float, float]
+    share: float = Field(description="of such runs that the study's own steps suffice for")
+    is_beyond: bool = Field(description="size or ratio lie beyond what the law was fitted to")
+
+
 class PlanForm(BaseModel):
     """A study that was not started."""
 
@@ -169,3 +182,4 @@ class PlanForm(BaseModel):
     better: ForecastForm | None = Field(
         description="with another number of env runners, where that ends first"
     )
+    needs: list[NeedForm] = Field(default=[], description="with --law: by result, the fastest trial first")

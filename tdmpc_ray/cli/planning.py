@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdmpc_ray.cli.common import JsonOption, make_console, print_json
+from tdmpc_ray.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tdmpc_ray.cli.forms import ForecastForm, PlanForm, TrialPlanForm
+    from tdmpc_ray.cli.forms import ForecastForm, NeedForm, PlanForm, TrialPlanForm
     from tdmpc_ray.studies.file.spec import Study
     from tdmpc_ray.studies.plan.room import Capacity
     from tdmpc_ray.studies.plan.sizing import Forecast
@@ -22,10 +23,21 @@ if TYPE_CHECKING:
 _MOST_POINTS = 20  # that are listed
 
 
-def plan_cluster(
+def plan(
     file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study.")],
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of the cluster.")],
-    cpus: Annotated[float, typer.Option(min=0, help="CPU cores of the cluster.")],
+    gpus: Annotated[float | None, typer.Option(min=0, help="GPUs of a cluster.")] = None,
+    cpus: Annotated[float | None, typer.Option(min=0, help="CPU cores of a cluster. Default: here.")] = None,
+    law: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT",
+            help="Results of earlier studies, as of `compare`: their law says how many steps trials need.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(help="A result to reach, with --law; repeatable. Default: some that curves suggest."),
+    ] = None,
     env_ms: Annotated[
         float | None, typer.Option(min=0, help="Milliseconds of an environment step. Default: measured here.")
     ] = None,
@@ -40,10 +52,11 @@ def plan_cluster(
 ) -> None:
     """Say what a study would start, and how long it takes.
 
-    And with how many env runners it would end first: what `tune --dry-run` says, for a cluster that need
-    not be there. docs/scaling.md tells what the estimate is made of.
+    And with how many env runners it would end first: what `tune --dry-run` says, also for a cluster that
+    need not be there. docs/scaling.md tells what the estimate is made of. With --law, also how many steps its
+    trials need to reach a result, by what earlier runs took.
 
-    Example: tdmpc-ray plan-cluster experiments/model_scaling.yaml --gpus 8 --cpus 128
+    Example: tdmpc-ray plan experiments/model_scaling.yaml --gpus 8 --cpus 128
     """
     from tdmpc_ray.studies.run.cluster import quiet
 
@@ -52,11 +65,13 @@ def plan_cluster(
     from tdmpc_ray.studies.file.python_path import use_folder_of
     from tdmpc_ray.studies.run.dry_run import cluster_of
 
-    cluster = cluster_of(cpus, gpus)
+    if threshold and not law:
+        raise UserError("--threshold goes with --law: name the result folder of an earlier study")
+    cluster = None if cpus is None and gpus is None else cluster_of(cpus or 0.0, gpus or 0.0)
     use_folder_of(file)
     speeds = {"env_ms": env_ms, "core_gflops": core_gflops}
     speeds |= {"gpu_tflops": gpu_tflops, "gpu_floor_ms": gpu_floor_ms}
-    print_plan(load_study(file), as_json, cluster, speeds)
+    print_plan(load_study(file), as_json, cluster, speeds, law or (), threshold or ())
 
 
 def print_plan(
@@ -64,8 +79,10 @@ def print_plan(
     as_json: bool,
     cluster: Capacity | None = None,
     speeds: Mapping[str, float | None] | None = None,
+    law: Sequence[str] = (),
+    thresholds: Sequence[float] = (),
 ) -> None:
-    """Print what `tune` would start, and how long it would take; see `survey`."""
+    """Print what `tune` would start, how long it would take, and what a law says of it; see `survey`."""
     from rich.text import Text
 
     from tdmpc_ray.core.replay.size import gigabytes
@@ -77,6 +94,8 @@ def print_plan(
 
     found = survey(study, cluster, speeds or {})
     plan = _form(study, found)
+    if law:
+        plan.needs = _needs(study, found.forecast, law, thresholds)
     if as_json:
         print_json(plan.model_dump())
         return
@@ -97,6 +116,36 @@ def print_plan(
     say(verdict(found.forecast, found.plan.requests, found.room, plan.trials))
     if found.better is not None:
         say(f"with resources.num_env_runners: {found.better.runners}, about {duration(found.better.hours)}")
+    for need in plan.needs:
+        say(_need_words(need, duration, "updates" if study.is_offline else "agent steps"))
+
+
+def _needs(
+    study: Study, forecast: Forecast, law: Sequence[str], thresholds: Sequence[float]
+) -> list[NeedForm]:
+    from tdmpc_ray.cli.forms import NeedForm
+    from tdmpc_ray.studies.file.tracked import named_studies, pointing_to_sync
+    from tdmpc_ray.studies.run.law_plan import needs
+
+    named = named_studies(law, None, None)
+    with pointing_to_sync(law):
+        found = needs(study, forecast, named, thresholds)
+    return [NeedForm(**vars(need)) for need in found]
+
+
+def _need_words(need: NeedForm, duration: Callable[[float], str], unit: str) -> str:
+    from tdmpc_ray.studies.results.drawing import short
+
+    if need.is_beyond:
+        return f"to reach {need.threshold}: {need.label} lies beyond what the law was fitted to"
+    low, high = need.interval
+    hours_low, hours_high = need.hours_interval
+    steps = f"about {short(need.steps)} {unit} ({short(low)} to {short(high)})"
+    hours = f"{duration(need.hours)} ({duration(hours_low)} to {duration(hours_high)})"
+    return (
+        f"to reach {need.threshold} with 95 %: {need.label}, {steps}, {hours}; its own steps suffice for "
+        f"{need.share:.0%} of such runs"
+    )
 
 
 def _form(study: Study, found: Survey) -> PlanForm:
@@ -184,7 +233,6 @@ def schema(
     """
     import json
 
-    from tdmpc_ray.errors import UserError
     from tdmpc_ray.studies.file.schema import study_schema
 
     text = json.dumps(study_schema(), indent=1) + "\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +14,7 @@ from browsers import chromium
 from conftest import Callbacks, fake_trial
 from synthetic import EXPERIMENT, PARAMS, law_steps, log_law_study
 
+from tdmpc_ray import cli
 from tdmpc_ray.studies.results.analysis.build import build_report
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.page import save_report
@@ -30,7 +34,7 @@ def laws(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleN
     log_law_study(drive, uri, folder, "laws")
     report = build_report(with_costs(load_study_runs(EXPERIMENT, uri, "laws"), uri), THRESHOLDS)
     page = save_report(report, folder / "page", uri)
-    return SimpleNamespace(page=page, **{section.key: section for section in report.sections})
+    return SimpleNamespace(page=page, uri=uri, **{section.key: section for section in report.sections})
 
 
 def test_data_is_counted_to_thresholds(laws: SimpleNamespace) -> None:
@@ -80,6 +84,75 @@ def test_losses_of_episodes_kept_from_training_stand_beside_the_others(laws: Sim
     assert len(table) == 5 * 4
     for row in table.itertuples():
         assert row.td_error_ratio == pytest.approx(1 + float(row.setting.removeprefix("utd_ratio=")))
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Path:
+    """A study on a cluster that need not be there."""
+    file = tmp_path / "next.yaml"
+    file.write_text("name: next\ntask: walker-walk\nmodel_sizes: [tiny, 1, 5]\nsteps: 4000\n")
+    return file
+
+
+def test_a_plan_says_what_its_trials_need(
+    laws: SimpleNamespace, planned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", laws.uri)
+    hardware = ["--gpus", "0", "--cpus", "4", "--env-ms", "1", "--core-gflops", "50"]
+    command = [
+        "plan",
+        str(planned),
+        *hardware,
+        "--law",
+        EXPERIMENT,
+        "--threshold",
+        "500",
+        "--threshold",
+        "850",
+    ]
+    assert cli.main([*command, "--json"]) == 0
+    needs = json.loads(capsys.readouterr().out)["needs"]
+    assert [need["threshold"] for need in needs] == ["500"] * 3 + ["850"] * 3
+    tiny = [need for need in needs if need["is_beyond"]]
+    assert {need["label"] for need in tiny} == {"size=tiny"}
+    for need in needs:
+        size = need["label"].removeprefix("size=")
+        if size == "tiny":
+            continue
+        middle = law_steps(size, 1.0, float(need["threshold"]))
+        assert middle < need["steps"] == pytest.approx(middle * math.exp(1.645 * 0.1), rel=0.15)
+        assert need["interval"][0] < need["steps"] < need["interval"][1]
+        assert need["hours_interval"][0] < need["hours"] < need["hours_interval"][1]
+        assert (need["share"] > 0.5) == (middle < 4000)
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"to reach 500 with 95 %: size=1, about \d\.\d+k agent steps \(\d\S*k to \d\S*k\), ", said
+    )
+    assert "to reach 850: size=tiny lies beyond what the law was fitted to" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--threshold", "500"], "--threshold goes with --law"),
+        (["--law", "synthetic", "--threshold", "950"], "--law: study 'laws' tells none: runs of 0 "),
+    ],
+)
+def test_what_tells_no_law_is_one_line(
+    laws: SimpleNamespace,
+    planned: Path,
+    options: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", laws.uri)
+    hardware = ["--gpus", "0", "--cpus", "4", "--env-ms", "1", "--core-gflops", "50"]
+    assert cli.main(["plan", str(planned), *hardware, *options]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
 
 
 def test_it_moves_in_the_browser_without_a_network(laws: SimpleNamespace) -> None:

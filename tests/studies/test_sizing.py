@@ -193,7 +193,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     file = tmp_path / "study.yaml"
     file.write_text("name: s\ntask: gym:Pendulum-v1\nmodel_sizes: [1, 5]\nsteps: 50000\n")
     options = ["--env-ms", "2", "--core-gflops", "50", "--gpu-tflops", "20", "--gpu-floor-ms", "4"]
-    assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
+    assert cli.main(["plan", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "s: 2 trials of 50,000 agent steps on gym:Pendulum-v1 " in printed
     assert " each trial: 1 CPU, in 1 part " in printed
@@ -201,12 +201,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "on a cluster of 16 CPUs and 0 GPUs, 2 of 2 trials run at once: about " in printed
     assert "with resources.num_env_runners: " in printed
     file.write_text("name: s\ntask: gym:Pendulum-v1\nsteps: 10\nresources: {gpus_per_learner: 1}\n")
-    assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
+    assert cli.main(["plan", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
     printed = capsys.readouterr().out
     assert "does not fit: 1 CPU and 1 GPU have to be on one node, and none of a cluster of 16 CP" in printed
     file.write_text("name: s\ntask: pick-cube\nsteps: 10\n")  # ManiSkill, which need not be installed
-    assert cli.main(["plan-cluster", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
-    assert cli.main(["plan-cluster", str(tmp_path / "absent.yaml"), "--gpus", "0", "--cpus", "1"]) == 2
+    assert cli.main(["plan", str(file), "--gpus", "0", "--cpus", "16", *options]) == 0
+    assert cli.main(["plan", str(tmp_path / "absent.yaml"), "--gpus", "0", "--cpus", "1"]) == 2
 
 
 def test_beside_a_learner_with_a_gpu_acting_and_evaluation_have_it() -> None:
