@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted
+from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted, main_law
 from tdmpc_ray.studies.results.analysis.law_runs import LawRuns
 from tdmpc_ray.studies.results.analysis.law_words import law_name, task_words, threshold_words
 from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
@@ -74,7 +74,7 @@ def budget(evidence: Evidence, runs: LawRuns | str, laws: Sequence[Fitted]) -> S
         cheapest(fitted.law, prices, grid, 0.0)  # type: ignore[arg-type]
         for fitted, grid in zip(known, grids, strict=True)
     ]
-    last = known[-1]
+    main = main_law(laws) or known[-1]
     return Section(
         KEY,
         TITLE,
@@ -88,7 +88,7 @@ def budget(evidence: Evidence, runs: LawRuns | str, laws: Sequence[Fitted]) -> S
             "Below, move what a step of the environment is worth: with dear steps, as on a robot, larger "
             "models and more updates pay.",
         ),
-        tuple(_pictures(last, prices, grids[-1], evidence, runs)),
+        tuple(_pictures(main, prices, grids[known.index(main)], evidence, runs)),
         pd.DataFrame([_row(f, best, evidence) for f, best in zip(known, bests, strict=True)]),
         widget=_widget(known, grids, prices, evidence, runs),
     )
@@ -177,7 +177,10 @@ def _widget(
         "logPlan": [value if np.isfinite(value) else None for value in prices.log_plan],
         "seconds": [value if np.isfinite(value) else None for value in prices.seconds],
         "simulation": prices.simulation_s,
-        "laws": [_law_data(fitted, grid, evidence) for fitted, grid in zip(known, grids, strict=True)],
+        "laws": [
+            _law_data(fitted, grid, evidence, fitted.task == known[0].task)
+            for fitted, grid in zip(known, grids, strict=True)
+        ],
     }
     folder = files("tdmpc_ray.studies.results") / "data"
     page = (folder / "budget.html").read_text(encoding="utf-8")
@@ -186,11 +189,12 @@ def _widget(
     return page.replace("{{data}}", data)
 
 
-def _law_data(fitted: Fitted, grid: Grid, evidence: Evidence) -> dict[str, Any]:
+def _law_data(fitted: Fitted, grid: Grid, evidence: Evidence, is_main: bool) -> dict[str, Any]:
     law = fitted.law
     assert isinstance(law, DataLaw)
     return {
         "name": law_name(fitted, evidence),
+        "isMain": is_main,
         "axes": list(law.axes),
         "centre": law.centre.round(6).tolist(),
         "theta": law.theta.round(6).tolist(),

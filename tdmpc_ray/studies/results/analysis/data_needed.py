@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted
+from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted, main_law
 from tdmpc_ray.studies.results.analysis.law_runs import PARAMETERS, RATIO, LawRuns
 from tdmpc_ray.studies.results.analysis.law_words import (
     foretold_words,
@@ -27,6 +27,7 @@ from tdmpc_ray.studies.results.random_policy import RUN_IDS
 from tdmpc_ray.studies.results.scaling import Interval, mean_interval
 
 KEY, TITLE = "data", "Data to a threshold"
+_ROOM = 2.0  # times, below and above what was seen
 _POINTS = 60  # of a line
 _LONGEST_BAR = 10.0  # times the mean: of two runs, an interval can be all there is
 _AXIS_WORDS = {RATIO: "updates per step", PARAMETERS: "parameters"}
@@ -66,10 +67,10 @@ def data_needed(evidence: Evidence, runs: LawRuns | str, laws: Sequence[Fitted])
 def laws_section(evidence: Evidence, laws: Sequence[Fitted]) -> Section:
     """The law of each threshold with its intervals, and what it foretold of runs that were kept from it."""
     key, title = "laws", "Laws of data"
-    if not any(isinstance(fitted.law, DataLaw) for fitted in laws):
+    main = main_law(laws)
+    if main is None:
         reasons = dict.fromkeys(str(fitted.law) for fitted in laws)
         return Section(key, title, absent=f"{'; '.join(reasons) or 'there are no data to thresholds'}.")
-    main = [fitted for fitted in laws if isinstance(fitted.law, DataLaw)][-1]
     return Section(
         key,
         title,
@@ -107,6 +108,8 @@ def _pictures(evidence: Evidence, laws: Sequence[Fitted], unit: str) -> list[Pic
                 _draw(axes, fitted, axis, middle, colour, ", ".join(filter(None, [label, fitted.at])))
             axes.set_xscale("log")
             axes.set_yscale("log")
+            seen = np.concatenate([fitted.seen.steps for fitted in own])
+            axes.set_ylim(seen.min() / _ROOM, seen.max() * _ROOM)  # a band may end far beyond
             log_axis(axes.xaxis, *axes.get_xlim())
             log_axis(axes.yaxis, *axes.get_ylim())
             axes.set_xlabel(f"{_AXIS_WORDS[axis]} (log)")

@@ -85,6 +85,13 @@ def laws_of_study(runs: LawRuns, given: Sequence[float] = ()) -> list[Fitted]:
     return laws
 
 
+def main_law(laws: Sequence[Fitted]) -> Fitted | None:
+    """The one at the highest threshold, of all tasks together where there are several; None where none is."""
+    known = [fitted for fitted in laws if isinstance(fitted.law, DataLaw)]
+    of_first = [fitted for fitted in known if fitted.task == laws[0].task]
+    return next(reversed(of_first or known), None)
+
+
 def thresholds_of(runs: LawRuns, given: Sequence[float] = ()) -> list[float]:
     """Those given, or up to four that the runs' curves suggest."""
     return sorted(given) if given else choose_thresholds(list(runs.rows["curve"]))
