@@ -17,7 +17,7 @@ from synthetic import EXPERIMENT, PARAMS, law_steps, log_law_study
 from tdmpc_ray import cli
 from tdmpc_ray.studies.results.analysis.build import build_report
 from tdmpc_ray.studies.results.costs import with_costs
-from tdmpc_ray.studies.results.page import save_report
+from tdmpc_ray.studies.results.page import save_report, write_report
 from tdmpc_ray.studies.results.study_runs import load_study_runs
 
 THRESHOLDS = (500.0, 750.0, 850.0)
@@ -66,6 +66,26 @@ def test_laws_have_intervals_and_foretell_what_was_kept_from_them(laws: SimpleNa
     assert "with ratio 2, the law of all others says" in of_ratio
     assert "with 317M parameters, the law of all others says" in of_size
     assert "inside the interval" in of_ratio
+
+
+def test_mlflow_has_the_laws_and_a_link_to_the_page(laws: SimpleNamespace, tmp_path: Path) -> None:
+    from tdmpc_ray.studies.tracking.client import connect
+
+    for _ in range(2):
+        write_report(EXPERIMENT, laws.uri, "laws", tmp_path / "out", thresholds=THRESHOLDS)
+    client = connect(laws.uri)
+    (run_id,) = load_study_runs(EXPERIMENT, laws.uri, "laws").parent_run_ids
+    run = client.get_run(run_id)
+    metrics = run.data.metrics
+    low, middle, high = (metrics[f"law/850/exponent_of_ratio{end}"] for end in ("_low", "", "_high"))
+    assert low < 0.9 < high
+    assert low < middle < high
+    assert abs(metrics["law/500/error_of_largest_parameters"]) < 0.2
+    place = "artifacts/report/report.html"
+    assert run.data.tags["mlflow.note.content"].endswith(f"/runs/{run_id}/{place})")
+    table = json.loads(Path(client.download_artifacts(run_id, "report/laws.json", str(tmp_path))).read_text())
+    assert table["columns"][:2] == ["task", "threshold"]
+    assert len(table["data"]) == len(THRESHOLDS)
 
 
 def test_the_cheapest_way_is_between_what_was_tried(laws: SimpleNamespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import shutil
 import tempfile
@@ -19,13 +20,17 @@ from matplotlib.figure import Figure
 from tdmpc_ray import __version__
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.results.analysis.build import Report, build_report
+from tdmpc_ray.studies.results.analysis.data_needed import LAWS
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.random_policy import RUN_IDS
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 from tdmpc_ray.studies.tracking.client import absolute_uri, connect, one_line, public_uri, web_address
+from tdmpc_ray.studies.tracking.naming import metric_name
+from tdmpc_ray.studies.tracking.study_run import now_ms
 
 PAGE_FILE = "report.html"
 ARTIFACTS = "report"  # folder of the study's run
+_NOTE = "mlflow.note.content"  # the run's description
 _SHORT_ID = 8
 _MANY_IDS = 6  # more are folded away
 
@@ -66,23 +71,54 @@ def write_report(
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"cannot write {folder}: {reason}; choose another --out") from None
-        _attach(runs, Path(fresh), folder / PAGE_FILE, uri)
+        _attach(report, Path(fresh), folder / PAGE_FILE, uri)
     return folder / PAGE_FILE
 
 
-def _attach(runs: StudyRuns, folder: Path, page: Path, uri: str) -> None:
-    """Log the files to the studies' runs."""
+def _attach(report: Report, folder: Path, page: Path, uri: str) -> None:
+    """Log files, laws and a link to the page to the studies' runs."""
     from mlflow.exceptions import MlflowException
 
     client = connect(absolute_uri(uri))
     try:
-        for run_id in runs.parent_run_ids:
+        for run_id in report.runs.parent_run_ids:
             client.log_artifacts(run_id, str(folder), ARTIFACTS)
+            _log_laws(client, run_id, report)
+            _link_page(client, run_id, report.runs.experiment_id)
     except (MlflowException, OSError) as error:
         raise UserError(
             f"the report lies in {page}, but MLflow did not take it ({one_line(error)}): check its store of "
             "artifacts and try again"
         ) from error
+
+
+def _log_laws(client: Any, run_id: str, report: Report) -> None:
+    """Parameters of the laws as metrics, and all of them as a table that MLflow shows."""
+    from mlflow.entities import Metric
+
+    if not report.metrics:
+        return
+    metrics = [
+        Metric(metric_name(name), value, now_ms(), 0)
+        for name, value in report.metrics.items()
+        if math.isfinite(value)
+    ]
+    client.log_batch(run_id, metrics=metrics)
+    table = next(s.table for s in report.sections if s.key == LAWS)
+    assert table is not None
+    written = table.assign(**{RUN_IDS: table[RUN_IDS].map(" ".join)})
+    with tempfile.TemporaryDirectory() as folder:  # MLflow's own way would add to the last report's
+        file = Path(folder) / f"{LAWS}.json"
+        file.write_text(written.to_json(orient="split", index=False), encoding="utf-8")
+        client.log_artifact(run_id, str(file), ARTIFACTS)
+
+
+def _link_page(client: Any, run_id: str, experiment_id: str) -> None:
+    """A link to the page at the head of the run's page in MLflow, where nobody has written something else."""
+    place = f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/{ARTIFACTS}/{PAGE_FILE}"
+    note = f"[Report of the study]({place})"
+    if client.get_run(run_id).data.tags.get(_NOTE, note) == note:
+        client.set_tag(run_id, _NOTE, note)
 
 
 def save_report(report: Report, folder: Path, uri: str) -> Path:

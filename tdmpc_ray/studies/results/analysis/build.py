@@ -13,7 +13,7 @@ from tdmpc_ray.studies.results.analysis.embedding import embeddings
 from tdmpc_ray.studies.results.analysis.fitted_laws import laws_of_study
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
 from tdmpc_ray.studies.results.analysis.law_runs import ALL_TASKS, law_runs
-from tdmpc_ray.studies.results.analysis.law_words import result_scale
+from tdmpc_ray.studies.results.analysis.law_words import law_metrics, result_scale
 from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.results import results
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
@@ -33,11 +33,13 @@ class Report:
         runs: what it is about.
         facts: pairs of a word and what the summary says about it.
         sections: its parts, also those that the data cannot support.
+        metrics: of the study as a whole, as MLflow is to have them.
     """
 
     runs: StudyRuns
     facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
+    metrics: dict[str, float]
 
 
 def build_report(runs: StudyRuns, thresholds: Sequence[float] = ()) -> Report:
@@ -72,7 +74,8 @@ def build_report(runs: StudyRuns, thresholds: Sequence[float] = ()) -> Report:
         costs(evidence),
         _runs_section(runs),
     )
-    return Report(runs, _facts(evidence, laws["params"]), sections)
+    metrics = {name: x for fitted in data_laws for name, x in law_metrics(fitted, evidence).items()}
+    return Report(runs, _facts(evidence, laws["params"]), sections, metrics)
 
 
 def _facts(evidence: Evidence, law: PowerLaw | str) -> tuple[tuple[str, str], ...]:

@@ -26,6 +26,7 @@ from tdmpc_ray.studies.results.laws.data_law import DataLaw, Observations
 from tdmpc_ray.studies.results.random_policy import RUN_IDS
 from tdmpc_ray.studies.results.scaling import Interval, mean_interval
 
+LAWS = "laws"  # key of their section
 KEY, TITLE = "data", "Data to a threshold"
 _ROOM = 2.0  # times, below and above what was seen
 _POINTS = 60  # of a line
@@ -66,7 +67,7 @@ def data_needed(evidence: Evidence, runs: LawRuns | str, laws: Sequence[Fitted])
 
 def laws_section(evidence: Evidence, laws: Sequence[Fitted]) -> Section:
     """The law of each threshold with its intervals, and what it foretold of runs that were kept from it."""
-    key, title = "laws", "Laws of data"
+    key, title = LAWS, "Laws of data"
     main = main_law(laws)
     if main is None:
         reasons = dict.fromkeys(str(fitted.law) for fitted in laws)

@@ -93,6 +93,24 @@ def law_row(fitted: Fitted, evidence: Evidence) -> dict[str, Any]:
     return {**row, RUN_IDS: tuple(run for ids in fitted.runs.rows["run_ids"] for run in ids)}
 
 
+def law_metrics(fitted: Fitted, evidence: Evidence) -> dict[str, float]:
+    """The law as metrics, such as `law/850/exponent_of_ratio` and its `..._low`, `..._high`; {} of none."""
+    if isinstance(fitted.law, str):
+        return {}
+    parts = [fitted.task or "all"] if len(evidence.scales) > 1 else []
+    parts += [threshold_words(fitted.threshold, evidence, fitted.task), fitted.at]
+    place = "/".join(["law", *(part.replace(" ", "_") for part in parts if part)])
+    found = {}
+    for name, value in fitted.law.parameters.items():
+        low, high = fitted.law.intervals[name]
+        for ending, number in (("", value), ("_low", low), ("_high", high)):
+            found[f"{place}/{name.replace(' ', '_')}{ending}"] = number
+    for one in fitted.held_out:
+        if one.is_reached:
+            found[f"{place}/error_of_largest_{one.axis}"] = one.error
+    return found
+
+
 def _number(what: str, value: float) -> str:
     return f"{value:.2f}" if what.startswith("exponent") else short(value)
 
