@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,57 +49,68 @@ def open_sources(config: Any, module: AgentModule, rank: int, batch_size: int) -
     Raises:
         UserError: this machine has no memory for it, or files are missing, damaged or do not fit.
     """
-    agent, model, info, size = module.cfg, module.networks, config.info, max(config.num_learners, 1)
-    allow_short = agent.model.episodic
+    make, data = _Maker(config, module, rank), module.cfg.data
+    share = data.validation_share
+    kept: SequenceReplay | DatasetReplay | None = None
+    if config.has_dataset:
+        learned = make.of_dataset(data.dataset, EpisodePart(share, is_held_out=False) if share else None)
+        if share:
+            kept = make.of_dataset(data.dataset, EpisodePart(share, is_held_out=True))
+        held_out = None if kept is None else HeldOut(share, kept, module, batch_size)
+        return Sources(learned, NothingSaved(), None, held_out)
+    model, rows = module.networks, replay_rows(config)
+    require_memory(config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
+    replay = make.ring(rows, data.priority_alpha)
+    if share:
+        kept = make.ring(math.ceil(share * rows) + module.cfg.planner.horizon + 1, priority_alpha=0.0)
+    held_out = None if kept is None else HeldOut(share, kept, module, batch_size)
+    return Sources(replay, SavedReplay(replay), make.demonstrations(), held_out)
 
-    share = agent.data.validation_share
 
-    def draw_from(folder: str, part: EpisodePart | None = None) -> DatasetReplay:
+class _Maker:
+    """Makes one learner's sources, of the shapes of its networks."""
+
+    def __init__(self, config: Any, module: AgentModule, rank: int) -> None:
+        self._config, self._agent, self._model = config, module.cfg, module.networks
+        self._rank, self._size = rank, max(config.num_learners, 1)
+        self._allow_short = module.cfg.model.episodic
+        frames = FRAMES if len(self._model.obs_shape) == 3 else 1
+        self._shape = (self._model.obs_shape, self._model.action_dim, self._agent.planner.horizon, frames)
+
+    def of_dataset(self, folder: str, part: EpisodePart | None = None) -> DatasetReplay:
+        """Draws from a dataset's files."""
+        info = self._config.info
         return DatasetReplay(
             Dataset(Path(folder)),
             info.tasks or (info.name,),
-            model.obs_shape,
-            model.action_dim,
-            agent.planner.horizon,
+            *self._shape[:3],
             is_set=bool(info.tasks),
-            allow_short=allow_short,
-            shard=(rank, size),
+            allow_short=self._allow_short,
             part=part,
+            shard=(self._rank, self._size),
         )
 
-    def kept_from(replay: SequenceReplay | DatasetReplay) -> HeldOut:
-        return HeldOut(share, replay, module, batch_size)
+    def ring(self, rows: int, priority_alpha: float) -> SequenceReplay:
+        """An empty replay."""
+        data = self._agent.data
+        data = replace(data, capacity=data.capacity // self._size, priority_alpha=priority_alpha)
+        kind = (self._model.num_tasks, self._allow_short, rows, self._model.vector_dim)
+        return make_replay(data, *self._shape, *kind)
 
-    if config.has_dataset:
-        folder = agent.data.dataset
-        if not share:
-            return Sources(draw_from(folder), NothingSaved(), None, None)
-        learned, kept = (draw_from(folder, EpisodePart(share, is_held_out)) for is_held_out in (False, True))
-        return Sources(learned, NothingSaved(), None, kept_from(kept))
-    num_frames = FRAMES if len(model.obs_shape) == 3 else 1
-    shape = (model.obs_shape, model.action_dim, agent.planner.horizon, num_frames)
-    data = dataclasses.replace(agent.data, capacity=agent.data.capacity // size)
-    require_memory(config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
-    replay = make_replay(data, *shape, model.num_tasks, allow_short, replay_rows(config), model.vector_dim)
-    demonstrations: SequenceReplay | DatasetReplay | None = None
-    if is_dataset(Path(agent.data.demonstrations)):
-        demonstrations = draw_from(agent.data.demonstrations)
-    elif agent.data.demonstrations:
-        demonstrations = load_demonstrations(
-            agent.data,
-            *shape,
+    def demonstrations(self) -> SequenceReplay | DatasetReplay | None:
+        """Those that the config names; None: it names none."""
+        data, info = self._agent.data, self._config.info
+        if not data.demonstrations:
+            return None
+        if is_dataset(Path(data.demonstrations)):
+            return self.of_dataset(data.demonstrations)
+        return load_demonstrations(
+            data,
+            *self._shape,
             info.tasks if info else (),
             info.name if info else "",
-            allow_short=allow_short,
+            allow_short=self._allow_short,
             # Or the user has said whether the task can end, or that it does not matter.
-            may_terminate=allow_short or "model.episodic" in config.agent_overrides,
-            vector_dim=model.vector_dim,
+            may_terminate=self._allow_short or "model.episodic" in self._config.agent_overrides,
+            vector_dim=self._model.vector_dim,
         )
-    held_out = None
-    if share:
-        rows = math.ceil(share * replay_rows(config)) + module.cfg.planner.horizon + 1
-        uniform = dataclasses.replace(data, priority_alpha=0.0)
-        held_out = kept_from(
-            make_replay(uniform, *shape, model.num_tasks, allow_short, rows, model.vector_dim)
-        )
-    return Sources(replay, SavedReplay(replay), demonstrations, held_out)
