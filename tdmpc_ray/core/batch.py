@@ -47,6 +47,7 @@ class Batch(NamedTuple):
             where its last observation is repeated, (H, B, 1); None where all happened.
         num_frames: F, in each stack that `to` is to make; 1 where there is nothing to stack.
         vector: what was observed beside images, (H + 1, B, V); None where nothing was.
+        extra: what the agent keeps with every step beside what happened, (H, B, E); None: nothing.
     """
 
     obs: Tensor
@@ -60,6 +61,7 @@ class Batch(NamedTuple):
     mask: Tensor | None = None
     num_frames: int = 1
     vector: Tensor | None = None
+    extra: Tensor | None = None
 
     @property
     def horizon(self) -> int:
@@ -68,13 +70,13 @@ class Batch(NamedTuple):
     def to(self, device: torch.device | str) -> Batch:
         """Copy to `device`, without waiting for a GPU, and stack frames there, as fewer cross the bus."""
         device = torch.device(device)
-        optional = (self.task, self.weight, self.mask, self.vector)
-        task, weight, mask, vector = (None if x is None else _copy(x, device) for x in optional)
+        optional = (self.task, self.weight, self.mask, self.vector, self.extra)
+        task, weight, mask, vector, extra = (None if x is None else _copy(x, device) for x in optional)
         obs, action, reward, terminated = (_copy(x, device) for x in self[:4])
         if self.num_frames > 1:
             obs = _stack(obs, self.num_frames, mask)
         rest = (task, weight, self.start, self.largest_weight, mask)
-        return Batch(obs, action, reward, terminated, *rest, vector=vector)
+        return Batch(obs, action, reward, terminated, *rest, vector=vector, extra=extra)
 
     def followed_by(self, other: Batch) -> Batch:
         """Both in one batch; those of `other` lose their rows, and count 1 where only these have weights."""

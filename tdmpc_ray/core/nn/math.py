@@ -74,6 +74,25 @@ class PolicySample(NamedTuple):
     scaled_entropy: Tensor  # what the policy loss rewards
 
 
+def clamped_gaussian(mean: Tensor, log_std: Tensor, eps: Tensor, mask: Tensor | None = None) -> PolicySample:
+    """Sample mean + std * eps, clamped to [-1, 1]; entropy terms are those of the Gaussian before (BMPC).
+
+    Args:
+        mean: within the bounds, (..., A).
+        log_std: (..., A).
+        eps: standard-normal noise, (..., A).
+        mask: 1.0 for the dimensions that count, (..., A); the others act with zero.
+    """
+    size: int | Tensor = mean.shape[-1]
+    logs = -0.5 * eps.square() - log_std - LOG_SQRT_2PI
+    action = (mean + eps * log_std.exp()).clamp(-1, 1)
+    if mask is not None:
+        mean, action, logs = mean * mask, action * mask, logs * mask
+        size = mask.sum(-1, keepdim=True)
+    entropy = -logs.sum(-1, keepdim=True)
+    return PolicySample(action, mean, log_std, entropy, entropy * size)
+
+
 def squashed_gaussian(mean: Tensor, log_std: Tensor, eps: Tensor, mask: Tensor | None = None) -> PolicySample:
     """Sample tanh(mean + std * eps) and its entropy terms.
 

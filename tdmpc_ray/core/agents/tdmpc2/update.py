@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -134,7 +134,7 @@ class Updater:
         self.td_error: Tensor | None = None
         self.teacher: WorldModel | None = None
         self._compiles = compiles(cfg.compile, model.bins.device)
-        self._targets = Compiled(_targets) if self._compiles else _targets
+        self._targets: Callable[..., Targets] = Compiled(_targets) if self._compiles else _targets
         self._world_model_loss = Compiled(world_model_loss) if self._compiles else world_model_loss
         self._policy_loss = Compiled(policy_loss) if self._compiles else policy_loss
         self._policy_values = Compiled(policy_values) if self._compiles else policy_values
@@ -173,7 +173,7 @@ class Updater:
 
         task = model.task(batch.task, detach=True)
         with products():
-            pi = self._policy(world.zs, noise, task, batch.mask, batch.action if cfg.bc_coef else None)
+            pi = self._policy(world.zs, batch, noise, task)
         pi_grad_norm, skipped = self._pi_descent.step(pi.total, skipped)
 
         with torch.no_grad():
@@ -220,15 +220,9 @@ class Updater:
         assert loss.td_error is not None
         return {"td_error": loss.td_error.mean(), "consistency": loss.consistency, "reward": loss.reward}
 
-    def _policy(
-        self,
-        zs: Tensor,
-        noise: UpdateNoise,
-        task: TaskContext | None,
-        mask: Tensor | None,
-        action: Tensor | None,
-    ) -> PolicyLoss:
-        eps, heads = noise.pi_eps, noise.pi_heads
+    def _policy(self, zs: Tensor, batch: Batch, noise: UpdateNoise, task: TaskContext | None) -> PolicyLoss:
+        eps, heads, mask = noise.pi_eps, noise.pi_heads, batch.mask
+        action = batch.action if self.cfg.bc_coef else None
         if self._replicas is None:
             return self._policy_loss(self.model, zs, self.scale, self.cfg, eps, heads, task, mask, action)
         # In two parts, as replicas meet between them: their percentiles are not those of all their values.

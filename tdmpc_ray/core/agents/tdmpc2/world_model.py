@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,7 @@ class WorldModel(Networks):
     learning_only = ("target_q.",)
     planning_only = ("q_ensemble.", "dynamics.", "reward_head.", "termination_head.")
     optional = ("termination_head.",)
+    values_actions: ClassVar[bool] = True  # else values are those of latents alone
     bins: Tensor
     target_q: EnsembleMLP | None
 
@@ -84,7 +85,8 @@ class WorldModel(Networks):
         self.reward_head = mlp(za_dim, hidden, cfg.num_bins)
         self.policy = mlp(z_dim, hidden, 2 * action_dim)
         self.termination_head = mlp(z_dim, hidden, 1) if cfg.episodic else None
-        self.q_ensemble = EnsembleMLP(cfg.num_q, za_dim, hidden, cfg.num_bins, cfg.dropout)
+        valued = za_dim if self.values_actions else z_dim
+        self.q_ensemble = EnsembleMLP(cfg.num_q, valued, hidden, cfg.num_bins, cfg.dropout)
         self.register_buffer("bins", torch.linspace(cfg.vmin, cfg.vmax, cfg.num_bins), persistent=False)
         self._init_weights()
         self.target_q = None
@@ -235,7 +237,9 @@ class WorldModel(Networks):
             raise RuntimeError("this world model was built without target heads")
         known = _join(z, task)
         constant = 0 if known.requires_grad else known.shape[-1]
-        return ensemble(_join(known, None, action), heads, detach, constant)
+        if self.values_actions:
+            known = _join(known, None, action)
+        return ensemble(known, heads, detach, constant)
 
     def q(
         self,
