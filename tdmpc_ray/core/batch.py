@@ -82,7 +82,7 @@ class Batch(NamedTuple):
         """Both in one batch; those of `other` lose their rows, and count 1 where only these have weights."""
         pairs = zip(self[:4], other[:4], strict=True)
         obs, action, reward, terminated = (torch.cat([x, y], 1) for x, y in pairs if x is not None)
-        task = weight = mask = vector = None
+        task = weight = mask = vector = extra = None
         if self.task is not None and other.task is not None:
             task = torch.cat([self.task, other.task])
         if self.weight is not None:
@@ -92,7 +92,9 @@ class Batch(NamedTuple):
             mask = torch.cat([self.mask, other.mask], 1)
         if self.vector is not None and other.vector is not None:
             vector = torch.cat([self.vector, other.vector], 1)
-        optional = (task, weight, self.start, self.largest_weight, mask, self.num_frames, vector)
+        if self.extra is not None and other.extra is not None:
+            extra = torch.cat([self.extra, other.extra], 1)
+        optional = (task, weight, self.start, self.largest_weight, mask, self.num_frames, vector, extra)
         return Batch(obs, action, reward, terminated, *optional)
 
 

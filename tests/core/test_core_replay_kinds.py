@@ -1,11 +1,14 @@
 """Replays of stacked frames and of several tasks, and what they take."""
 
 import numpy as np
+import pytest
 import torch
 from replay_parts import HORIZON
 from replays import copy_into
 
+from tdmpc_ray.core.replay.chunks import pack_chunk, unpack_arrays, unpack_chunk
 from tdmpc_ray.core.replay.sequences import SequenceReplay
+from tdmpc_ray.errors import UserError
 
 
 def stack(episode: int, step: int, frames: int = 3) -> np.ndarray:
@@ -83,3 +86,34 @@ def test_sequences_know_their_task() -> None:
         assert torch.equal(batch.obs[:, :, 0], batch.task.float().expand(HORIZON + 1, -1))
         assert len(batch.task.unique()) == 4
     assert SequenceReplay(60, (1,), 1, HORIZON).task.nbytes == 0
+
+
+def test_what_an_agent_keeps_with_steps_travels_with_them() -> None:
+    """Also through checkpoints; and it can be replaced, which the next checkpoint writes."""
+    rng = np.random.default_rng(0)
+    replay = SequenceReplay(60, (2,), 1, HORIZON, extra_dim=2)
+    for episode in range(12):
+        at = 100 * episode + np.arange(8, dtype=np.float32)
+        extra = np.stack([at[:-1], -at[:-1]], 1)
+        obs, steps = np.repeat(at[:, None], 2, 1), np.zeros((7, 1), np.float32)
+        replay.add(str(episode), 0, obs, steps, at[:-1], terminated=False, done=True, extra=extra)
+    batch = replay.sample(64, rng)
+    assert batch.extra is not None
+    np.testing.assert_array_equal(batch.extra[..., 0], batch.reward[..., 0])
+    np.testing.assert_array_equal(batch.extra[..., 1], -batch.reward[..., 0])
+
+    replay.changed[:] = False
+    rows = replay.sample_rows(4, rng)[:-1]
+    replay.set_extra(rows, np.full((*rows.shape, 2), 7.0, np.float32))
+    assert (replay.extra[rows] == 7).all()
+    assert replay.changed.any()
+    other = SequenceReplay(60, (2,), 1, HORIZON, extra_dim=2)
+    copy_into(replay, other)
+    np.testing.assert_array_equal(other.extra, replay.extra)
+
+    without = SequenceReplay(60, (2,), 1, HORIZON)
+    without.add("a", 0, np.zeros((8, 2)), np.zeros((7, 1)), np.zeros(7), terminated=False, done=True)
+    assert without.sample(4, rng).extra is None
+    assert "extra" not in unpack_arrays(pack_chunk(without, 0)), "it costs those nothing who do not ask"
+    with pytest.raises(UserError, match=r"replay has extra of float32 \(0,\), this run's has float32 \(2,\)"):
+        unpack_chunk(other, 0, pack_chunk(without, 0))

@@ -44,7 +44,7 @@ def pack_chunk(replay: SequenceReplay, index: int) -> bytes:
     """The rows of a chunk that have been written so far."""
     first = index * replay.chunk_rows
     rows = slice(first, min(first + replay.chunk_rows, len(replay)))
-    return pack_arrays({name: getattr(replay, name)[rows] for name in _ROWS})
+    return pack_arrays({name: getattr(replay, name)[rows] for name in _columns(replay)})
 
 
 def unpack_chunk(replay: SequenceReplay, first: int, data: bytes) -> int:
@@ -55,10 +55,11 @@ def unpack_chunk(replay: SequenceReplay, first: int, data: bytes) -> int:
     """
     columns = unpack_arrays(data)
     num = len(columns["obs"])
-    columns.setdefault("vector", np.empty((num, 0), np.float32))  # which older checkpoints do not have
+    for name in ("vector", "extra"):  # which other checkpoints do not have
+        columns.setdefault(name, np.empty((num, 0), np.float32))
     if first + num > replay.capacity:
         raise _other_rows(first + num, replay)
-    for name in _ROWS:
+    for name in (*_ROWS, "extra"):
         ours, theirs = getattr(replay, name), columns[name]
         rows = slice(first, first + num)
         if theirs.shape != ours[rows].shape or theirs.dtype != ours.dtype:
@@ -68,6 +69,11 @@ def unpack_chunk(replay: SequenceReplay, first: int, data: bytes) -> int:
             )
         ours[rows] = theirs
     return num
+
+
+def _columns(replay: SequenceReplay) -> tuple[str, ...]:
+    """Those of a chunk; runs whose agent keeps nothing extra write no column for it."""
+    return (*_ROWS, "extra") if replay.extra.shape[1] else _ROWS
 
 
 def _other_rows(num: int, replay: SequenceReplay) -> UserError:

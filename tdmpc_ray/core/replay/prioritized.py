@@ -96,9 +96,10 @@ def make_replay(
     allow_short: bool = False,
     rows: int | None = None,
     vector_dim: int = 0,
+    extra_dim: int = 0,
 ) -> SequenceReplay:
     """The replay that a config asks for; the rest as for `SequenceReplay`."""
-    counts = (num_frames, num_tasks, allow_short, rows, vector_dim)
+    counts = (num_frames, num_tasks, allow_short, rows, vector_dim, extra_dim)
     shape = (data.capacity, obs_shape, action_dim, horizon, *counts)
     if data.priority_alpha == 0:
         return SequenceReplay(*shape)

@@ -53,6 +53,7 @@ class Ring:
             it, may cut short; a mask tells which steps happened. False: all sequences are whole.
         rows: fewer than `capacity`, where it is known that no more will be filled.
         vector_dim: V, of the vector that is observed beside frames; 0: there is none.
+        extra_dim: E, numbers that the agent keeps with every step beside what happened.
 
     Attributes:
         capacity: rows that there are; `asked_capacity` is the argument.
@@ -72,6 +73,7 @@ class Ring:
         allow_short: bool = False,
         rows: int | None = None,
         vector_dim: int = 0,
+        extra_dim: int = 0,
     ) -> None:
         if capacity <= horizon:
             raise UserError(f"data.capacity={capacity} must exceed planner.horizon={horizon}")
@@ -83,6 +85,7 @@ class Ring:
         self.vector = np.zeros((capacity, vector_dim), np.float32)
         self.action = np.zeros((capacity, action_dim), np.float32)
         self.reward = np.zeros(capacity, np.float32)
+        self.extra = np.zeros((capacity, extra_dim), np.float32)
         self.terminated = np.zeros(capacity, np.bool_)
         self.next_row = np.full(capacity, -1, np.int32)
         self.valid = np.zeros(capacity, np.bool_)
@@ -91,7 +94,7 @@ class Ring:
         self.torn = np.zeros(stacked, np.bool_)  # an older frame is gone
         self.num_tasks = num_tasks
         self.task = np.zeros(capacity if num_tasks else 0, np.int16)
-        row_bytes = self.obs[0].nbytes + self.vector[0].nbytes + self.action[0].nbytes + 13
+        row_bytes = sum(x[0].nbytes for x in (self.obs, self.vector, self.action, self.extra)) + 13
         self.chunk_rows = max(_CHUNK_BYTES // row_bytes, -(-capacity // _MAX_CHUNKS))
         self.changed = np.zeros(-(-capacity // self.chunk_rows), np.bool_)
         self.allow_short = allow_short
@@ -119,6 +122,7 @@ class Ring:
         terminated: bool,
         done: bool,
         task: int = 0,
+        extra: np.ndarray | None = None,
     ) -> None:
         """Append a fragment of an episode.
 
@@ -135,6 +139,7 @@ class Ring:
             terminated: the task itself ended with the last step.
             done: no fragment of this episode follows (terminated or truncated).
             task: id of the episode's task, where there are several.
+            extra: (T, E), where the agent keeps something with every step.
 
         Raises:
             UserError: a number is not finite, or the fragment does not fit.
@@ -144,6 +149,7 @@ class Ring:
         if len(seen) != num_steps + 1 or len(reward) != num_steps:
             raise ValueError(f"a fragment of {num_steps} actions needs {num_steps + 1} observations")
         beside = {} if vector is None else {"vector": vector}
+        beside |= {} if extra is None else {"extra": extra}
         require_finite(start, observation=seen, **beside, action=action, reward=reward)
         if num_steps > self.capacity - self.horizon - 1:
             raise UserError(f"data.capacity={self.capacity} is too small for a fragment of {num_steps} steps")
@@ -151,6 +157,8 @@ class Ring:
         rows = np.array([lane.tail[-1], *self._append(num_steps)])
         ring = rows % self.capacity
         self._write(ring, seen, vector, action, reward)
+        if extra is not None:
+            self.extra[ring[:-1]] = extra
         if self.num_tasks:
             self.task[ring] = task
         self.terminated[ring[-2]] = terminated
@@ -166,6 +174,11 @@ class Ring:
         else:
             self.lanes[episode_id] = lane
             self._forget_the_dead()
+
+    def set_extra(self, rows: np.ndarray, extra: np.ndarray) -> None:
+        """Replace what the agent keeps with steps, such as plans made anew: rows (...), values (..., E)."""
+        self.extra[rows] = extra
+        self.changed[np.unique(rows // self.chunk_rows)] = True
 
     def _lane(self, episode_id: str, start: int, num_steps: int, first: np.ndarray) -> Lane:
         """The lane that a fragment goes on with, or a new one, which begins with the observation `first`."""

@@ -69,4 +69,5 @@ class SequenceReplay(Ring):
             mask=None if mask is None else torch.from_numpy(mask).unsqueeze(-1),
             num_frames=self.num_frames,
             vector=gather(self.vector, rows, pin_memory) if self.vector.shape[1] else None,
+            extra=gather(self.extra, steps, pin_memory) if self.extra.shape[1] else None,
         )

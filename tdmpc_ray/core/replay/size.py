@@ -41,12 +41,15 @@ def row_bytes(
     num_tasks: int = 0,
     is_prioritized: bool = False,
     vector_dim: int = 0,
+    extra_dim: int = 0,
 ) -> int:
     """Memory of one row; the arguments as for `SequenceReplay`."""
     obs = 4 * obs_shape[0] if len(obs_shape) == 1 else math.prod(obs_shape) // num_frames
     links = 4 + 5 * (num_frames > 1)  # to the next row, to the one before, whether that is gone
     # Reward, terminated, valid; the sum tree has a 32nd more on each level.
-    return obs + 4 * (vector_dim + action_dim) + links + 6 + 2 * bool(num_tasks) + 9 * is_prioritized
+    return (
+        obs + 4 * (vector_dim + action_dim + extra_dim) + links + 6 + 2 * bool(num_tasks) + 9 * is_prioritized
+    )
 
 
 def no_memory(needed: float, here: float) -> UserError:
