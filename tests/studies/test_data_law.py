@@ -37,7 +37,14 @@ def simulated(
     steps = true_steps(places, axes) * np.exp(
         noise * np.random.default_rng(seed).standard_normal(len(places))
     )
-    return Observations(axes, places, np.minimum(steps, limit), steps <= limit, np.full(len(steps), limit))
+    return Observations(
+        axes,
+        places,
+        np.minimum(steps, limit),
+        steps <= limit,
+        np.full(len(steps), limit),
+        np.zeros(len(steps), dtype=bool),
+    )
 
 
 def test_curves_are_monotone_and_cross_between_evaluations() -> None:
@@ -45,7 +52,7 @@ def test_curves_are_monotone_and_cross_between_evaluations() -> None:
     assert curve.values.tolist() == [0, 3, 3, 7, 7]
     assert crossing(curve, 1.5) == Crossing(5.0, True)
     assert crossing(curve, 5.0) == Crossing(25.0, True)
-    assert crossing(curve, 0.0) == Crossing(0.0, True)
+    assert crossing(curve, 0.0) == Crossing(0.0, True, is_early=True)
     assert crossing(curve, 7.1) == Crossing(40.0, False)
 
 
@@ -133,7 +140,20 @@ def test_no_law_is_claimed_without_one_or_of_too_little() -> None:
         steps=idle.steps * 0
         + true_steps(idle.places[:, 1:], ("parameters",)) * np.exp(0.1 * rng.standard_normal(60))
     )
-    assert fit_data_law(idle) == "steps do not depend on ratio beyond chance"
+    law = fit_data_law(idle)
+    assert isinstance(law, DataLaw)
+    assert law.axes == ("parameters",), "the law of what matters"
+    early = seen._replace(is_early=np.arange(len(seen.steps)) < 3)
+    assert fit_data_law(early) == "3 of 15 runs are there at their first evaluation: evaluate more often"
+
+
+def test_axes_that_vary_together_are_not_told_apart() -> None:
+    places = np.repeat([[0.25, 0.1], [0.5, 0.3], [1.0, 1.0], [2.0, 5.0]], 5, axis=0)
+    noise = np.random.default_rng(0).standard_normal(len(places))
+    steps = true_steps(places, ("ratio", "parameters")) * np.exp(0.02 * noise)
+    everyone, nobody = np.ones(len(places), dtype=bool), np.zeros(len(places), dtype=bool)
+    seen = Observations(("ratio", "parameters"), places, steps, everyone, steps * 9, nobody)
+    assert fit_data_law(seen) == "ratio and parameters vary together, and cannot be told apart"
 
 
 def test_parameters_that_runs_do_not_tell_are_doubted() -> None:

@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from browsers import chromium
 from conftest import Callbacks, fake_trial
-from synthetic import EXPERIMENT, PARAMS, law_steps, log_law_study
+from synthetic import EXPERIMENT, PARAMS, STEPS, law_steps, log_law_study
 
 from tdmpc_ray import cli
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.file.load import make_study
+from tdmpc_ray.studies.results.analysis.budget import prices_of
 from tdmpc_ray.studies.results.analysis.build import build_report
+from tdmpc_ray.studies.results.analysis.law_runs import LawRuns, law_runs
+from tdmpc_ray.studies.results.analysis.law_words import fit_study
+from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.costs import with_costs
+from tdmpc_ray.studies.results.laws.data_law import DataLaw
 from tdmpc_ray.studies.results.page import save_report, write_report
-from tdmpc_ray.studies.results.study_runs import load_study_runs
+from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
+from tdmpc_ray.studies.run.law_plan import _need
 
 THRESHOLDS = (500.0, 750.0, 850.0)
 
@@ -32,9 +42,11 @@ def laws(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleN
     drive: Any = lambda callback: Callbacks(callback)  # noqa: E731
     drive.trial = fake_trial
     log_law_study(drive, uri, folder, "laws")
-    report = build_report(with_costs(load_study_runs(EXPERIMENT, uri, "laws"), uri), THRESHOLDS)
+    runs = with_costs(load_study_runs(EXPERIMENT, uri, "laws"), uri)
+    report = build_report(runs, THRESHOLDS)
     page = save_report(report, folder / "page", uri)
-    return SimpleNamespace(page=page, uri=uri, **{section.key: section for section in report.sections})
+    sections = {section.key: section for section in report.sections if section.key != "runs"}
+    return SimpleNamespace(page=page, uri=uri, runs=runs, **sections)
 
 
 def test_data_is_counted_to_thresholds(laws: SimpleNamespace) -> None:
@@ -95,7 +107,7 @@ def test_the_cheapest_way_is_between_what_was_tried(laws: SimpleNamespace) -> No
         assert 0.3 < row.ratio_low <= row.ratio <= row.ratio_high < 0.6
         assert row.steps_low < law_steps("1", row.ratio, float(row.threshold)) * 1.1
         assert row.hours == pytest.approx(row.steps * (0.01 + 1e-11 * row.flops / row.steps) / 3600, rel=0.05)
-    assert "850 (parameters)" in laws.budget.text[1]
+    assert any("850 (parameters)" in sentence for sentence in laws.budget.text)
 
 
 def test_losses_of_episodes_kept_from_training_stand_beside_the_others(laws: SimpleNamespace) -> None:
@@ -104,6 +116,82 @@ def test_losses_of_episodes_kept_from_training_stand_beside_the_others(laws: Sim
     assert len(table) == 5 * 4
     for row in table.itertuples():
         assert row.td_error_ratio == pytest.approx(1 + float(row.setting.removeprefix("utd_ratio=")))
+
+
+def varied(laws: SimpleNamespace, **changes: Any) -> StudyRuns:
+    """The study, its runs changed."""
+    return replace(laws.runs, **changes)
+
+
+def test_what_runs_begin_with_is_no_threshold(laws: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="--threshold 0: a random policy gets as much, give a higher one"):
+        build_report(laws.runs, (0.0, 500.0))
+
+
+def test_young_studies_and_models_of_other_sizes_by_task(laws: SimpleNamespace) -> None:
+    """Two tasks, whose models of one size differ by what they observe; and of one evaluation each, no law."""
+    trials, curves = laws.runs.trials, laws.runs.curves
+    other = trials.assign(
+        task="cheetah-run", run_id=trials["run_id"] + "x", params=trials["params"] + 1000, seed=trials["seed"]
+    )
+    both = pd.concat([trials, other], ignore_index=True)
+    points = pd.concat(
+        [curves, curves.assign(task="cheetah-run", run_id=curves["run_id"] + "x")], ignore_index=True
+    )
+    returns = {"walker-walk": 0.0, "cheetah-run": 0.0}
+    two = varied(laws, trials=both, curves=points, random_returns=returns)
+    found = law_runs(Evidence(two))
+    assert isinstance(found, LawRuns)
+    assert found.tasks == ["", "cheetah-run", "walker-walk"]
+    assert found.axes == ("ratio", "parameters")
+    assert found.of("").rows["params"].nunique() == len(PARAMS)
+    one_size = both["model_size"] == "1"
+    kept = points[points["run_id"].isin(both[one_size]["run_id"])]
+    alone = law_runs(Evidence(varied(laws, trials=both[one_size], curves=kept, random_returns=returns)))
+    assert isinstance(alone, LawRuns)
+    assert alone.axes == ("ratio",)
+    young = points[points["env_steps"] == STEPS[-1]]
+    assert law_runs(Evidence(varied(laws, trials=both, curves=young, random_returns={}))) == (
+        "no run has two evaluations"
+    )
+
+
+def test_updates_cost_what_those_of_the_best_batch_do(laws: SimpleNamespace) -> None:
+    """Half of the runs with batches four times as large, which learn more slowly."""
+    trials, curves = laws.runs.trials, laws.runs.curves
+    large = trials["seed"] == "2"
+    batch = large.map({True: "1024", False: "256"})
+    slow = curves["run_id"].isin(trials[large]["run_id"])
+    spent = curves["train_flops"].where(~slow, 4 * curves["train_flops"])
+    runs = varied(
+        laws,
+        trials=trials.assign(**{"param.update.batch_size": batch}),
+        curves=curves.assign(value=curves["value"].where(~slow, curves["value"] / 2), train_flops=spent),
+    )
+    evidence = Evidence(runs)
+    found = law_runs(evidence)
+    assert isinstance(found, LawRuns)
+    prices = prices_of(evidence, found.tuned(0.4))
+    assert prices is not None
+    assert math.exp(prices.log_update[0]) == pytest.approx(6.0 * PARAMS["1"] * 256)
+
+
+def test_a_plan_beyond_the_ratios_that_were_tried_says_so(laws: SimpleNamespace) -> None:
+    """Also where all runs had the same one, so that the law does not speak of it."""
+    trials = laws.runs.trials
+    same = trials[trials["param.data.utd_ratio"].astype(float) == 1.0]
+    curves = laws.runs.curves[laws.runs.curves["run_id"].isin(same["run_id"])]
+    evidence = Evidence(varied(laws, trials=same, curves=curves))
+    found = law_runs(evidence)
+    assert isinstance(found, LawRuns)
+    (fitted,) = fit_study(evidence, found, (500.0,))
+    assert isinstance(fitted.law, DataLaw)
+    study = make_study({"name": "s", "task": "walker-walk", "steps": 4000, "model_sizes": ["5"]})
+    for ratio, is_beyond in ((1.0, False), (8.0, True)):
+        trial = SimpleNamespace(
+            ratio=ratio, num_params=PARAMS["5"], point=study.points()[0], start_s=0.0, rate=10.0
+        )
+        assert _need(study, trial, [fitted], "500").is_beyond == is_beyond
 
 
 @pytest.fixture

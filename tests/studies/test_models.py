@@ -289,6 +289,11 @@ def test_a_checkpoint_has_no_score_of_networks_far_before_it(study: Path, tmp_pa
     assert [best.score for best in best_of_trials(tmp_path / "out")] == [170.0]
     say(kept[1], saved_at=1290)
     assert best_checkpoint(tmp_path / "out").score == 216.0
+    # A later one that goes on from the networks of another member of a population knows nothing of this one.
+    say(kept[0], saved_at=5000, evaluations={5000: {"eval/return": 100.0}})
+    say(kept[1], saved_at=5000, evaluations={})
+    say(kept[2], saved_at=6000, evaluations={5000: {"eval/return": 900.0}, 6000: {"eval/return": 500.0}})
+    assert best_checkpoint(kept[0]).score == 100.0
 
 
 def test_without_mlflow_a_study_says_what_to_do(study: Path) -> None:

@@ -34,15 +34,21 @@ class SequenceReplay(Ring):
             UserError: there are none yet.
         """
         self.require_starts()
-        rows = np.empty((self.horizon + 1, batch_size), np.int64)
-        rows[0] = self._draw_starts(batch_size, rng)
+        return self._sequences(self._draw_starts(batch_size, rng))
+
+    def _sequences(self, starts: np.ndarray) -> np.ndarray:
+        rows = np.empty((self.horizon + 1, len(starts)), np.int64)
+        rows[0] = starts
         for t in range(self.horizon):
             following = self.next_row[rows[t]]
             rows[t + 1] = np.where(following < 0, rows[t], following) if self.allow_short else following
         return rows
 
     def _draw_starts(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-        """Uniformly over all valid ones."""
+        return self.uniform_starts(batch_size, rng)
+
+    def uniform_starts(self, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows, drawn uniformly over all valid starts, whatever `sample` prefers."""
         size = len(self)
         starts = np.empty(0, np.int64)
         if self.num_valid * 4 > size:  # nearly always: most rows are valid starts, so reject the others
@@ -54,7 +60,13 @@ class SequenceReplay(Ring):
 
     def sample(self, batch_size: int, rng: np.random.Generator, pin_memory: bool = False) -> Batch:
         """Draw a time-major batch of `batch_size` sequences on the CPU; `Batch.to` stacks its frames."""
-        rows = self.sample_rows(batch_size, rng)
+        return self._batch_of(self.sample_rows(batch_size, rng), pin_memory)
+
+    def sample_at(self, starts: np.ndarray) -> Batch:
+        """The sequences at rows that are valid starts, as `sample` gives them, without weights."""
+        return self._batch_of(self._sequences(starts), pin_memory=False)
+
+    def _batch_of(self, rows: np.ndarray, pin_memory: bool) -> Batch:
         frames, steps = rows, rows[:-1]
         mask = (rows[1:] != steps).astype(np.float32) if self.allow_short else None
         for _ in range(self.num_frames - 1):

@@ -97,7 +97,7 @@ def is_complete(checkpoint: Path) -> bool:
 def replay_shards(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """What a checkpoint has of each learner's replay, and of the episodes that it keeps from training."""
     shards = manifest["replay"]["shards"]
-    return [*shards, *(kept for shard in shards if (kept := shard.get(HELD_OUT)) and kept["chunks"])]
+    return [*shards, *(shard[HELD_OUT] for shard in shards if HELD_OUT in shard)]
 
 
 def chunk_names(manifest: dict[str, Any]) -> set[str]:

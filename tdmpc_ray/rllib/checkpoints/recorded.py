@@ -44,13 +44,15 @@ def episodes_of(checkpoint: Path, first_steps: int | None = None) -> Iterator[Ep
     tasks, replay = _tasks(checkpoint, module.model_config["task"]), manifest["replay"]
     folders = [checkpoint / (replay["store"] or REPLAY_FOLDER), Path(replay["place"] or checkpoint)]
     store = find_store(manifest, [ChunkStore(LocalFileSystem(), str(folder.resolve())) for folder in folders])
-    shards = replay_shards(manifest)
-    ends = np.cumsum([shard["transitions"] for shard in shards])
-    for shard, begin, end in zip(shards, [0, *ends], ends, strict=False):
-        # Each gives its part of the run's first steps.
-        share = (
-            None if first_steps is None else first_steps * end // ends[-1] - first_steps * begin // ends[-1]
+    shards = replay["shards"]
+    kept = [shard for shard in replay_shards(manifest)[len(shards) :] if shard["chunks"]]
+    if kept and first_steps is not None:
+        raise UserError(
+            f"{checkpoint}: its run kept episodes from training (data.validation_share), and nothing tells "
+            "which of its steps came first: leave --first out"
         )
+    for number, shard in enumerate([*shards, *kept]):
+        share = None if first_steps is None else _share(first_steps, len(shards), number)
         columns = _columns(store, shard, checkpoint, share)
         for rows in _episodes(columns, share):
             yield _episode(f"{checkpoint}, row {rows[0]} of the replay", columns, rows, tasks)
@@ -83,6 +85,10 @@ def source_of(checkpoint: Path) -> Source:
         seed=config["seed"],
         steps=sum(shard["transitions"] for shard in shards),
     )
+
+
+def _share(steps: int, num: int, number: int) -> int:
+    return steps // num + (number < steps % num)
 
 
 def _tasks(checkpoint: Path, task: str | None) -> list[_Task]:

@@ -66,7 +66,12 @@ class HeldOut:
     def _batch(self, replay: SequenceReplay | DatasetReplay) -> tuple[Any, Any]:
         module, seed = self._module, self._module.num_updates
         device = module.networks.device
-        batch = replay.sample(self._batch_size, np.random.default_rng(seed)).to(device)
+        rng = np.random.default_rng(seed)
+        if isinstance(replay, SequenceReplay):  # without preferring what is foreseen badly
+            batch = replay.sample_at(replay.uniform_starts(self._batch_size, rng))
+        else:
+            batch = replay.sample(self._batch_size, rng)
+        batch = batch.to(device)
         generator = torch.Generator(device).manual_seed(seed)
         noise = module.agent.draw_update(module.networks, batch.horizon, self._batch_size, generator)
         return batch, noise

@@ -27,6 +27,20 @@ def replay_rows(config: Any) -> int:
     )
 
 
+def held_out_rows(config: Any, rows: int) -> int:
+    """Rows for the episodes that are kept from training, beside `rows` of the replay.
+
+    Their share, and as whole ones are kept, one more; at least a fragment, with what a ring needs beside it.
+    """
+    agent, info = config.agent(), config.info
+    lengths = [task_info(task).episode_length for task in info.tasks or (info.name,)] if info else []
+    longest = max([*lengths, config.episode_length or 0])
+    fragment = max(config.get_rollout_fragment_length(), RUNNER_STEPS)
+    least = fragment + agent.planner.horizon + 2
+    share = math.ceil(agent.data.validation_share * rows)
+    return share + max(longest + 1, least) * max(config.num_envs_per_env_runner, 1)
+
+
 def replay_bytes(config: Any, shapes: Shapes) -> int:
     """Memory of each learner's replay, with what is kept from training."""
     num_frames = FRAMES if len(shapes.obs_shape) == 3 else 1
@@ -34,7 +48,8 @@ def replay_bytes(config: Any, shapes: Shapes) -> int:
     is_prioritized = config.agent().data.priority_alpha > 0
     kind = (num_frames, num_tasks, is_prioritized)
     row = row_bytes(shapes.obs_shape, shapes.action_dim, *kind, shapes.vector_dim)
-    return math.ceil(replay_rows(config) * row * (1 + config.agent().data.validation_share))
+    rows = replay_rows(config)
+    return row * (rows + (held_out_rows(config, rows) if config.agent().data.validation_share else 0))
 
 
 def with_memory(config: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.rllib.acting.module import AgentModule
 from tdmpc_ray.rllib.checkpoints.saved_replay import NothingSaved, SavedReplay
 from tdmpc_ray.rllib.learning.held_out import HeldOut
-from tdmpc_ray.rllib.learning.replay_memory import replay_rows, require_memory
+from tdmpc_ray.rllib.learning.replay_memory import held_out_rows, replay_rows, require_memory
 
 
 class Sources(NamedTuple):
@@ -62,7 +61,7 @@ def open_sources(config: Any, module: AgentModule, rank: int, batch_size: int) -
     require_memory(config, Shapes(model.obs_shape, model.action_dim, model.vector_dim))
     replay = make.ring(rows, data.priority_alpha)
     if share:
-        kept = make.ring(math.ceil(share * rows) + module.cfg.planner.horizon + 1, priority_alpha=0.0)
+        kept = make.ring(held_out_rows(config, rows), priority_alpha=0.0)
     held_out = None if kept is None else HeldOut(share, kept, module, batch_size)
     return Sources(replay, SavedReplay(replay), make.demonstrations(), held_out)
 

@@ -113,11 +113,21 @@ def _scored(source: Path) -> list[ScoredCheckpoint]:
             continue
         scored.append(path)
     own = {path: _own_state(path) for path in scored}
-    # A run that was stopped may make up for an evaluation only after the checkpoint, as a later one knows.
-    evaluations: dict[Path, dict[int, dict[str, float]]] = {}
-    for path in sorted(scored):
-        evaluations.setdefault(path.parent, {}).update(own[path].get("evaluations", {}))
-    return [_score(path, own[path], evaluations[path.parent]) for path in scored]
+    return [_score(path, own[path], _evaluations(path, own)) for path in scored]
+
+
+def _evaluations(path: Path, own: dict[Path, dict[str, Any]]) -> dict[int, dict[str, float]]:
+    """Those that a checkpoint knows of, and what its trial's later ones add that go on from its history.
+
+    A run that was stopped may make up for an evaluation only after it was saved; but a member of a population
+    may have gone on from another's networks, with the evaluations of these.
+    """
+    known = dict(own[path].get("evaluations", {}))
+    for later in sorted(other for other in own if other.parent == path.parent and other > path):
+        found = own[later].get("evaluations", {})
+        if all(found.get(step) == values for step, values in known.items()):
+            known |= found
+    return known
 
 
 def _own_state(path: Path) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from tdmpc_ray.errors import UserError
 from tdmpc_ray.studies.file.spec import Study
 from tdmpc_ray.studies.plan.sizing import Forecast, Trial
 from tdmpc_ray.studies.plan.trials import point_label
-from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted, laws_of_study
+from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted
 from tdmpc_ray.studies.results.analysis.law_runs import PARAMETERS, RATIO, LawRuns, law_runs
-from tdmpc_ray.studies.results.analysis.law_words import result_scale, threshold_words
+from tdmpc_ray.studies.results.analysis.law_words import fit_study, threshold_words
 from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.costs import with_costs
 from tdmpc_ray.studies.results.laws.budget import places_on
@@ -21,6 +21,7 @@ from tdmpc_ray.studies.results.laws.data_law import DataLaw
 from tdmpc_ray.studies.results.scaling import Interval
 from tdmpc_ray.studies.results.study_runs import StudyRuns, load_study_runs
 
+_NEAR = 0.02  # sizes of one name differ a little by task
 SURE = 0.95  # share of runs that are to reach a threshold
 _INTERVAL = (0.025, 0.975)
 
@@ -74,11 +75,10 @@ def needs(
     evidence = Evidence(runs)
     fitted = _laws(runs, evidence, thresholds)
     found = []
-    for one in fitted:
-        of_one = [
-            _need(study, trial, one, threshold_words(one.threshold, evidence, one.task))
-            for trial in forecast.trials
-        ]
+    for threshold in dict.fromkeys(one.threshold for one in fitted):
+        laws = [one for one in fitted if one.threshold == threshold]
+        words = threshold_words(threshold, evidence, laws[0].task)
+        of_one = [_need(study, trial, laws, words) for trial in forecast.trials]
         found += sorted(of_one, key=lambda need: (need.is_beyond, need.hours))
     return found
 
@@ -87,9 +87,7 @@ def _laws(runs: StudyRuns, evidence: Evidence, thresholds: Sequence[float]) -> l
     of_laws = law_runs(evidence)
     if isinstance(of_laws, str):
         raise UserError(f"--law: study '{runs.study}' tells none: {of_laws}")
-    scale = result_scale(evidence, "")
-    scores = thresholds if scale is None else [float(scale.scores(value)) for value in thresholds]
-    fitted = laws_of_study(of_laws, scores)
+    fitted = fit_study(evidence, of_laws, thresholds)
     first = of_laws.tasks[0]
     laws = [one for one in fitted if isinstance(one.law, DataLaw) and one.task == first]
     if not laws:
@@ -102,17 +100,26 @@ def _nothing(runs: LawRuns) -> str:
     return "its runs do not rise enough" if runs.axes else "it varies neither model size nor ratio"
 
 
-def _need(study: Study, trial: Trial, fitted: Fitted, threshold: str) -> Need:
+def _tried(trial: Trial, fitted: Fitted) -> bool:
+    """Whether a trial's ratio and size lie within those of the runs that a law was fitted to."""
+    rows = fitted.runs.rows
+    return all(
+        rows[column].min() * (1 - _NEAR) <= value <= rows[column].max() * (1 + _NEAR)
+        for column, value in (("ratio", trial.ratio), ("params", trial.num_params))
+    )
+
+
+def _need(study: Study, trial: Trial, laws: Sequence[Fitted], threshold: str) -> Need:
+    """By the law whose runs had such ratios and sizes; by the first one, where none had."""
+    fitted = next((one for one in laws if _tried(trial, one)), laws[0])
     law = fitted.law
     assert isinstance(law, DataLaw)
     place = places_on(law, {RATIO: np.array([trial.ratio]), PARAMETERS: np.array([float(trial.num_params)])})
     # Runs differ, and the law is not known exactly: the share that is wanted is of both.
-    luck = law.spread * np.random.default_rng(0).standard_normal((len(law.samples), 200))
+    luck = law.luck * np.random.default_rng(0).standard_normal((len(law.samples), 200))
     drawn = np.log(law.sampled(place)) + luck  # (samples, runs)
     steps = float(np.exp(np.quantile(drawn, SURE)))
     low, high = np.exp(np.quantile(np.quantile(drawn, SURE, axis=1), _INTERVAL))
-    tried = fitted.seen.places
-    is_beyond = bool(((place[0] < tried.min(axis=0) * 0.99) | (place[0] > tried.max(axis=0) * 1.01)).any())
 
     def hours(count: float) -> float:
         return (trial.start_s + count / trial.rate) / 3600
@@ -125,5 +132,5 @@ def _need(study: Study, trial: Trial, fitted: Fitted, threshold: str) -> Need:
         hours(steps),
         Interval(hours(float(low)), hours(float(high))),
         float((drawn <= np.log(trial.point.steps)).mean()),
-        is_beyond,
+        not _tried(trial, fitted),
     )

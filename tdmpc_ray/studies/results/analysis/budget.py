@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +16,7 @@ from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted, main_law
 from tdmpc_ray.studies.results.analysis.law_runs import LawRuns
 from tdmpc_ray.studies.results.analysis.law_words import law_name, task_words, threshold_words
 from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
-from tdmpc_ray.studies.results.drawing import log_axis, name_lines, rank_colours, short
+from tdmpc_ray.studies.results.drawing import log_axis, name_lines, rank_colours
 from tdmpc_ray.studies.results.laws.budget import (
     Best,
     Grid,
@@ -32,6 +34,25 @@ _MARGIN = 1.12  # times, around what was tried
 _CONTOURS = (1.1, 1.5, 2.0, 3.0, 5.0, 10.0)  # times the least cost
 
 
+@dataclass(frozen=True)
+class _Priced:
+    """A law with what a step costs in the runs that it was fitted to, which have the best batch sizes."""
+
+    fitted: Fitted
+    prices: Prices
+
+    @property
+    def law(self) -> DataLaw:
+        assert isinstance(self.fitted.law, DataLaw)
+        return self.fitted.law
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The places to choose from."""
+        rows = self.fitted.runs.rows
+        return grid_of(rows["ratio"].to_numpy(dtype=float), rows["params"].to_numpy(dtype=float))
+
+
 def prices_of(evidence: Evidence, runs: LawRuns) -> Prices | None:
     """What steps cost in the study's own runs; None where operations were not logged."""
     trials = evidence.runs.trials.set_index("run_id")
@@ -43,7 +64,7 @@ def prices_of(evidence: Evidence, runs: LawRuns) -> Prices | None:
         return None
     steps = each["env_steps"]
     update = (each["train_flops"] / steps / each["ratio"]).groupby(each["params"]).mean()
-    plan = (each["act_flops"].fillna(0.0) / steps).groupby(each["params"]).mean()
+    plan = (each["act_flops"] / steps).groupby(each["params"]).mean().fillna(0.0)  # of runs that say it
     timed = each[each["wall_s"] > 0]
     total = (timed["train_flops"] + timed["act_flops"].fillna(0.0)) / timed["env_steps"]
     seconds = seconds_per_step(total.to_numpy(), (timed["wall_s"] / timed["env_steps"]).to_numpy())
@@ -66,14 +87,11 @@ def budget(evidence: Evidence, runs: LawRuns | str, laws: Sequence[Fitted]) -> S
     if isinstance(runs, str) or not known:
         why = "no law of data to a threshold has been found" if not isinstance(runs, str) else runs
         return Section(KEY, TITLE, absent=f"{why}.")
-    prices = prices_of(evidence, runs)
-    if prices is None:
+    priced = [_Priced(fitted, prices) for fitted in known if (prices := prices_of(evidence, fitted.runs))]
+    if not priced:
         return Section(KEY, TITLE, absent="no trial has logged time/train_flops.")
-    grids = [_grid(fitted) for fitted in known]
-    bests = [
-        cheapest(fitted.law, prices, grid, 0.0)  # type: ignore[arg-type]
-        for fitted, grid in zip(known, grids, strict=True)
-    ]
+    known = [one.fitted for one in priced]
+    bests = [cheapest(one.law, one.prices, one.grid, one.prices.step_price) for one in priced]
     main = main_law(laws) or known[-1]
     return Section(
         KEY,
@@ -81,22 +99,19 @@ def budget(evidence: Evidence, runs: LawRuns | str, laws: Sequence[Fitted]) -> S
         (
             "The model size and ratio of updates that reach each threshold with the fewest FLOPs, by the "
             f"laws above: {runs.unit} times what comes with each, updates (their ratio) and the planning of "
-            "a decision, as the study's runs have logged them. 95% intervals come from the laws' refits. "
+            "a decision, as the study's runs have logged them, and the simulator, whose seconds count as the "
+            "FLOPs that the study's hardware does in them. 95% intervals come from the laws' refits. "
             "Hours are those of one run on what the study ran on. It is chosen between the sizes and ratios "
             "that were tried.",
+            evidence.flops_words(),
             *_end_words(known, bests, evidence),
             "Below, move what a step of the environment is worth: with dear steps, as on a robot, larger "
             "models and more updates pay.",
         ),
-        tuple(_pictures(main, prices, grids[known.index(main)], evidence, runs)),
+        tuple(_pictures(priced[known.index(main)], evidence)),
         pd.DataFrame([_row(f, best, evidence) for f, best in zip(known, bests, strict=True)]),
-        widget=_widget(known, grids, prices, evidence, runs),
+        widget=_widget(priced, evidence, runs.unit),
     )
-
-
-def _grid(fitted: Fitted) -> Grid:
-    rows = fitted.runs.rows
-    return grid_of(rows["ratio"].to_numpy(dtype=float), rows["params"].to_numpy(dtype=float))
 
 
 def _end_words(known: Sequence[Fitted], bests: Sequence[Best], evidence: Evidence) -> list[str]:
@@ -123,12 +138,11 @@ def _row(fitted: Fitted, best: Best, evidence: Evidence) -> dict[str, Any]:
     return {**row, RUN_IDS: tuple(run for ids in fitted.runs.rows["run_ids"] for run in ids)}
 
 
-def _pictures(fitted: Fitted, prices: Prices, grid: Grid, evidence: Evidence, runs: LawRuns) -> list[Picture]:
-    """FLOPs to the highest threshold over size and ratio: contours, or a line where one of them varies."""
-    law = fitted.law
-    assert isinstance(law, DataLaw)
-    places, each = grid.places(law), prices.flops(grid.ratio, grid.params)
-    cost = law(places) * each
+def _pictures(priced: _Priced, evidence: Evidence) -> list[Picture]:
+    """FLOPs to the threshold over size and ratio: contours, or a line where one of them varies."""
+    fitted, law, grid = priced.fitted, priced.law, priced.grid
+    places, each = grid.places(law), priced.prices.flops(grid.ratio, grid.params)
+    cost = law(places) * (each + priced.prices.step_price)
     name = law_name(fitted, evidence)
     with panel() as (figure, axes):
         axes.set_xscale("log")
@@ -153,7 +167,8 @@ def _pictures(fitted: Fitted, prices: Prices, grid: Grid, evidence: Evidence, ru
             log_axis(axes.yaxis, *axes.get_ylim())
         else:
             line = grid.params if grid.shape[1] > 1 else grid.ratio
-            low, high = np.quantile(law.sampled(places) * each, [0.025, 0.975], axis=0)
+            ends = law.sampled(places) * (each + priced.prices.step_price)
+            low, high = np.quantile(ends, [0.025, 0.975], axis=0)
             axes.fill_between(line, low, high, color="#31688e", alpha=0.18, linewidth=0)
             axes.plot(line, cost, color="#31688e", linewidth=2, label="fitted law")
             axes.set_yscale("log")
@@ -166,22 +181,10 @@ def _pictures(fitted: Fitted, prices: Prices, grid: Grid, evidence: Evidence, ru
     return [Picture("flops", alt, figure)]
 
 
-def _widget(
-    known: Sequence[Fitted], grids: Sequence[Grid], prices: Prices, evidence: Evidence, runs: LawRuns
-) -> str:
+def _widget(priced: Sequence[_Priced], evidence: Evidence, unit: str) -> str:
     """A part of the page that computes by itself: its script and its data, nothing else."""
-    about = {
-        "unit": runs.unit,
-        "logParams": prices.log_params.tolist(),
-        "logUpdate": prices.log_update.tolist(),
-        "logPlan": [value if np.isfinite(value) else None for value in prices.log_plan],
-        "seconds": [value if np.isfinite(value) else None for value in prices.seconds],
-        "simulation": prices.simulation_s,
-        "laws": [
-            _law_data(fitted, grid, evidence, fitted.task == known[0].task)
-            for fitted, grid in zip(known, grids, strict=True)
-        ],
-    }
+    first = priced[0].fitted.task
+    about = {"unit": unit, "laws": [_law_data(one, evidence, one.fitted.task == first) for one in priced]}
     folder = files("tdmpc_ray.studies.results") / "data"
     page = (folder / "budget.html").read_text(encoding="utf-8")
     # No text of a study can end the script's element.
@@ -189,11 +192,11 @@ def _widget(
     return page.replace("{{data}}", data)
 
 
-def _law_data(fitted: Fitted, grid: Grid, evidence: Evidence, is_main: bool) -> dict[str, Any]:
-    law = fitted.law
-    assert isinstance(law, DataLaw)
+def _law_data(priced: _Priced, evidence: Evidence, is_main: bool) -> dict[str, Any]:
+    fitted, law, prices, grid = priced.fitted, priced.law, priced.prices, priced.grid
     return {
         "name": law_name(fitted, evidence),
+        "threshold": fitted.threshold,
         "isMain": is_main,
         "axes": list(law.axes),
         "centre": law.centre.round(6).tolist(),
@@ -201,14 +204,9 @@ def _law_data(fitted: Fitted, grid: Grid, evidence: Evidence, is_main: bool) -> 
         "samples": law.samples[:_SHOWN_SAMPLES].round(4).tolist(),
         "ratio": [float(grid.ratio.min()), float(grid.ratio.max())],
         "params": [float(grid.params.min()), float(grid.params.max())],
+        "stepPrice": prices.step_price,
+        "logParams": prices.log_params.tolist(),
+        "logUpdate": prices.log_update.tolist(),
+        "logPlan": [value if np.isfinite(value) else None for value in prices.log_plan],
+        "seconds": [value if np.isfinite(value) else None for value in prices.seconds],
     }
-
-
-def short_best(best: Best) -> str:
-    """A choice in words, with intervals of steps and hours."""
-    steps, hours = best.intervals["steps"], best.intervals["hours"]
-    return (
-        f"{short(best.params)} parameters, ratio {best.ratio:.2g}, about {short(best.steps)} steps "
-        f"({short(steps.low)} to {short(steps.high)}), {best.hours:.2g} hours "
-        f"({hours.low:.2g} to {hours.high:.2g})"
-    )

@@ -10,10 +10,9 @@ from tdmpc_ray.studies.results.analysis.comparison import aggregates, improvemen
 from tdmpc_ray.studies.results.analysis.cost import costs, throughput
 from tdmpc_ray.studies.results.analysis.data_needed import data_needed, laws_section
 from tdmpc_ray.studies.results.analysis.embedding import embeddings
-from tdmpc_ray.studies.results.analysis.fitted_laws import laws_of_study
 from tdmpc_ray.studies.results.analysis.frontier import frontier, frontier_law
-from tdmpc_ray.studies.results.analysis.law_runs import ALL_TASKS, law_runs
-from tdmpc_ray.studies.results.analysis.law_words import law_metrics, result_scale
+from tdmpc_ray.studies.results.analysis.law_runs import law_runs
+from tdmpc_ray.studies.results.analysis.law_words import fit_study, law_metrics
 from tdmpc_ray.studies.results.analysis.population import movement
 from tdmpc_ray.studies.results.analysis.results import results
 from tdmpc_ray.studies.results.analysis.search import importance_section, parallel_coordinates
@@ -48,12 +47,13 @@ def build_report(runs: StudyRuns, thresholds: Sequence[float] = ()) -> Report:
     Args:
         runs: with costs, see `with_costs`.
         thresholds: results that data is counted to; none: some that the curves suggest.
+
+    Raises:
+        UserError: as `fit_study`.
     """
     evidence = Evidence(runs)
     of_laws = law_runs(evidence)
-    scale = result_scale(evidence, ALL_TASKS)
-    scores = thresholds if scale is None else [float(scale.scores(value)) for value in thresholds]
-    data_laws = [] if isinstance(of_laws, str) else laws_of_study(of_laws, scores)
+    data_laws = [] if isinstance(of_laws, str) else fit_study(evidence, of_laws, thresholds)
     laws = {"params": scaling_law(evidence, size_results(evidence)), "flops": frontier_law(evidence)}
     sections = (
         results(evidence),

@@ -58,7 +58,7 @@ def data_needed(evidence: Evidence, runs: LawRuns | str, laws: Sequence[Fitted])
             "the mean, triangles stand where some have not reached it yet, at what all took at least. "
             + _tasks_words(evidence)
             + (f" All runs have {runs.setting}, the best setting." if runs.setting else ""),
-            *transfer_words(runs, laws),
+            *transfer_words(runs, laws, evidence),
         ),
         tuple(pictures),
         pd.DataFrame([row for fitted in laws for row in _rows(fitted, evidence)]),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tdmpc_ray.studies.results.analysis.law_runs import PARAMETERS, RATIO, LawRuns
+from tdmpc_ray.studies.results.laws.budget import places_on
 from tdmpc_ray.studies.results.laws.crossings import choose_thresholds
 from tdmpc_ray.studies.results.laws.data_law import (
     LEAST_ALONE,
@@ -71,7 +72,7 @@ def laws_of_study(runs: LawRuns, given: Sequence[float] = ()) -> list[Fitted]:
 
     Args:
         runs: of a study.
-        given: scores; none: some that the curves suggest.
+        given: scores, above what runs begin with; none: some that the curves suggest.
     """
     if not runs.axes:
         return []
@@ -80,7 +81,7 @@ def laws_of_study(runs: LawRuns, given: Sequence[float] = ()) -> list[Fitted]:
     laws = fit_laws(together, thresholds_of(together, given))
     for task in alone:
         own = runs.of(task)
-        suggested = thresholds_of(own, given)
+        suggested = [value for value in thresholds_of(own, given) if value > own.start]
         laws += fit_laws(own, suggested[len(suggested) // 2 :][:1])
     return laws
 
@@ -120,7 +121,8 @@ def _parts(runs: LawRuns) -> list[tuple[str, LawRuns]]:
 def _fitted(runs: LawRuns, threshold: float, at: str) -> Fitted:
     task = str(runs.rows["task"].iloc[0])
     if not runs.axes:
-        seen = Observations((), np.empty((0, 0)), np.empty(0), np.empty(0, dtype=bool), np.empty(0))
+        none, nobody = np.empty(0), np.empty(0, dtype=bool)
+        seen = Observations((), np.empty((0, 0)), none, nobody, none, nobody)
         return Fitted(task, threshold, runs, at, seen, "neither model size nor ratio varies")
     seen = runs.seen(threshold)
     law = fit_data_law(seen)
@@ -139,10 +141,11 @@ def _foretell(seen: Observations, axis: int) -> HeldOut | None:
     if isinstance(law, str):
         return None
     own = seen.only(largest)
-    middle = _geometric(law(own.places))
+    places = places_on(law, own.columns)
+    middle = _geometric(law(places))
     # What the law does not know, and the luck of these few runs.
-    luck = law.spread / np.sqrt(len(own.steps)) * np.random.default_rng(0).standard_normal(len(law.samples))
-    drawn = np.exp(np.log(law.sampled(own.places)).mean(axis=1) + luck)
+    luck = law.luck / np.sqrt(len(own.steps)) * np.random.default_rng(0).standard_normal(len(law.samples))
+    drawn = np.exp(np.log(law.sampled(places)).mean(axis=1) + luck)
     interval = Interval(*map(float, np.quantile(drawn, [0.025, 0.975])))
     name, place = seen.axes[axis], float(column.max())
     return HeldOut(name, place, middle, interval, _geometric(own.steps), bool(own.is_reached.all()))

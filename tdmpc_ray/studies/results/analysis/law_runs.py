@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -48,6 +49,12 @@ class LawRuns:
         return replace(self, rows=self.rows[rows])
 
     @property
+    def start(self) -> float:
+        """The largest score that a run begins with, before its first step; -inf where that is not known."""
+        begins = [curve.values[0] for curve in self.rows["curve"] if curve.steps[0] == 0]
+        return float(max(begins, default=-math.inf))
+
+    @property
     def tasks(self) -> list[str]:
         """All together first, then single ones; only the one where there is one."""
         return sorted(self.rows["task"].unique())
@@ -56,7 +63,8 @@ class LawRuns:
     def axes(self) -> tuple[str, ...]:
         """What varies, of ratio and parameters."""
         columns = {RATIO: "ratio", PARAMETERS: "params"}
-        return tuple(axis for axis, column in columns.items() if self.rows[column].nunique() > 1)
+        of_tasks = self.rows.groupby("task")  # whose models have other sizes of observations
+        return tuple(axis for axis, column in columns.items() if (of_tasks[column].nunique() > 1).any())
 
     def places(self) -> Floats:
         """Of the runs on the axes, (R, K)."""
@@ -72,6 +80,7 @@ class LawRuns:
             np.array([one.steps for one in found]),
             np.array([one.is_reached for one in found]),
             np.array([curve.steps[-1] for curve in self.rows["curve"]]),
+            np.array([one.is_early for one in found]),
         )
 
     def cells(self, threshold: float) -> list[Cell]:
@@ -109,10 +118,10 @@ def law_runs(evidence: Evidence) -> LawRuns | str:
     setting = _best_setting(trials, evidence)
     trials = trials[trials["rest"] == setting]
     rows = pd.DataFrame(_rows(trials, evidence))
-    if len(evidence.scales) > 1:
-        rows = pd.concat([pd.DataFrame(_over_tasks(rows, len(evidence.scales))), rows], ignore_index=True)
     if not len(rows):
         return "no run has two evaluations"
+    if len(evidence.scales) > 1:
+        rows = pd.concat([pd.DataFrame(_over_tasks(rows, len(evidence.scales))), rows], ignore_index=True)
     rows["curve"] = [monotone(curve) for curve in rows["curve"]]
     return LawRuns(rows, setting, "updates" if StudyKind.OFFLINE in runs.kind else "agent steps")
 
@@ -151,7 +160,9 @@ def _rows(trials: pd.DataFrame, evidence: Evidence) -> list[dict[str, object]]:
 def _over_tasks(rows: pd.DataFrame, num_tasks: int) -> list[dict[str, object]]:
     """The mean over tasks of each size, setting and seed that has a run on all of them."""
     found = []
-    for who, own in rows.groupby(_WHO, dropna=False):
+    # Models of tasks with more to observe are larger: all of a size count as one.
+    mean = rows.groupby("model_size")["params"].transform("mean")
+    for who, own in rows.assign(params=mean).groupby(_WHO, dropna=False):
         if own["task"].nunique() < num_tasks:
             continue
         curves: Sequence[Curve] = list(own["curve"])

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted, HeldOut
+from tdmpc_ray.errors import UserError
+from tdmpc_ray.studies.results.analysis.fitted_laws import Fitted, HeldOut, laws_of_study, main_law
 from tdmpc_ray.studies.results.analysis.law_runs import ALL_TASKS, PARAMETERS, RATIO, LawRuns
 from tdmpc_ray.studies.results.analysis.section import Evidence
 from tdmpc_ray.studies.results.drawing import short
@@ -17,6 +18,28 @@ from tdmpc_ray.studies.results.random_policy import RUN_IDS
 from tdmpc_ray.studies.results.statistics import Scale
 
 _LETTERS = {RATIO: "ratio", PARAMETERS: "N"}
+
+
+def fit_study(evidence: Evidence, runs: LawRuns, thresholds: Sequence[float] = ()) -> list[Fitted]:
+    """The laws of a study, see `laws_of_study`.
+
+    Args:
+        evidence: the study.
+        runs: its runs.
+        thresholds: results, or scores where the tasks' results are of several kinds; none: as curves suggest.
+
+    Raises:
+        UserError: runs begin with such a result, or it is no score.
+    """
+    scale = result_scale(evidence, ALL_TASKS)
+    if scale is None and any(not 0 < value <= 1 for value in thresholds):
+        raise UserError("--threshold: these tasks' results are of several kinds: give scores, from 0 to 1")
+    scores = [value if scale is None else float(scale.scores(value)) for value in thresholds]
+    start = runs.of(runs.tasks[0]).start
+    for value, score in zip(thresholds, scores, strict=True):
+        if score <= start:
+            raise UserError(f"--threshold {value:g}: a random policy gets as much, give a higher one")
+    return laws_of_study(runs, scores)
 
 
 def threshold_words(threshold: float, evidence: Evidence, task: str) -> str:
@@ -64,6 +87,8 @@ def law_words(fitted: Fitted, evidence: Evidence) -> str:
         f"{name}D = {' + '.join([short(found['floor']), *terms])} (95% intervals: {intervals}; single runs "
         f"differ by a factor of {np.exp(law.spread):.2f})."
     )
+    if idle := [axis for axis in fitted.seen.axes if axis not in law.axes]:
+        words += f" Steps do not depend on {' or '.join(idle)} beyond chance."
     if law.doubts:
         words += (
             f" Its parameters are not identified: {'; '.join(law.doubts)}. Between the places that were "
@@ -129,18 +154,22 @@ def foretold_words(fitted: Fitted, one: HeldOut, evidence: Evidence) -> str:
     return words + f"it took {short(one.found)}: an error of {one.error:+.0%}, {inside} the interval."
 
 
-def transfer_words(runs: LawRuns, laws: Sequence[Fitted]) -> list[str]:
+def transfer_words(runs: LawRuns, laws: Sequence[Fitted], evidence: Evidence) -> list[str]:
     """How the best batch size and learning rate move, where a study varies them."""
-    axes = {axis: [RATIO, PARAMETERS].index(axis) for axis in runs.axes}
-    main = laws[-1]
-    rules = transfer_rules(runs.of(main.task).cells(main.threshold), axes)
-    return [_rule_words(rule) for rule in rules]
+    main = main_law(laws)
+    if main is None:
+        return []
+    own = runs.of(main.task)
+    axes = {axis: [RATIO, PARAMETERS].index(axis) for axis in own.axes}
+    rules = transfer_rules(own.cells(main.threshold), axes)
+    return [_rule_words(rule, law_name(main, evidence)) for rule in rules]
 
 
-def _rule_words(rule: Transfer) -> str:
+def _rule_words(rule: Transfer, name: str) -> str:
     terms = " ".join(f"{_LETTERS[axis]}^{slope:+.2f}" for axis, slope in rule.slopes.items())
     ends = ", ".join(
         f"{axis} {low:+.2f} to {high:+.2f}" if low == low else f"{axis} not known"
         for axis, (low, high) in rule.intervals.items()
     )
-    return f"Best {rule.setting} of each place: {rule.factor:.3g} {terms} (slopes' 95% intervals: {ends})."
+    best = f"{rule.factor:.3g} {terms} (slopes' 95% intervals: {ends})"
+    return f"Best {rule.setting} of each place, to {name}: {best}."

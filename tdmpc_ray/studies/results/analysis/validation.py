@@ -9,6 +9,7 @@ import pandas as pd
 from tdmpc_ray.studies.results.analysis.section import Evidence, Picture, Section, panel
 from tdmpc_ray.studies.results.drawing import log_axis, mean_curve, name_lines
 from tdmpc_ray.studies.results.random_policy import RUN_IDS
+from tdmpc_ray.studies.tracking.kind import StudyKind
 
 KEY, TITLE = "validation", "What was learned by heart"
 _LOSSES = {"td_error": "TD error", "consistency": "consistency loss", "reward": "reward loss"}
@@ -22,6 +23,7 @@ def validation(evidence: Evidence) -> Section:
         absent = "no run kept episodes from training (data.validation_share)."
         return Section(KEY, TITLE, absent=absent)
     points = points[points["step"] >= _BEGINNING * points["step"].max()]
+    rows = [row for group in evidence.runs.groups for row in _rows(evidence, points, group)]
     return Section(
         KEY,
         TITLE,
@@ -32,7 +34,7 @@ def validation(evidence: Evidence) -> Section:
             "large a model for so little data. A better policy has larger values, and larger errors of them.",
         ),
         tuple(_picture(evidence, points, loss, name) for loss, name in _LOSSES.items()),
-        pd.DataFrame([row for group in evidence.runs.groups for row in _rows(evidence, points, group)]),
+        pd.DataFrame(rows) if rows else None,
     )
 
 
@@ -55,7 +57,7 @@ def _picture(evidence: Evidence, points: pd.DataFrame, loss: str, name: str) -> 
                     axes.plot(places, mean, color=colour, label=label, **style)
         axes.set_yscale("log")
         log_axis(axes.yaxis, *axes.get_ylim())
-        axes.set_xlabel("agent steps")
+        axes.set_xlabel("updates" if StudyKind.OFFLINE in evidence.runs.kind else "agent steps")
         axes.set_ylabel(f"{name} (log)")
         axes.set_title(name)
         name_lines([axes])

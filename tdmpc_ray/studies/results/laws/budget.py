@@ -34,6 +34,12 @@ class Prices:
     seconds: tuple[float, float]
     simulation_s: float
 
+    @property
+    def step_price(self) -> float:
+        """FLOPs that the hardware does while the simulator takes a step; 0 where that is not known."""
+        per_flop = self.seconds[1]
+        return self.simulation_s / per_flop if per_flop > 0 else 0.0
+
     def flops(self, ratio: Floats, params: Floats) -> Floats:
         """Of the updates and the decision that come with one step."""
         logs = np.log(params)

@@ -27,10 +27,15 @@ class Curve(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """Steps after which a run has first reached a threshold; if it has not, those that it was given."""
+    """Steps after which a run has first reached a threshold; if it has not, those that it was given.
+
+    Attributes:
+        is_early: it was there at its first evaluation, and nobody knows since when.
+    """
 
     steps: float
     is_reached: bool
+    is_early: bool = False
 
 
 def monotone(curve: Curve) -> Curve:
@@ -45,7 +50,7 @@ def crossing(curve: Curve, threshold: float) -> Crossing:
         return Crossing(float(curve.steps[-1]), is_reached=False)
     first = above[0]
     if first == 0:
-        return Crossing(float(curve.steps[0]), is_reached=True)
+        return Crossing(float(curve.steps[0]), is_reached=True, is_early=True)
     ends = slice(first - 1, first + 1)
     return Crossing(float(np.interp(threshold, curve.values[ends], curve.steps[ends])), is_reached=True)
 

@@ -8,7 +8,7 @@ Runs that have not reached the threshold count as such: it would have taken them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ LEAST_ALONE = 4
 RESAMPLES = 200
 _REFIT_ROUNDS = 30
 _LEVEL = 0.95
+_MOST_EARLY = 0.1  # share of runs of which nobody knows since when they are there
 _MATTERS = 0.05  # of the test that an axis changes anything
 _POINTS = 24  # of a parameter's profile
 _WIDEST = 10.0  # times; an interval of a positive parameter that is wider does not identify it
@@ -47,6 +48,7 @@ class Observations(NamedTuple):
         steps: to the threshold; of a run that has not reached it, all that it took, (R,).
         is_reached: whether it has, (R,).
         limits: steps that the run had, (R,).
+        is_early: whether it was there at its first evaluation, (R,).
     """
 
     axes: tuple[str, ...]
@@ -54,6 +56,18 @@ class Observations(NamedTuple):
     steps: Floats
     is_reached: Flags
     limits: Floats
+    is_early: Flags
+
+    @property
+    def columns(self) -> dict[str, Floats]:
+        """Places by axis, (R,) each."""
+        return dict(zip(self.axes, self.places.T, strict=True))
+
+    def without(self, axis: str) -> Observations:
+        """The same runs, told apart by the other axes alone."""
+        k = self.axes.index(axis)
+        axes = tuple(name for name in self.axes if name != axis)
+        return self._replace(axes=axes, places=np.delete(self.places, k, axis=1))
 
     def only(self, rows: Flags) -> Observations:
         """Some of the runs."""
@@ -62,6 +76,7 @@ class Observations(NamedTuple):
             steps=self.steps[rows],
             is_reached=self.is_reached[rows],
             limits=self.limits[rows],
+            is_early=self.is_early[rows],
         )
 
 
@@ -73,7 +88,8 @@ class DataLaw:
         axes: names of what was varied.
         centre: means of the logarithms of places, (K,).
         theta: parameters, see `likelihood`.
-        spread: standard deviation of the logarithm of one run's steps.
+        spread: standard deviation of the logarithm of one run's steps, as seen; and as it has to be taken for
+            forecasts of others, because few runs tell it badly: `luck`.
         samples: parameters of refits to simulated runs, (samples, P).
         intervals: 95 %, of `floor` and of each axis' term at its centre (steps) and exponent: `term of NAME`,
             `exponent of NAME`.
@@ -84,6 +100,7 @@ class DataLaw:
     centre: Floats
     theta: Floats
     spread: float
+    luck: float
     samples: Floats = field(repr=False)
     intervals: dict[str, Interval]
     doubts: tuple[str, ...]
@@ -123,13 +140,18 @@ def fit_data_law(seen: Observations, *, resamples: int = RESAMPLES, seed: int = 
     centre = logs.mean(axis=0)
     data = Data(logs - centre, np.log(seen.steps)[None], ~seen.is_reached[None])
     best, other = _best(data)
-    if reason := _no_effect(seen.axes, data, best):
-        return reason
-    samples = _refits(seen, data, best, other, resamples, np.random.default_rng(seed))
+    idle = _idle(seen.axes, data, best)
+    if idle and len(idle) < len(seen.axes):
+        return fit_data_law(seen.without(idle[0]), resamples=resamples, seed=seed)
+    if idle:
+        if len(seen.axes) > 1 and _matters(data, best, list(range(len(seen.axes)))):
+            return f"{' and '.join(seen.axes)} vary together, and cannot be told apart"
+        return f"steps do not depend on {' or '.join(idle)} beyond chance"
+    luck = float(best.spread[0]) * _widening(data, best)
+    samples = _refits(seen, data, best, other, luck, resamples, np.random.default_rng(seed))
     intervals = _profiles(seen.axes, data, best, samples)
-    law = DataLaw(seen.axes, centre, best.theta[0], float(best.spread[0]), samples, intervals, ())
-    doubts = _doubts(law, float(seen.steps[seen.is_reached].min()))
-    return DataLaw(seen.axes, centre, best.theta[0], float(best.spread[0]), samples, intervals, doubts)
+    law = DataLaw(seen.axes, centre, best.theta[0], float(best.spread[0]), luck, samples, intervals, ())
+    return replace(law, doubts=_doubts(law, float(seen.steps[seen.is_reached].min())))
 
 
 def _names(axes: Sequence[str]) -> list[str]:
@@ -142,6 +164,9 @@ def _too_few(seen: Observations) -> str:
         reached = len(np.unique(seen.places[seen.is_reached, k]))
         if reached < least:
             return f"runs of {reached} {axis} reach it, and at least {least} are needed"
+    early, reached = int(seen.is_early.sum()), int(seen.is_reached.sum())
+    if early > _MOST_EARLY * reached:
+        return f"{early} of {reached} runs are there at their first evaluation: evaluate more often"
     return ""
 
 
@@ -155,31 +180,41 @@ def _best(data: Data) -> tuple[Fits, Floats]:
     return best, fits.theta[order[len(order) // 2]]
 
 
-def _no_effect(axes: Sequence[str], data: Data, best: Fits) -> str:
-    """Which axes the steps do not depend on beyond chance, by likelihood-ratio tests for few runs."""
+def _idle(axes: Sequence[str], data: Data, best: Fits) -> list[str]:
+    """Axes that the steps do not depend on beyond chance."""
+    return [axis for k, axis in enumerate(axes) if not _matters(data, best, [k])]
+
+
+def _matters(data: Data, best: Fits, columns: Sequence[int]) -> bool:
+    """Whether a law without some axes is worse, by a likelihood-ratio test with few runs in mind."""
     num_seen, num = int((~data.is_beyond).sum()), best.theta.shape[1]
-    freedom = max(num_seen - num, 1)
-    idle = []
-    for k, axis in enumerate(axes):
-        rest = Data(np.delete(data.x, k, axis=1), data.log_steps, data.is_beyond)
-        box = box_of(data.log_steps, rest.x.shape[1])
-        starts = start_points(rest, box)
-        loss = fit_rows(starts, rest.repeated(len(starts)), box).loss.min()
-        gain = np.expm1(2 * (loss - best.loss[0]) / num_seen) * freedom / 2
-        if stats.f.sf(max(gain, 0.0), 2, freedom) > _MATTERS:
-            idle.append(axis)
-    return f"steps do not depend on {' or '.join(idle)} beyond chance" if idle else ""
+    freedom, left_out = max(num_seen - num, 1), 2 * len(columns)
+    rest = Data(np.delete(data.x, columns, axis=1), data.log_steps, data.is_beyond)
+    box = box_of(data.log_steps, rest.x.shape[1])
+    starts = start_points(rest, box)
+    loss = fit_rows(starts, rest.repeated(len(starts)), box).loss.min()
+    gain = np.expm1(2 * (loss - best.loss[0]) / num_seen) * freedom / left_out
+    return bool(stats.f.sf(max(gain, 0.0), left_out, freedom) <= _MATTERS)
+
+
+def _widening(data: Data, best: Fits) -> float:
+    """By how much the spread is too small: the parameters have eaten a part, and few runs tell it badly."""
+    num_seen = int((~data.is_beyond).sum())
+    freedom = max(num_seen - best.theta.shape[1], 1)
+    return float(np.sqrt(num_seen / freedom) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975))
 
 
 def _refits(
-    seen: Observations, data: Data, best: Fits, other: Floats, resamples: int, rng: np.random.Generator
+    seen: Observations,
+    data: Data,
+    best: Fits,
+    other: Floats,
+    luck: float,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> Floats:
-    num_seen, num = int((~data.is_beyond).sum()), best.theta.shape[1]
-    freedom = max(num_seen - num, 1)
-    # The parameters have eaten a part of the spread, and few runs tell it badly (Student's t).
-    wider = np.sqrt(num_seen / freedom) * stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
     middle = log_law(best.theta, data.x)
-    drawn = middle + best.spread * wider * rng.standard_normal((resamples, middle.shape[1]))
+    drawn = middle + luck * rng.standard_normal((resamples, middle.shape[1]))
     limits = np.log(np.maximum(seen.limits, seen.steps))
     again = Data(data.x, np.minimum(drawn, limits), drawn > limits)
     box = box_of(data.log_steps, data.x.shape[1])
