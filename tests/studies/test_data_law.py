@@ -132,9 +132,9 @@ def test_no_law_is_claimed_without_one_or_of_too_little() -> None:
         claimed += isinstance(fit_data_law(flat, resamples=4), DataLaw)
     assert claimed <= 4
     few = seen.only(seen.places[:, 0] > 0.2)
-    assert fit_data_law(few) == "runs of 3 parameters reach it, and at least 4 are needed"
+    assert fit_data_law(few) == "3 sizes reach it, and at least 4 are needed"
     late = seen._replace(is_reached=np.zeros(len(seen.steps), dtype=bool))
-    assert fit_data_law(late) == "runs of 0 parameters reach it, and at least 4 are needed"
+    assert fit_data_law(late) == "0 sizes reach it, and at least 4 are needed"
     idle = simulated(0)
     idle = idle._replace(
         steps=idle.steps * 0

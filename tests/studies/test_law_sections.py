@@ -244,7 +244,7 @@ def test_a_plan_says_what_its_trials_need(
     ("options", "says"),
     [
         (["--threshold", "500"], "--threshold goes with --law"),
-        (["--law", "synthetic", "--threshold", "950"], "--law: study 'laws' tells none: runs of 0 "),
+        (["--law", "synthetic", "--threshold", "950"], "--law: study 'laws' tells none: 0 ratios reach it"),
     ],
 )
 def test_what_tells_no_law_is_one_line(

@@ -20,6 +20,7 @@ from tdmpc_ray.studies.results.scaling import ANY, Interval, mean_interval
 
 _SHORT_NAME = 13  # letters that a label beside a panel may have: "random policy"
 _LETTERS_PER_INCH = 16  # of a legend
+_HANDLE = 6  # letters that the line before a name takes, and the gap behind it
 
 STYLE: Any = {
     "font.size": 10,
@@ -189,7 +190,7 @@ def name_lines(panels: Sequence[Axes]) -> None:
     figure = panels[0].get_figure()
     assert isinstance(figure, Figure)
     room = int(figure.get_figwidth() * _LETTERS_PER_INCH) - 6
-    columns = max(1, room // longest)
+    columns = max(1, room // (longest + _HANDLE))
     words = [fill(name, room) for name in named]
     lines = sum(text.count("\n") + 1 for text in words)
     figure.set_figheight(figure.get_figheight() + 0.18 * -(-lines // columns))

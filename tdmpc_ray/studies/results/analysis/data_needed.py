@@ -135,17 +135,19 @@ def _draw(axes: Axes, fitted: Fitted, axis: str, middle: dict[str, float], colou
     for name, value in middle.items():
         seen = seen.only(seen.places[:, seen.axes.index(name)] == value)
     column = seen.places[:, seen.axes.index(axis)]
-    for place in np.unique(column):
+    tried, means = np.unique(column), []
+    for place in tried:
         own = seen.only(column == place)
         is_reached, logs = bool(own.is_reached.all()), np.log(own.steps)
         style: Any = {"color": [colour], "marker": "o" if is_reached else "^"}
         axes.scatter([place] * len(logs), own.steps, s=12, alpha=0.35, linewidth=0, **style)
-        axes.scatter([place], [np.exp(logs.mean())], s=44, zorder=4, **style)
+        means.append(np.exp(logs.mean()))
+        axes.scatter([place], means[-1:], s=44, zorder=4, **style)
         low, high = np.exp(mean_interval(logs))
         if is_reached and high < _LONGEST_BAR * own.steps.mean():
             axes.plot([place, place], [low, high], color=colour, linewidth=1.5)
     if not isinstance(fitted.law, DataLaw):
-        axes.plot([], [], color=colour, label=f"{label}: no law")
+        axes.plot(tried, means, color=colour, linewidth=1, linestyle="--", label=f"{label}: no law")
         return
     line = np.geomspace(column.min(), column.max(), _POINTS)
     columns = {axis: line, **{name: np.full(_POINTS, value) for name, value in middle.items()}}

@@ -31,6 +31,7 @@ from tdmpc_ray.studies.results.scaling import Floats, Interval
 LEAST_PLACES = 3  # on an axis, of several
 LEAST_ALONE = 4
 RESAMPLES = 200
+_PLURALS = {"ratio": "ratios", "parameters": "sizes"}
 _REFIT_ROUNDS = 30
 _LEVEL = 0.95
 _MOST_EARLY = 0.1  # share of runs of which nobody knows since when they are there
@@ -142,7 +143,10 @@ def fit_data_law(seen: Observations, *, resamples: int = RESAMPLES, seed: int = 
     best, other = _best(data)
     idle = _idle(seen.axes, data, best)
     if idle and len(idle) < len(seen.axes):
-        return fit_data_law(seen.without(idle[0]), resamples=resamples, seed=seed)
+        rest = fit_data_law(seen.without(idle[0]), resamples=resamples, seed=seed)
+        return (
+            f"steps do not depend on {idle[0]} beyond chance, and {rest}" if isinstance(rest, str) else rest
+        )
     if idle:
         if len(seen.axes) > 1 and _matters(data, best, list(range(len(seen.axes)))):
             return f"{' and '.join(seen.axes)} vary together, and cannot be told apart"
@@ -163,7 +167,7 @@ def _too_few(seen: Observations) -> str:
     for k, axis in enumerate(seen.axes):
         reached = len(np.unique(seen.places[seen.is_reached, k]))
         if reached < least:
-            return f"runs of {reached} {axis} reach it, and at least {least} are needed"
+            return f"{reached} {_PLURALS.get(axis, axis)} reach it, and at least {least} are needed"
     early, reached = int(seen.is_early.sum()), int(seen.is_reached.sum())
     if early > _MOST_EARLY * reached:
         return f"{early} of {reached} runs are there at their first evaluation: evaluate more often"
