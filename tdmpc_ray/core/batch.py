@@ -28,6 +28,9 @@ class ImageAndVector(NamedTuple):
 Observation = Tensor | ImageAndVector
 
 
+_BY_STEP = ("obs", "action", "reward", "terminated", "mask", "vector", "extra")  # (T, B, ...)
+
+
 class Batch(NamedTuple):
     """B sequences of H transitions.
 
@@ -77,6 +80,12 @@ class Batch(NamedTuple):
             obs = _stack(obs, self.num_frames, mask)
         rest = (task, weight, self.start, self.largest_weight, mask)
         return Batch(obs, action, reward, terminated, *rest, vector=vector, extra=extra)
+
+    def first(self, size: int) -> Batch:
+        """Its first sequences."""
+        rows = {name: x[:, :size] for name, x in self._asdict().items() if name in _BY_STEP and x is not None}
+        task = None if self.task is None else self.task[:size]
+        return self._replace(**rows, task=task, weight=None, start=None, largest_weight=None)
 
     def followed_by(self, other: Batch) -> Batch:
         """Both in one batch; those of `other` lose their rows, and count 1 where only these have weights."""

@@ -40,9 +40,33 @@ class TDMPCConfig(AgentAlgorithmConfig):
         self.agent_name = "tdmpc"
 
 
+class BMPC(AgentAlgorithm):
+    """BMPC (Wang et al., ICLR 2025): TD-MPC2, but its policy imitates the planner."""
+
+
+class BMPCConfig(AgentAlgorithmConfig):
+    """Configures `BMPC`.
+
+    Example:
+        >>> config = BMPCConfig().environment("walker-walk").training(model_size=1, preset="light")
+        >>> config.build_algo().train()  # doctest: +SKIP
+    """
+
+    algorithm_class = BMPC
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class)
+        self.agent_name = "bmpc"
+
+
 TDMPC2.new_config = staticmethod(lambda: TDMPC2Config())
 TDMPC.new_config = staticmethod(lambda: TDMPCConfig())
-_CONFIGS: dict[str, type[AgentAlgorithmConfig]] = {"tdmpc2": TDMPC2Config, "tdmpc": TDMPCConfig}
+BMPC.new_config = staticmethod(lambda: BMPCConfig())
+_CONFIGS: dict[str, type[AgentAlgorithmConfig]] = {
+    "tdmpc2": TDMPC2Config,
+    "tdmpc": TDMPCConfig,
+    "bmpc": BMPCConfig,
+}
 
 
 def new_config(algorithm: str = "tdmpc2") -> AgentAlgorithmConfig:

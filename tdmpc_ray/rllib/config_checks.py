@@ -10,7 +10,7 @@ from gymnasium import VectorizeMode
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from tdmpc_ray.addresses import is_address
-from tdmpc_ray.core.agents import find_settings
+from tdmpc_ray.core.agents import find_agent, find_settings
 from tdmpc_ray.datasets.dataset import Dataset
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.rllib.checkpoints.load import find_checkpoint
@@ -83,6 +83,12 @@ def check_values(config: Any) -> None:
         raise UserError(f"weights_every_s must be a number of seconds, or None, not {weights_s!r}")
     if config.start_from is not None and not is_address(config.start_from):
         find_checkpoint(Path(config.start_from))
+    agent = config.agent()
+    if find_agent(config.agent_name).extra_dim(1) and (config.has_dataset or agent.data.demonstrations):
+        raise UserError(
+            f"algorithm {config.agent_name} learns from steps that its own planner chose: leave data.dataset "
+            "and data.demonstrations out"
+        )
     if config.embed_as is not None and config.start_from is None:
         raise UserError("embed_as names a task of start_from: set start_from, or leave it out")
     if not 0 <= config.max_time_s_per_iteration < math.inf:

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from tdmpc_ray.core import planners
+from tdmpc_ray.core.agents.bmpc.agent import AGENT
+from tdmpc_ray.core.agents.bmpc.config import ModelConfig as BMPCModelConfig
 from tdmpc_ray.core.agents.bmpc.functions import BMPCFunctions
-from tdmpc_ray.core.agents.bmpc.losses import PlannerGaussian, divergence, imagined_target
+from tdmpc_ray.core.agents.bmpc.losses import PlannerGaussian, divergence, imagined_target, imitation_loss
 from tdmpc_ray.core.agents.bmpc.networks import BMPCNetworks
 from tdmpc_ray.core.agents.bmpc.reanalysis import LOG_STD_RANGE, reanalyze
 from tdmpc_ray.core.agents.bmpc.update import Updater
@@ -138,6 +140,43 @@ def test_an_update(case: Case) -> None:
     sample = networks.pi(z, eps)
     close(sample.mean, case["after_update__pi_mean"])
     close(sample.log_std, case["after_update__pi_log_std"])
+
+
+def test_published_checkpoints_come_and_go_bit_by_bit() -> None:
+    file = FIXTURES / "single.pt"
+    published = AGENT.read_published(file)
+    model = published.model
+    assert isinstance(model, BMPCModelConfig)
+    assert (model.num_q, model.log_std_min, model.log_std_max, published.obs) == (2, -3.0, 1.0, "state")
+    networks = AGENT.make_networks((7,), 3, dataclasses.replace(model, simnorm_dim=8))
+    networks.load_state_dict(published.parameters)
+    theirs = torch.load(file, weights_only=True)["model"]
+    ours = AGENT.to_published(networks)["model"]
+    kept = {key for key in theirs if not key.startswith(("_Qs.module", "_detach_Qs", "_target_Qs.module"))}
+    assert kept <= set(ours)
+    for key in kept:
+        assert torch.equal(ours[key], theirs[key]), key
+
+
+def test_a_policy_that_follows_the_planner_gets_near_to_it() -> None:
+    """On latents that stay as they are: the divergence falls, and the mean goes to the plans."""
+    torch.manual_seed(0)
+    networks = BMPCNetworks((5,), 2, ModelConfig(enc_dim=16, mlp_dim=32, latent_dim=16, num_bins=21, num_q=2))
+    zs, planned = (
+        networks.encode(torch.rand(3, 32, 5)).detach(),
+        PlannerGaussian(torch.full((3, 32, 2), 0.5), torch.full((3, 32, 2), 0.2)),
+    )
+    optimizer = torch.optim.Adam(networks.policy.parameters(), lr=3e-3)
+    scale, eps = torch.ones(()), torch.randn(3, 32, 2)
+    for _ in range(200):
+        loss = imitation_loss(networks, zs, planned, scale, UpdateConfig(), eps)
+        scale = loss.scale
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    sample = networks.pi(zs, eps)
+    assert (sample.mean - 0.5).abs().max() < 0.05
+    assert divergence(sample.mean, sample.log_std, planned).mean() < 0.05
 
 
 def test_the_divergence_is_that_of_two_gaussians() -> None:

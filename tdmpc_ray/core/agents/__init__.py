@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tdmpc_ray.core.agent_settings import AgentSettings
     from tdmpc_ray.core.agents.agent import Agent
 
-NAMES = ("tdmpc2", "tdmpc")
+NAMES = ("tdmpc2", "tdmpc", "bmpc")
 DEFAULT_AGENT = NAMES[0]
 
 

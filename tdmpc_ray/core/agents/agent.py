@@ -243,6 +243,41 @@ class Agent(ABC):
     def costs(self, networks: Any, cfg: AgentConfig, teacher: Any = None) -> Costs:
         """Operations of a decision and of an update; `teacher`: see `AgentConfig.teacher`."""
 
+    def extra_dim(self, action_dim: int) -> int:
+        """E, numbers that the agent keeps with every step beside what happened; see `Batch.extra`."""
+        return 0
+
+    def extra_of(self, plan: Plan) -> Tensor:
+        """What it keeps of the plans that chose actions, (N, E)."""
+        raise NotImplementedError
+
+    def extra_unplanned(self, actions: Tensor) -> Tensor:
+        """What it keeps of steps that nothing was planned for, as at random, (N, A) -> (N, E)."""
+        raise NotImplementedError
+
+    def reanalyze(
+        self,
+        networks: Any,
+        batch: Batch,
+        cfg: AgentConfig,
+        update: int,
+        generator: torch.Generator,
+        discount: float | Tensor,
+    ) -> Tensor | None:
+        """Before an update, what is kept with the first sequences of its batch as today's networks see it.
+
+        Args:
+            batch: on the networks' device.
+            cfg: all settings; the planner's as of this update.
+            update: how many came before.
+            generator: on the device.
+            discount: per step; of each task, with several.
+
+        Returns:
+            (H, R, E) for the first R sequences, which goes back into the replay; None: it stays as it is.
+        """
+        return None
+
     def of_one_task(self, state: Mapping[str, Tensor], shares: Tensor, own: Networks) -> dict[str, Tensor]:
         """Parameters for a single task's networks, made of those of several tasks.
 

@@ -60,12 +60,14 @@ class Plan(NamedTuple):
         mean: of the planned actions, (N, H, A); the next step's `prev_mean`.
         std: of the planned actions, (N, H, A).
         values: that the model foresees for the E best candidates, best first, (N, E); E = 0 without any.
+        chosen: the action before exploration noise, (N, A); None where planners do not tell it apart.
     """
 
     action: Tensor
     mean: Tensor
     std: Tensor
     values: Tensor
+    chosen: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,13 @@ def plan_by_sampling(
     if cfg.method == "mppi":
         chosen = (torch.log(score) + noise.gumbel).argmax(1)  # (N,)
         action = elites[0, torch.arange(len(z), device=z.device), chosen]
+    before = action
     if explore:
         action = action + std[0, :, 0] * noise.explore
     mean, std = (x.squeeze(2).transpose(0, 1) for x in (mean, std))
     if compiled:  # the next plan overwrites what this one's graphs gave out
         mean, std, values = mean.clone(), std.clone(), values.clone()
-    return Plan(action.clamp(-1, 1), mean, std, values)
+    return Plan(action.clamp(-1, 1), mean, std, values, before)
 
 
 class _Numbers(NamedTuple):

@@ -62,6 +62,10 @@ class SequenceReplay(Ring):
         """Draw a time-major batch of `batch_size` sequences on the CPU; `Batch.to` stacks its frames."""
         return self._batch_of(self.sample_rows(batch_size, rng), pin_memory)
 
+    def rows_at(self, starts: np.ndarray) -> np.ndarray:
+        """Of the steps of the sequences at some starts, (H, B)."""
+        return self._sequences(starts)[:-1]
+
     def sample_at(self, starts: np.ndarray) -> Batch:
         """The sequences at rows that are valid starts, as `sample` gives them, without weights."""
         return self._batch_of(self._sequences(starts), pin_memory=False)

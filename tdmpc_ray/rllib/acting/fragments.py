@@ -11,7 +11,7 @@ import ray
 from tdmpc_ray.envs.faults import FAULTS
 from tdmpc_ray.errors import UserError
 from tdmpc_ray.observations import ObsArray, map_parts
-from tdmpc_ray.rllib.acting.module import TASK
+from tdmpc_ray.rllib.acting.module import EXTRA, TASK
 from tdmpc_ray.rllib.metrics.sums import ENV_STEP_MS
 
 # Agent steps per request, while nothing has been learned.
@@ -34,6 +34,7 @@ class Fragment(NamedTuple):
     terminated: bool
     done: bool
     task: int = 0
+    extra: np.ndarray | None = None
 
 
 class Sampled(NamedTuple):
@@ -72,6 +73,9 @@ def to_fragment(episode: Any) -> Fragment:
         terminated=bool(episode.is_terminated),
         done=bool(episode.is_done),
         task=episode.get_infos(-1).get(TASK, 0),
+        extra=episode.get_extra_model_outputs(EXTRA)[:steps]
+        if EXTRA in episode.extra_model_outputs
+        else None,
     )
 
 

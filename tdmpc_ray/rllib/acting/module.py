@@ -20,7 +20,7 @@ from tdmpc_ray.core.cloning import CLONE_STD
 from tdmpc_ray.core.config import AgentConfig
 from tdmpc_ray.core.nn.kernels import keep_freed_memory
 from tdmpc_ray.core.nn.readback import read_arrays
-from tdmpc_ray.core.planners import PlanNoise
+from tdmpc_ray.core.planners import Plan, PlanNoise
 from tdmpc_ray.envs.images import STACK_SHAPES
 from tdmpc_ray.envs.spaces import Shapes
 from tdmpc_ray.errors import UserError
@@ -31,6 +31,7 @@ from tdmpc_ray.rllib.acting.seeding import Stream, derive
 IS_FIRST = "is_first"
 BEGINNING = "beginning"
 TASK = "task"
+EXTRA = "extra"  # what the agent keeps with a step
 
 
 class AgentModule(TorchRLModule, InferenceOnlyAPI):
@@ -74,6 +75,7 @@ class AgentModule(TorchRLModule, InferenceOnlyAPI):
             self.register_buffer("discounts", torch.tensor(self.discount), persistent=False)
         self.diagnostics = PlanDiagnostics(self.discount)
         self._prev_mean: Tensor | None = None
+        self._decided: Plan | None = None
         self._generator: torch.Generator | None = None
         self.draw_seed: Callable[[], int] = self._own_seed
 
@@ -172,6 +174,7 @@ class AgentModule(TorchRLModule, InferenceOnlyAPI):
         if any(beginning):
             self.diagnostics.begin(decided, beginning)
         self._prev_mean = decided.mean
+        self._decided = decided
         return decided.action
 
     def seed(self, seed: int) -> None:
@@ -195,17 +198,24 @@ class AgentModule(TorchRLModule, InferenceOnlyAPI):
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         if self.num_updates == 0 and self.cfg.data.cloning:
-            return {Columns.ACTIONS: self._act_as_clone(batch)}
+            return self._told(self._act_as_clone(batch))
         if self.num_updates == 0:
             seen, _ = parts_of(batch[Columns.OBS])
             shape = (len(seen), self.networks.action_dim)
             uniform = torch.rand(shape, generator=self._seeded_generator(seen.device), device=seen.device)
             mask = self.networks.action_masks[batch[TASK]] if TASK in batch else 1.0
-            return {Columns.ACTIONS: (uniform * 2 - 1) * mask}
+            return self._told((uniform * 2 - 1) * mask)
         beginning = batch.get(BEGINNING, ())
         task = batch.get(TASK)
         actions = self.act(_observation(batch), _is_first(batch), task, explore=True, beginning=beginning)
-        return {Columns.ACTIONS: actions}
+        return self._told(actions, self._decided)
+
+    def _told(self, actions: Tensor, plan: Plan | None = None) -> dict[str, Any]:
+        """Actions, with what the agent keeps of the plans that chose them."""
+        if not self.agent.extra_dim(self.networks.action_dim):
+            return {Columns.ACTIONS: actions}
+        extra = self.agent.extra_unplanned(actions) if plan is None else self.agent.extra_of(plan)
+        return {Columns.ACTIONS: actions, EXTRA: extra}
 
     @torch.no_grad()
     def _act_as_clone(self, batch: dict[str, Any]) -> Tensor:

@@ -57,6 +57,8 @@ class AgentLearner(TorchLearner):
         self._updater = module.agent.make_updater(
             model, agent.update, module.discount, optimizers, self._replicas
         )
+        if hasattr(self._updater, "policy_begins"):
+            self._updater.policy_begins = round(self.config.num_seed_steps * agent.data.utd_ratio)
         self._loop = UpdateLoop(
             module, self._updater, self.replay, demonstrations, self._streams, batch_size, self._replicas
         )

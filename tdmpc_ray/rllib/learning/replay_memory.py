@@ -7,6 +7,7 @@ from typing import Any
 
 from ray._common.utils import get_system_memory
 
+from tdmpc_ray.core.agents import find_agent
 from tdmpc_ray.core.replay.size import no_memory, row_bytes, rows_needed
 from tdmpc_ray.envs import TaskInfo, task_info, task_shapes, task_sizes
 from tdmpc_ray.envs.images import FRAMES, STACK_SHAPES
@@ -47,7 +48,8 @@ def replay_bytes(config: Any, shapes: Shapes) -> int:
     num_tasks = len(config.info.tasks) if config.info else 0
     is_prioritized = config.agent().data.priority_alpha > 0
     kind = (num_frames, num_tasks, is_prioritized)
-    row = row_bytes(shapes.obs_shape, shapes.action_dim, *kind, shapes.vector_dim)
+    extra = find_agent(config.agent_name).extra_dim(shapes.action_dim)
+    row = row_bytes(shapes.obs_shape, shapes.action_dim, *kind, shapes.vector_dim, extra)
     rows = replay_rows(config)
     return row * (rows + (held_out_rows(config, rows) if config.agent().data.validation_share else 0))
 

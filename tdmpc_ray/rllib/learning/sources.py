@@ -72,6 +72,7 @@ class _Maker:
     def __init__(self, config: Any, module: AgentModule, rank: int) -> None:
         self._config, self._agent, self._model = config, module.cfg, module.networks
         self._rank, self._size = rank, max(config.num_learners, 1)
+        self._extra_dim = module.agent.extra_dim(self._model.action_dim)
         self._allow_short = module.cfg.model.episodic
         frames = FRAMES if len(self._model.obs_shape) == 3 else 1
         self._shape = (self._model.obs_shape, self._model.action_dim, self._agent.planner.horizon, frames)
@@ -93,8 +94,15 @@ class _Maker:
         """An empty replay."""
         data = self._agent.data
         data = replace(data, capacity=data.capacity // self._size, priority_alpha=priority_alpha)
-        kind = (self._model.num_tasks, self._allow_short, rows, self._model.vector_dim)
-        return make_replay(data, *self._shape, *kind)
+        return make_replay(
+            data,
+            *self._shape,
+            num_tasks=self._model.num_tasks,
+            allow_short=self._allow_short,
+            rows=rows,
+            vector_dim=self._model.vector_dim,
+            extra_dim=self._extra_dim,
+        )
 
     def demonstrations(self) -> SequenceReplay | DatasetReplay | None:
         """Those that the config names; None: it names none."""

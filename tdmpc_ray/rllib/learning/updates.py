@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -91,13 +92,27 @@ class UpdateLoop:
                 noise = module.agent.draw_update(
                     module.networks, batch.horizon, self._batch_size, streams.torch, heads
                 )
-                self._unread.append(self._updater.step(batch, noise))
+                self._unread.append(self._updater.step(self._reanalyzed(batch, update), noise))
                 # Priorities are set one update late, so that no step waits for a GPU to have done its own.
                 self._set_priorities()
                 if self._updater.td_error is not None:
                     self._seen = starts, Readback(self._updater.td_error)
         self._set_priorities()  # before anything is added to the replay
         module.count_updates(num_updates)
+
+    def _reanalyzed(self, batch: Batch, update: int) -> Batch:
+        """The batch with what the agent keeps with its steps as it sees them now; the replay gets it, too."""
+        module, replay = self._module, self._replay
+        if batch.extra is None or batch.start is None or not isinstance(replay, SequenceReplay):
+            return batch
+        discount = module.discounts if isinstance(module.discount, list) else module.discount
+        cfg = replace(module.cfg, planner=module.cfg.planner.at(update / module.cfg.data.utd_ratio))
+        found = module.agent.reanalyze(module.networks, batch, cfg, update, self._streams.torch, discount)
+        if found is None:
+            return batch
+        size = found.shape[1]
+        replay.set_extra(replay.rows_at(batch.start[:size].numpy()), Readback(found).value().numpy())
+        return batch._replace(extra=torch.cat([found, batch.extra[:, size:]], 1))
 
     def draw(self) -> Batch:
         """A batch on the device, as the next update's."""

@@ -60,8 +60,9 @@ def divergence(mean: Tensor, log_std: Tensor, planned: PlannerGaussian, mask: Te
         planned: the planner's.
         mask: 1.0 for the numbers that the task's action has, (..., A).
     """
-    variance = planned.std.square()
-    parts = planned.std.log() - log_std
+    spread = planned.std if mask is None else torch.where(mask > 0, planned.std, 1.0)  # 0 where none acts
+    variance = spread.square()
+    parts = spread.log() - log_std
     parts = parts + (log_std.exp().square() + (mean - planned.mean).square()) / (2 * variance) - 0.5
     if mask is None:
         return parts.mean(-1, keepdim=True)
@@ -87,6 +88,8 @@ def imitation_loss(
         eps: standard-normal noise, (H, B, A).
         mask: see `Batch.mask`.
     """
+    if mask is not None:  # what stands behind the end of a sequence is nobody's plan
+        planned = planned._replace(std=torch.where(mask > 0, planned.std, 1.0))
     sample = networks.pi(zs, eps, task)
     kl = divergence(sample.mean, sample.log_std, planned, None if task is None else task.action_mask)
     scale = running_scale(scale, kl[0].detach(), cfg.tau)

@@ -17,6 +17,7 @@ from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext
 from tdmpc_ray.core.batch import Batch, observations
 from tdmpc_ray.core.nn.compiled import Compiled
 from tdmpc_ray.core.parallel import Replicas
+from tdmpc_ray.errors import UserError
 
 
 @torch.no_grad()
@@ -32,14 +33,22 @@ def targets_of(
 
 def planned_in(batch: Batch) -> PlannerGaussian:
     """The planner's Gaussians, which the replay keeps with every step."""
-    assert batch.extra is not None
+    if batch.extra is None:
+        raise UserError(
+            "algorithm bmpc learns from steps that its own runs have taken, which hold their plans"
+        )
     return PlannerGaussian(*batch.extra.chunk(2, -1))
 
 
 class Updater(TDMPC2Updater):
-    """See TD-MPC2's; the running scale is that of the policy's divergence from the planner."""
+    """See TD-MPC2's; the running scale is that of the policy's divergence from the planner.
+
+    Attributes:
+        policy_begins: updates before the policy's first one: those that catch up with random steps leave it.
+    """
 
     model: BMPCNetworks
+    policy_begins = 0
 
     def __init__(
         self,
@@ -51,7 +60,20 @@ class Updater(TDMPC2Updater):
     ) -> None:
         super().__init__(networks, cfg, discount, optimizers, replicas)
         self._targets = Compiled(targets_of) if self._compiles else targets_of
+        # What the policy does is decided on the host, and kept with the run.
+        self.updates = torch.zeros((), dtype=torch.int64)
         self._imitation_loss = Compiled(imitation_loss) if self._compiles else imitation_loss
+
+    def step(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
+        metrics = super().step(batch, noise)
+        self.updates += 1
+        return metrics
+
+    def state(self) -> dict[str, Tensor]:
+        return {**super().state(), "updates": self.updates}
+
+    def _policy_learns(self) -> bool:
+        return int(self.updates) >= self.policy_begins
 
     def _policy(self, zs: Tensor, batch: Batch, noise: UpdateNoise, task: TaskContext | None) -> PolicyLoss:
         acted, eps = zs[:-1], noise.pi_eps[:-1]

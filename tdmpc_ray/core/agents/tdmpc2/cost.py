@@ -29,7 +29,7 @@ def _encoder_layers(encoder: nn.Module) -> list[int]:
     return [2 * weight * area for weight, area in zip(weights, areas, strict=True)]
 
 
-class _Rows:
+class Rows:
     """Operations per row of each component's forward pass."""
 
     def __init__(self, model: WorldModel) -> None:
@@ -51,21 +51,21 @@ def update_flops(
     model: WorldModel, cfg: UpdateConfig, horizon: int, teacher: WorldModel | None = None
 ) -> int:
     """Operations of one gradient step."""
-    rows, num_q = _Rows(model), model.cfg.num_q
+    rows, num_q = Rows(model), model.cfg.num_q
     targets = horizon * (rows.encoder + rows.pi + 2 * rows.q)
     learned = rows.encoder + horizon * (rows.dynamics + rows.reward + num_q * rows.q + rows.termination)
     # The policy learns on given latents: neither it nor the two heads send gradients there.
     policy = (horizon + 1) * (3 * rows.pi + 2 * 2 * rows.q - 3 * rows.latent)
     taught = 0
     if teacher is not None:
-        theirs = _Rows(teacher)
+        theirs = Rows(teacher)
         taught = horizon * (theirs.encoder + theirs.reward + teacher.num_q * theirs.q)
     return cfg.batch_size * (targets + 3 * learned - rows.observation + policy + taught)
 
 
 def plan_flops(model: WorldModel, cfg: PlannerConfig) -> int:
     """Operations of one decision of one environment; the published code needs half as many again."""
-    rows = _Rows(model)
+    rows = Rows(model)
     model_rows = ModelRows(
         encoder=rows.encoder,
         latent=rows.latent,

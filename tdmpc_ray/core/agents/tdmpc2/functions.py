@@ -36,12 +36,12 @@ def plan(
     if cfg.method in ("mppi", "cem") and not compiles(cfg.compile, z.device):
         fused = fused_model(model, task, cfg.dtype)
     functions = fused or TorchFunctions(model, task)
-    with _evaluating(model):
+    with evaluating(model):
         return planners.plan(functions, z, prev_mean, cfg, noise, discount=discount, explore=explore)
 
 
 @contextlib.contextmanager
-def _evaluating(model: WorldModel) -> Iterator[None]:
+def evaluating(model: WorldModel) -> Iterator[None]:
     """Without dropout, which belongs to updates."""
     if not model.training:  # as of one that only acts: walking its modules takes longer than its policy
         yield

@@ -33,7 +33,9 @@ _EMBEDDING = ("task_embedding", "_task_emb.weight")
 _FLAT = re.compile(r"(_Qs|_target_Qs)\.params\.(\d+)")
 _FLAT_NAMES = ("weight", "bias", "ln.weight", "ln.bias")
 # What is not kept: what we hold elsewhere, and the copies of the heads.
-_IGNORED = re.compile(r"log_std_(min|dif)|_action_masks|_detach_Qs.*|.*\.__(batch_size|device)")
+_IGNORED = re.compile(
+    r"(expl_)?log_std_(min|dif)|_(target_)?Qs\.module\..*|_action_masks|_detach_Qs.*|.*\.__(batch_size|device)"
+)
 # Tensors whose shapes tell the architecture, with their dimensions.
 _READ_BY_SHAPE = {
     "dynamics.0.weight": 2,

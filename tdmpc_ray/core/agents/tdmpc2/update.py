@@ -174,10 +174,13 @@ class Updater:
         task = model.task(batch.task, detach=True)
         with products():
             pi = self._policy(world.zs, batch, noise, task)
-        pi_grad_norm, skipped = self._pi_descent.step(pi.total, skipped)
+        pi_grad_norm = torch.zeros((), device=device)
+        if self._policy_learns():
+            pi_grad_norm, skipped = self._pi_descent.step(pi.total, skipped)
 
         with torch.no_grad():
-            self.scale.copy_(torch.where(skipped > 0, self.scale, pi.scale))
+            if self._policy_learns():
+                self.scale.copy_(torch.where(skipped > 0, self.scale, pi.scale))
             torch._foreach_lerp_(self._target, self._online, cfg.tau)
         metrics = {
             "loss/consistency": world.consistency,
@@ -219,6 +222,9 @@ class Updater:
             loss = world_model_loss(model, batch, targets.next_z, targets.target, cfg, task, shift)
         assert loss.td_error is not None
         return {"td_error": loss.td_error.mean(), "consistency": loss.consistency, "reward": loss.reward}
+
+    def _policy_learns(self) -> bool:
+        return True
 
     def _policy(self, zs: Tensor, batch: Batch, noise: UpdateNoise, task: TaskContext | None) -> PolicyLoss:
         eps, heads, mask = noise.pi_eps, noise.pi_heads, batch.mask
