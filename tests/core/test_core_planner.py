@@ -55,7 +55,7 @@ def test_environments_of_several_tasks_plan_in_one_batch(method: str) -> None:
     z = model.encode(obs, task).detach()
     prev_mean = torch.rand(3, cfg.horizon, 2) * model.action_masks[task_id].unsqueeze(1)
     noise = PlanNoise.sample(model, cfg, 3, torch.Generator().manual_seed(0))
-    actions, means, stds, _ = plan(
+    actions, means, stds, *_ = plan(
         model, z, prev_mean, cfg, noise, discount=discount, explore=True, task=task
     )
     assert (stds[:, 0, 1] > 0).tolist() == [False, True, False]
@@ -126,7 +126,7 @@ def test_planners_find_the_optimum_of_a_quadratic_problem(
     prev_mean, generator = torch.zeros(3, cfg.horizon, 2), torch.Generator().manual_seed(0)
     for _ in range(3):  # each decision begins with the last one's plan
         noise = PlanNoise.sample(model, cfg, 3, generator)
-        _, prev_mean, std, values = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False)
+        _, prev_mean, std, values, _ = plan(model, z, prev_mean, cfg, noise, discount=0.9, explore=False)
     torch.testing.assert_close(prev_mean[:, 0], optimum(z, goal, cfg.horizon, 0.9), rtol=0, atol=tolerance)
     assert std.shape == (3, cfg.horizon, 2)
     assert (values[:, 0] == values.amax(1)).all()
