@@ -129,6 +129,8 @@ def test_a_ctrl_c_before_the_trials_says_how_to_go_on(
     printed, study = io.StringIO(), make_study(runner_stub.values(store))
     with pytest.raises(KeyboardInterrupt):
         run_study(study, tmp_path / "out", trainable=Stub, console=Console(file=printed, width=200))
-    assert printed.getvalue().splitlines()[-1].startswith(f"resume with: tdmpc-ray resume {tmp_path}/out")
+    last = printed.getvalue().splitlines()[-1]
+    assert last.startswith("resume with: ")
+    assert last.endswith(f"tdmpc-ray resume {tmp_path}/out")
     (run,) = local_runs([tmp_path / "out"])
     assert run.status == "stopped"
