@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from tdmpc_ray.core.agents.tdmpc2.functions import evaluating
 from tdmpc_ray.core.agents.tdmpc2.world_model import TaskContext
 from tdmpc_ray.core.batch import Batch, observations
 from tdmpc_ray.core.config import AgentConfig, PlannerConfig
-from tdmpc_ray.core.parallel import Replicas
 from tdmpc_ray.core.planners import Plan, PlanNoise
 from tdmpc_ray.errors import UserError
 
@@ -33,20 +32,8 @@ class BMPCAgent(TDMPC2Agent):
     """TD-MPC2's world model with values of states, and a policy that imitates the planner."""
 
     settings = SETTINGS
-
-    def make_networks(
-        self,
-        obs_shape: Sequence[int],
-        action_dim: int,
-        cfg: Any,
-        *,
-        action_dims: Sequence[int] | None = None,
-        vector_dim: int = 0,
-        learns: bool = True,
-    ) -> BMPCNetworks:
-        return BMPCNetworks(
-            obs_shape, action_dim, cfg, action_dims=action_dims, target=learns, vector_dim=vector_dim
-        )
+    network_type = BMPCNetworks
+    updater_type = Updater
 
     def decide(
         self,
@@ -63,16 +50,6 @@ class BMPCAgent(TDMPC2Agent):
         functions = BMPCFunctions(networks, task)
         with evaluating(networks):
             return planners.plan(functions, z, prev_mean, cfg, noise, discount=discount, explore=explore)
-
-    def make_updater(
-        self,
-        networks: Any,
-        cfg: Any,
-        discount: float | Sequence[float],
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        replicas: Replicas | None,
-    ) -> Updater:
-        return Updater(networks, cfg, discount, (optimizers["world"], optimizers["pi"]), replicas)
 
     def costs(self, networks: Any, cfg: AgentConfig, teacher: Any = None) -> Costs:
         return Costs(plan_flops(networks, cfg.planner), update_flops(networks, cfg))

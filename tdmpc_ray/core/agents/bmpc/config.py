@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tdmpc_ray.core.agent_settings import AgentSettings
 from tdmpc_ray.core.agents.tdmpc2 import config as tdmpc2
 from tdmpc_ray.core.checks import require, require_positive
 
@@ -42,4 +41,3 @@ def _sized(size: tdmpc2.ModelConfig) -> ModelConfig:
 MODEL_SIZES = {name: _sized(size) for name, size in tdmpc2.MODEL_SIZES.items()}
 
 SETTINGS = replace(tdmpc2.SETTINGS, name="bmpc", model=ModelConfig, update=UpdateConfig, sizes=MODEL_SIZES)
-assert isinstance(SETTINGS, AgentSettings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class TDMPC2Agent(Agent):
     """A world model of latents, planning by sampling, and a policy prior."""
 
     settings = SETTINGS
+    network_type: ClassVar[type[WorldModel]] = WorldModel
+    updater_type: ClassVar[type[Updater]] = Updater
 
     def make_networks(
         self,
@@ -40,7 +42,7 @@ class TDMPC2Agent(Agent):
         vector_dim: int = 0,
         learns: bool = True,
     ) -> WorldModel:
-        return WorldModel(
+        return self.network_type(
             obs_shape, action_dim, cfg, action_dims=action_dims, target=learns, vector_dim=vector_dim
         )
 
@@ -83,7 +85,7 @@ class TDMPC2Agent(Agent):
         optimizers: Mapping[str, torch.optim.Optimizer],
         replicas: Replicas | None,
     ) -> Updater:
-        return Updater(networks, cfg, discount, (optimizers["world"], optimizers["pi"]), replicas)
+        return self.updater_type(networks, cfg, discount, (optimizers["world"], optimizers["pi"]), replicas)
 
     def draw_update(
         self,
